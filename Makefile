@@ -1,0 +1,55 @@
+# Tenure: `make demo` shows it, `make test` proves it, `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV_ENV := UV_NO_CONFIG_WARNINGS=1 VIRTUAL_ENV=$(CURDIR)/$(VENV)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The environment: made from hashes, remade only when the lock or the project file changes.
+$(READY): pyproject.toml requirements/development.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Tenure needs Python 3.11 or later as '$(PYTHON)'; set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tenure needs Python 3.11 or later, '$(PYTHON)' is $$($(PYTHON) -V)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@export VIRTUAL_ENV=$(CURDIR)/$(VENV); UV=$$(command -v uv || echo $(BIN)/uv); \
+	  $$UV pip install --quiet --require-hashes -r requirements/development.txt && \
+	  $$UV pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(READY) ## make .venv from the lock
+
+demo: $(READY) ## a company's background work, done before your eyes
+	@$(BIN)/tenure demo
+
+up: $(READY) ## start the local stack and leave it running
+	@$(BIN)/tenure up --detach
+
+down: $(READY) ## stop what `make up` started
+	@$(BIN)/tenure down
+
+test: lint ## lint, types, import contracts and every test
+	@$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(READY) ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: $(READY) ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+migrate: $(READY) ## bring the database at TENURE_DATABASE_URL to the newest schema
+	@$(BIN)/tenure migrate
+
+golden: $(READY) ## rewrite the golden files from what is rendered now
+	@$(BIN)/pytest -q -p no:cacheprovider tests/golden tests/unit -k golden --rewrite-golden
+
+lock: $(READY) ## resolve the dependencies anew (hashes, no addresses)
+	@for set in "production:" "development:--all-extras --group dev"; do \
+	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --upgrade $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
+
+.PHONY: help install demo up down test lint format migrate golden lock

@@ -1,0 +1,32 @@
+"""What do we know? One aggregate a file; importing this package registers every table on `Base.metadata`."""
+
+from models.account import Account, AccountStatus
+from models.base import SCHEMA, Base
+from models.contact import Contact
+from models.contract import Contract
+from models.email_message import EmailMessage, EmailState
+from models.job_request import JobRequest, Quarantined, RequestKind
+from models.ledger import EntryKind, LedgerEntry
+from models.session import Session
+from models.statement import Statement
+from models.work import Work, WorkState
+
+__all__ = [
+    "SCHEMA",
+    "Account",
+    "AccountStatus",
+    "Base",
+    "Contact",
+    "Contract",
+    "EmailMessage",
+    "EmailState",
+    "EntryKind",
+    "JobRequest",
+    "LedgerEntry",
+    "Quarantined",
+    "RequestKind",
+    "Session",
+    "Statement",
+    "Work",
+    "WorkState",
+]

@@ -1,0 +1,55 @@
+"""An account: one customer of the company, as long as its contract lasts."""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, Index, SmallInteger, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import CURRENCY_CHECK, Base, currency_code, one_of, recorded, timestamp, uuid7
+
+
+class AccountStatus(StrEnum):
+    ACTIVE = "active"
+    FROZEN = "frozen"
+    PURGED = "purged"
+
+
+class Account(Base):
+    """The customer, and the schedule of its statements.
+
+    `period_start` is the first local day of the period that is open now; `statement_due_at`, kept by a trigger from
+    `period_start`, `billing_day` and `time_zone`, is the instant at which that period closes (B4). Planning moves
+    `period_start` on in the transaction that inserts the statement, so a planner that comes late or twice finds
+    nothing to do.
+    """
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        CheckConstraint("billing_day BETWEEN 1 AND 31", name="billing_day"),
+        CheckConstraint(CURRENCY_CHECK, name="currency"),
+        Index("ix_accounts_statement_due", "statement_due_at", postgresql_where=text("status = 'active'")),
+    )
+
+    id: Mapped[uuid7]
+    #: The application's own key of the customer.
+    ref: Mapped[str] = mapped_column(Text, unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    address: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    #: ISO 3166-1 alpha-2, where known.
+    country: Mapped[str | None] = mapped_column(Text)
+    #: What the contract is billed in; the ledger may hold others too.
+    currency: Mapped[currency_code]
+    status: Mapped[AccountStatus] = mapped_column(
+        one_of(AccountStatus, name="status"), server_default=AccountStatus.ACTIVE
+    )
+    #: An IANA name: the day of this account begins and ends there.
+    time_zone: Mapped[str] = mapped_column(Text, server_default="UTC")
+    #: The day of the month on which a period begins; 29 to 31 mean the last day of shorter months.
+    billing_day: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    period_start: Mapped[date] = mapped_column(server_default=text("current_date"))
+    statement_due_at: Mapped[timestamp] = mapped_column(server_default=text("'infinity'"))
+    created_at: Mapped[recorded]

@@ -1,0 +1,26 @@
+"""A person at a customer, and how to write to them (P2.1b, P3.1a-c)."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, recorded, uuid7
+
+
+class Contact(Base):
+    __tablename__ = "contacts"
+    __table_args__ = (UniqueConstraint("account_id", "email"),)
+
+    id: Mapped[uuid7]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    name: Mapped[str] = mapped_column(Text)
+    email: Mapped[str] = mapped_column(Text)
+    #: A BCP 47 tag, such as `de-AT`.
+    language: Mapped[str] = mapped_column(Text, server_default="en")
+    #: An IANA name: dates and times in messages are this person's own.
+    time_zone: Mapped[str] = mapped_column(Text, server_default="UTC")
+    receives_statements: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[recorded]

@@ -1,0 +1,62 @@
+"""An e-mail: one message to one recipient, queued in the transaction that gave the reason for it (E2, E10)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, timestamp, uuid7
+from models.work import Work
+
+
+class EmailState(StrEnum):
+    """`done` means that the mail server took the message over; `unknown`, that nobody can tell (E10)."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class EmailMessage(Work, Base):
+    """A work row that is done when the mail server accepted the message.
+
+    `committing_at` is set, and committed, just before the final dot is sent. A row that is found `running` without it
+    was certainly not sent and is tried again; with it, a crash leaves `unknown`, which is never blindly repeated.
+    The body is rendered when it is sent and not stored (E12); `context` holds what the catalogue's class asks for.
+    """
+
+    __tablename__ = "email_messages"
+    states = EmailState
+    #: What a row becomes when its worker vanished.
+    abandoned = "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END"
+    __table_args__ = (
+        Index(None, "account_id"),
+        Index(None, "contact_id"),
+        *Work.indexes("email_messages"),
+    )
+
+    id: Mapped[uuid7]
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    contact_id: Mapped[UUID] = mapped_column(ForeignKey("contacts.id"))
+    #: A name of the closed catalogue (E1).
+    message: Mapped[str] = mapped_column(Text)
+    to_address: Mapped[str] = mapped_column(Text)
+    context: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    #: Objects to attach: `[{"key", "filename", "content_type"}]`.
+    attachments: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default=text("'[]'"))
+    urgent: Mapped[bool] = mapped_column(server_default=text("false"))
+    #: What makes a second row for the same occasion impossible.
+    dedupe_key: Mapped[str] = mapped_column(Text, unique=True)
+    #: RFC 5322, without the angle brackets; the same at every attempt.
+    message_id: Mapped[str] = mapped_column(Text, unique=True)
+    committing_at: Mapped[timestamp | None]
+    #: The server's answer to the final dot.
+    accepted_as: Mapped[str | None] = mapped_column(Text)

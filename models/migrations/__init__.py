@@ -1,0 +1,58 @@
+"""Bringing a database to the schema that this version of Tenure expects.
+
+Tables change by numbered Alembic revisions. Functions, triggers and views live once, as they are now, in `models/sql/`;
+each file can be applied again and is, in order, after the revisions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from models.base import SCHEMA
+
+HERE = Path(__file__).parent
+SQL_FILES = HERE.parent / "sql"
+VERSION_TABLE = "schema_version"
+#: One migration at a time, whoever starts it: any constant will do.
+LOCK = 7_046_510_183
+
+
+def config(connection: Connection | None = None) -> Config:
+    made = Config()
+    made.set_main_option("script_location", str(HERE))
+    if connection is not None:
+        made.attributes["connection"] = connection
+    return made
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to the newest schema, in the caller's transaction: wholly or not at all."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    command.upgrade(config(connection), "head")
+    apply_sql_files(connection)
+
+
+def apply_sql_files(connection: Connection) -> None:
+    """Create or replace every function, trigger and view."""
+    # Past SQLAlchemy, which would take the percent signs of PL/pgSQL for placeholders.
+    cursor = connection.connection.cursor()
+    for file in sorted(SQL_FILES.glob("*.sql")):
+        cursor.execute(file.read_text(encoding="utf-8"))
+
+
+def missing(connection: Connection) -> str | None:
+    """What keeps this database from being used, as a sentence; None where its schema is the one expected."""
+    expected = ScriptDirectory.from_config(config()).get_current_head()
+    options: dict[str, Any] = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+    found = MigrationContext.configure(connection, opts=options).get_current_revision()
+    if found == expected:
+        return None
+    return f"The database's schema is at revision {found or 'none'}, this version needs {expected}: run tenure migrate."

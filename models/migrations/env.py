@@ -1,0 +1,29 @@
+"""Alembic's entry: migrates over the connection that it is given (see the package's docstring)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alembic import context
+
+import models
+from models.migrations import VERSION_TABLE
+
+
+def ours(name: str | None, type_: str, _parents: Any) -> bool:
+    """Tenure shares a database with the application: nothing outside its own schema is looked at."""
+    return type_ != "schema" or name == models.SCHEMA
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=models.Base.metadata,
+    include_schemas=True,
+    include_name=ours,
+    version_table=VERSION_TABLE,
+    version_table_schema=models.SCHEMA,
+    compare_server_default=True,
+    transaction_per_migration=False,
+)
+with context.begin_transaction():
+    context.run_migrations()

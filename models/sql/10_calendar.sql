@@ -1,0 +1,48 @@
+-- Periods: where a billing month ends (B4).
+
+-- The first day of the period after the one that begins on `start`. `billing_day` 29 to 31 means the last day of
+-- shorter months: from 31 January, billing day 31, the next period begins on 28 (or 29) February, then on 31 March.
+CREATE OR REPLACE FUNCTION tenure.period_end(start date, billing_day int) RETURNS date
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (
+    SELECT min(day) FROM (
+        SELECT (month + make_interval(days => least(
+                    billing_day, extract(day FROM month + interval '1 month' - interval '1 day')::int) - 1))::date AS day
+          FROM generate_series(date_trunc('month', start::timestamp),
+                               date_trunc('month', start::timestamp) + interval '1 month', interval '1 month') AS month
+    ) AS candidates
+    WHERE day > start
+);
+
+-- The instant at which the local day `day` begins in `time_zone`: after it, the local date never is an earlier one.
+-- Where a DST change skips midnight, the day begins when the clock has jumped; where midnight comes twice, the repeated
+-- hour still belongs to the day before. No zone has changed its offset by more than three hours within a day since 1970
+-- but for those that crossed the date line, and quarters of an hour are the finest step there is.
+CREATE OR REPLACE FUNCTION tenure.day_begins(day date, time_zone text) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (
+    SELECT max(instant) + interval '15 minutes' FROM generate_series(
+        (day::timestamp AT TIME ZONE time_zone) - interval '3 hours',
+        (day::timestamp AT TIME ZONE time_zone) + interval '3 hours', interval '15 minutes') AS instant
+    WHERE (instant AT TIME ZONE time_zone)::date < day
+);
+
+CREATE OR REPLACE FUNCTION tenure.set_statement_due_at() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.status = 'active' THEN
+        BEGIN
+            NEW.statement_due_at := tenure.day_begins(tenure.period_end(NEW.period_start, NEW.billing_day), NEW.time_zone);
+        EXCEPTION WHEN invalid_parameter_value THEN
+            RAISE EXCEPTION 'time zone "%" is not one that PostgreSQL knows; use an IANA name such as Europe/Vienna', NEW.time_zone
+                USING ERRCODE = 'invalid_parameter_value';
+        END;
+    ELSE
+        NEW.statement_due_at := 'infinity';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER set_statement_due_at
+    BEFORE INSERT OR UPDATE OF period_start, billing_day, time_zone, status ON tenure.accounts
+    FOR EACH ROW EXECUTE FUNCTION tenure.set_statement_due_at();

@@ -1,0 +1,80 @@
+"""The unit of work: whoever opens it commits; everything inside only adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+APPLICATION_NAME = "tenure"
+
+
+def sqlalchemy_url(address: str) -> URL:
+    """The address as libpq writes it (`postgresql://...`), for psycopg 3."""
+    return make_url(address).set(drivername="postgresql+psycopg")
+
+
+class Database:
+    """One engine and the two ways to use it. Nothing connects before the first use.
+
+    A pool of a few connections a process, checked before use, so that a restart of PostgreSQL costs one reconnect and
+    no error. `connect_timeout` is in seconds.
+    """
+
+    def __init__(self, address: str, *, pool_size: int = 4, connect_timeout: int = 5) -> None:
+        self.engine: Engine = create_engine(
+            sqlalchemy_url(address),
+            pool_size=pool_size,
+            max_overflow=2,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": connect_timeout,
+                "application_name": APPLICATION_NAME,
+                "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
+                "keepalives_idle": 30,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A unit of work on an ORM session: commits at the end, rolls back if the body raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """The same without the ORM, for set-based SQL."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A read-only unit of work that sees one state of the database throughout."""
+        with self.transaction() as session:
+            session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield session
+
+    def dispose(self) -> None:
+        """Close the pool's connections; after a fork, forget those of the parent without touching them."""
+        self.engine.dispose(close=False)
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether PostgreSQL was away, rather than disagreed: no row is to blame, and COMMIT may or may not have happened.
+
+    No SQLSTATE means that no server answered; classes 08, 53 and 57 are "connection", "resources" and "operator".
+    """
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or not state or state[:2] in {"08", "53", "57"}
+
+
+def outage_reason(error: DBAPIError) -> str:
+    """Why PostgreSQL did not serve us, in one line, without statement or values."""
+    lines = str(error.orig).strip().splitlines()
+    return lines[0] if lines else type(error.orig).__name__

@@ -1,0 +1,294 @@
+"""The work row: everything that must be done once and only once is a row with these columns (W1).
+
+    pending --claim--> running --finish--> done
+       ^                  |---fail-------> pending (later) or failed
+       '-- release, rescue, rescue_dead ---'
+
+`claim` and `finish` are two transactions with the work between them and no transaction open meanwhile. A claim writes a
+fresh random token into the rows; whatever is recorded later is recorded only where row *and token* still match, so a
+process that was stopped past its lease, whose rows another one took over, changes nothing when it wakes.
+
+All functions take a connection inside a transaction of the caller's, who commits. The clock is the database's. None of
+them touches the outside world. They work on sets of rows: one statement for a batch, whatever its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, Connection, Enum, Index, Integer, Text, Uuid, text
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+
+from models.base import SCHEMA, one_of, recorded, timestamp
+
+#: The longest that a failed row waits for its next attempt.
+LONGEST_WAIT = timedelta(hours=1)
+#: An error is kept for a person to read, not as an archive.
+ERROR_LENGTH = 2_000
+
+
+class WorkState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Work:
+    """The columns of a work row, and what a table may say differently."""
+
+    __tablename__: str
+
+    #: The states of this table; a superset of `WorkState`.
+    states: ClassVar[type[StrEnum]] = WorkState
+    #: After so many attempts a row is `failed`: kept, shown by `tenure work`, retried by a person.
+    max_attempts: ClassVar[int] = 8
+    #: SQL: the state of a row whose worker vanished and which has attempts left.
+    abandoned: ClassVar[str] = "'pending'"
+
+    @declared_attr
+    def state(cls) -> Mapped[str]:
+        kind: Enum = one_of(cls.states, name="state")
+        return mapped_column(kind, server_default=WorkState.PENDING)
+
+    due_at: Mapped[recorded]
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    #: How many attempts ended with the death of their process. A suspect is claimed alone, so that a row which kills
+    #: its worker takes no neighbours with it (W2).
+    crashes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    claim_token: Mapped[UUID | None] = mapped_column(Uuid)
+    #: `host|pid|start` of the process that holds the row.
+    claimed_by: Mapped[str | None] = mapped_column(Text)
+    lease_until: Mapped[timestamp | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[recorded]
+    finished_at: Mapped[timestamp | None]
+
+    @staticmethod
+    def indexes(table: str) -> tuple[Index | CheckConstraint, ...]:
+        """What claiming, rescuing and pruning read; each index holds only the rows that it is for."""
+        return (
+            Index(f"ix_{table}_due", "due_at", "id", postgresql_where=text("state = 'pending' AND crashes = 0")),
+            Index(
+                f"ix_{table}_suspect",
+                "due_at",
+                "id",
+                postgresql_where=text("state = 'pending' AND crashes > 0"),
+            ),
+            Index(f"ix_{table}_lease", "lease_until", postgresql_where=text("state = 'running'")),
+            Index(f"ix_{table}_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+            CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Rows that one process holds until `lease` runs out, and the token that proves it."""
+
+    token: UUID
+    ids: Sequence[UUID]
+
+    def __bool__(self) -> bool:
+        return bool(self.ids)
+
+
+def _table(work: type[Work]) -> str:
+    return f"{SCHEMA}.{work.__tablename__}"
+
+
+def claim(
+    connection: Connection,
+    work: type[Work],
+    limit: int,
+    *,
+    worker: str,
+    lease: timedelta,
+    where: str = "true",
+    suspects: bool = False,
+    token: UUID | None = None,
+) -> Claim:
+    """Take up to `limit` due rows, oldest first, and count one more attempt of each.
+
+    `where` is a constant SQL condition by which one table feeds several queues; `suspects` asks for rows whose last
+    attempt killed its process, which are never claimed together with others. `token` is given by a caller that wants
+    to find its claim again after a COMMIT whose answer was lost (W3).
+    """
+    token = token or uuid4()
+    crashed = "crashes > 0" if suspects else "crashes = 0"
+    claimed = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} AS row
+               SET state = 'running', claim_token = :token, claimed_by = :worker, attempts = attempts + 1,
+                   lease_until = clock_timestamp() + :lease
+             WHERE row.id = ANY (ARRAY(
+                     SELECT due.id FROM {_table(work)} AS due
+                      WHERE due.state = 'pending' AND due.{crashed} AND due.due_at <= now() AND ({where})
+                      ORDER BY due.due_at, due.id LIMIT :limit FOR UPDATE SKIP LOCKED))
+            RETURNING row.due_at, row.id"""),
+        {"token": token, "worker": worker, "lease": lease, "limit": 1 if suspects else limit},
+    )
+    return Claim(token, [row.id for row in sorted(claimed)])
+
+
+def held(connection: Connection, work: type[Work], token: UUID) -> list[UUID]:
+    """The rows that `token` still holds, oldest first: what a lost answer to a claim's COMMIT is settled with (W3)."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {_table(work)} WHERE claim_token = :token AND state = 'running' ORDER BY due_at, id"),
+        {"token": token},
+    )
+    return [row.id for row in rows]
+
+
+def finish(connection: Connection, work: type[Work], token: UUID, ids: Iterable[UUID]) -> set[UUID]:
+    """Set the rows among `ids` that `token` still holds to done, and say which these were.
+
+    The caller writes the effect for exactly these in the same transaction. The token stays in the row as evidence for
+    `finished`.
+    """
+    rows = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET state = 'done', finished_at = clock_timestamp(), lease_until = NULL,
+                   last_error = NULL
+             WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running' RETURNING id"""),
+        {"ids": list(ids), "token": token},
+    )
+    return {row.id for row in rows}
+
+
+def finished(connection: Connection, work: type[Work], token: UUID, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of `ids` were finished under `token`: settles a COMMIT whose answer was lost (W3)."""
+    rows = connection.execute(
+        text(f"SELECT id FROM {_table(work)} WHERE id = ANY (:ids) AND claim_token = :token AND state = 'done'"),
+        {"ids": list(ids), "token": token},
+    )
+    return {row.id for row in rows}
+
+
+def fail(
+    connection: Connection, work: type[Work], token: UUID, errors: dict[UUID, str], *, permanent: bool
+) -> set[UUID]:
+    """Record why rows could not be done. A permanent failure, or the last attempt, ends in `failed`.
+
+    Otherwise the row is due again after 2, 4, 8 ... seconds, half as much again at random, an hour at most. Returns
+    the rows that ended in `failed`.
+    """
+    rows = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} AS row
+               SET state = CASE WHEN :permanent OR attempts >= :most THEN 'failed' ELSE 'pending' END,
+                   finished_at = CASE WHEN :permanent OR attempts >= :most THEN clock_timestamp() END,
+                   due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest)
+                            * (1 + random() / 2),
+                   lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = failure.error
+              FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failure (id, error)
+             WHERE row.id = failure.id AND claim_token = :token AND state = 'running'
+            RETURNING row.id, row.state"""),
+        {
+            "ids": list(errors),
+            "errors": [error.replace("\0", "")[:ERROR_LENGTH] for error in errors.values()],
+            "token": token,
+            "permanent": permanent,
+            "most": work.max_attempts,
+            "longest": LONGEST_WAIT,
+        },
+    )
+    return {row.id for row in rows if row.state == WorkState.FAILED}
+
+
+def release(
+    connection: Connection,
+    work: type[Work],
+    token: UUID,
+    ids: Iterable[UUID],
+    *,
+    wait: timedelta = timedelta(0),
+    error: str | None = None,
+) -> int:
+    """Hand rows back unharmed: no attempt is used up. For a worker that stops (W9) or a server that is away."""
+    rows = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET state = 'pending', attempts = attempts - 1, lease_until = NULL,
+                   claim_token = NULL, claimed_by = NULL, due_at = greatest(due_at, clock_timestamp() + :wait),
+                   last_error = coalesce(:error, last_error)
+             WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running'"""),
+        {"ids": list(ids), "token": token, "wait": wait, "error": error and error[:ERROR_LENGTH]},
+    )
+    announce(connection, work)
+    return rows.rowcount
+
+
+def renew(connection: Connection, work: type[Work], token: UUID, lease: timedelta) -> int:
+    """Hold on to what `token` still holds, for another `lease`. Returns how many rows these are."""
+    return connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET lease_until = clock_timestamp() + :lease
+             WHERE claim_token = :token AND state = 'running'"""),
+        {"token": token, "lease": lease},
+    ).rowcount
+
+
+def rescue(connection: Connection, work: type[Work]) -> int:
+    """Take back the rows whose lease ran out."""
+    return _abandon(connection, work, "lease_until < now()", {}, "its lease ran out")
+
+
+def rescue_dead(connection: Connection, work: type[Work], workers: Sequence[str]) -> int:
+    """Take back the rows of processes that are known to be dead, without waiting for their leases (W4)."""
+    if not workers:
+        return 0
+    return _abandon(connection, work, "claimed_by = ANY (:workers)", {"workers": list(workers)}, "its process died")
+
+
+def holders(connection: Connection, work: type[Work], host: str) -> list[str]:
+    """The processes on `host` that hold rows: of these the caller says which are dead."""
+    rows = connection.execute(
+        text(f"""
+            SELECT DISTINCT claimed_by FROM {_table(work)}
+             WHERE state = 'running' AND starts_with(claimed_by, :host || '|')"""),
+        {"host": host},
+    )
+    return [row.claimed_by for row in rows]
+
+
+def _abandon(connection: Connection, work: type[Work], which: str, values: dict[str, Any], why: str) -> int:
+    rescued = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} AS row
+               SET state = next.state, crashes = crashes + 1, lease_until = NULL, claim_token = NULL,
+                   claimed_by = NULL,
+                   finished_at = CASE WHEN next.state = 'pending' THEN NULL ELSE clock_timestamp() END,
+                   due_at = clock_timestamp() + make_interval(secs => least(2 ^ crashes, 60) - 1),
+                   last_error = format('Attempt %s was not finished: %s.', attempts, CAST(:why AS text))
+              FROM (SELECT id, CASE WHEN attempts >= :most THEN
+                                    CASE {work.abandoned} WHEN 'pending' THEN 'failed' ELSE {work.abandoned} END
+                               ELSE {work.abandoned} END AS state
+                      FROM {_table(work)} WHERE state = 'running' AND {which} FOR UPDATE SKIP LOCKED) AS next
+             WHERE row.id = next.id"""),
+        {"why": why, "most": work.max_attempts, **values},
+    )
+    if rescued.rowcount:
+        announce(connection, work)
+    return rescued.rowcount
+
+
+def is_due(connection: Connection, work: type[Work], where: str = "true") -> bool:
+    """Whether a claim made now would find something."""
+    found = connection.execute(
+        text(f"""
+            SELECT EXISTS (SELECT FROM {_table(work)}
+                            WHERE state = 'pending' AND crashes = 0 AND due_at <= now() AND ({where}))
+                OR EXISTS (SELECT FROM {_table(work)}
+                            WHERE state = 'pending' AND crashes > 0 AND due_at <= now() AND ({where}))""")
+    )
+    return bool(found.scalar_one())
+
+
+def announce(connection: Connection, work: type[Work]) -> None:
+    """Tell the relay, at COMMIT, that rows of this table may be due. Inserts do so by a trigger."""
+    connection.execute(text("SELECT pg_notify('tenure_work', :table)"), {"table": work.__tablename__})
