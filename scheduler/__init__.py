@@ -1,0 +1,1 @@
+"""When? The timetable, by names alone."""

@@ -1,0 +1,30 @@
+"""Every recurring job, how often it is looked at, and why so often.
+
+An entry is a tick: it says "look now" and carries no arguments. What is due is known to PostgreSQL, so an entry needs
+no time of day, no zone and no memory: hours that a DST change repeats or skips do not exist here (W11), a tick that is
+lost or comes twice changes nothing, and any number of Beats may run side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    task: str
+    every: timedelta
+    reason: str
+
+
+TIMETABLE: Sequence[Entry] = (
+    Entry("requests.handle", timedelta(seconds=15), "Behind the relay, which wakes it within 200 ms of a request."),
+    Entry("emails.send_urgent", timedelta(seconds=10), "Behind the relay; security notices do not wait."),
+    Entry("emails.send", timedelta(seconds=30), "Behind the relay; also what a mail server put off is due again."),
+    Entry("statements.plan", timedelta(seconds=60), "A period closes at any quarter of an hour, somewhere on earth."),
+    Entry("statements.render", timedelta(seconds=30), "Behind planning, which wakes it."),
+    Entry("sessions.sweep", timedelta(minutes=5), "Sessions are unreadable at 24 h and gone within an hour more (S2)."),
+    Entry("work.rescue", timedelta(seconds=30), "Behind new children and drains, which rescue what they can see (W4)."),
+)

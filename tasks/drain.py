@@ -1,0 +1,294 @@
+"""The loop that all work goes through: claim some, do it with no transaction open, record it, until nothing is due.
+
+A message only starts this loop. How often it is started, lost, repeated or reordered changes nothing but when.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from threading import Event, Thread
+from time import monotonic
+from typing import Generic, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from models import work
+from models.unit_of_work import Database, is_outage
+from models.work import Claim, Work
+from tasks.failures import Failure, Permanent, Unavailable
+from tasks.ports import Ports
+
+log = structlog.get_logger()
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
+UNAVAILABLE_WAIT = timedelta(seconds=5)
+
+
+class Settled(Exception):
+    """Raised by `act` where it has itself put the row into its last state: there is nothing left to record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row in hand: what `act` may need beside its item."""
+
+    ports: Ports
+    id: UUID
+    token: UUID
+
+
+@dataclass(frozen=True)
+class Job(Generic[Item, Result]):
+    """One kind of work over one table of work rows.
+
+    `load` reads what a batch needs in one short transaction; `act` does one item with no transaction open; `record`
+    writes the effect of the rows that are still ours, in the transaction that sets them to done. All three may run
+    again for the same row: what makes that harmless is the token, and unique indexes in what `record` inserts.
+    """
+
+    #: The name of the Celery task that drains it.
+    task: str
+    table: type[Work]
+    load: Callable[[Session, Sequence[UUID]], Mapping[UUID, Item]]
+    act: Callable[[Item, Held], Result]
+    record: Callable[[Session, Mapping[UUID, Result], Ports], None]
+    #: What Flower shows: `{"sent": 97}`.
+    done: str = "done"
+    #: How many rows are claimed, and how many are recorded, in one transaction.
+    batch: int = 100
+    record_every: int = 100
+    #: A constant SQL condition where one table has several jobs.
+    where: str = "true"
+    #: The tasks whose work `record` makes: woken when something was done.
+    feeds: Sequence[str] = field(default=())
+
+
+def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
+    """Do what is due until nothing is, the budget ends or the process is asked to stop. Returns small counts."""
+    counts: Counter[str] = Counter()
+    ends = monotonic() + ports.budget.total_seconds()
+    counts["rescued"] = rescue(job.table, ports)
+    more = True
+    while more and monotonic() < ends and not ports.stopping():
+        # A suspect is tried alone, and after the others: if it kills this process, they have been done.
+        claimed = _claim(job, ports) or _claim(job, ports, suspects=True)
+        more = bool(claimed) and _perform(job, claimed, ports, counts)
+    if more:
+        # The budget ended with work left, or the process is stopping: someone else goes on.
+        ports.wake(job.task)
+    if counts[job.done]:
+        for task in job.feeds:
+            ports.wake(task)
+    return {job.done: counts.pop(job.done, 0)} | {name: count for name, count in counts.items() if count}
+
+
+def rescue(table: type[Work], ports: Ports) -> int:
+    """Take back what dead processes on this host held, and what was held past its lease (W4)."""
+    host = ports.worker.partition("|")[0]
+    with ports.database.connection() as connection:
+        dead = ports.dead(work.holders(connection, table, host))
+        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table)
+
+
+def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> Claim:
+    token = uuid4()
+    try:
+        with ports.database.connection() as connection:
+            return work.claim(
+                connection,
+                job.table,
+                job.batch,
+                worker=ports.worker,
+                lease=ports.lease,
+                where=job.where,
+                suspects=suspects,
+                token=token,
+            )
+    except DBAPIError as error:
+        if not is_outage(error):
+            raise
+        # The answer to COMMIT may be what was lost: then the rows are ours, under a token that only we know (W3).
+        with ports.database.connection() as connection:
+            return Claim(token, work.held(connection, job.table, token))
+
+
+def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str]) -> bool:
+    """Do one claim. False where the drain had better end: a server is away."""
+    with _renewed(job.table, claimed.token, ports):
+        try:
+            with ports.database.snapshot() as session:
+                items = job.load(session, claimed.ids)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and is_outage(error):
+                raise
+            _fail(job, claimed.token, dict.fromkeys(claimed.ids, error), ports, counts)
+            return True
+        results: dict[UUID, Result] = {}
+        failures: dict[UUID, Exception] = {}
+        left = list(claimed.ids)
+        away: Unavailable | None = None
+        while left and away is None and not ports.stopping():
+            row = left.pop(0)
+            try:
+                results[row] = job.act(items[row], Held(ports, row, claimed.token))
+            except Settled:
+                counts["settled"] += 1
+            except Unavailable as error:
+                away = error
+                left.insert(0, row)
+            except Exception as error:
+                if isinstance(error, DBAPIError) and is_outage(error):
+                    raise
+                failures[row] = error
+            if len(results) >= job.record_every:
+                _record(job, claimed.token, results, ports, counts)
+                results = {}
+        _record(job, claimed.token, results, ports, counts)
+        _fail(job, claimed.token, failures, ports, counts)
+        if left:
+            wait = UNAVAILABLE_WAIT if away else timedelta(0)
+            with ports.database.connection() as connection:
+                counts["handed_back"] += work.release(
+                    connection, job.table, claimed.token, left, wait=wait, error=str(away) if away else None
+                )
+            if away:
+                log.warning("work.unavailable", task=job.task, reason=str(away), rows=len(left))
+    return away is None
+
+
+def _record(
+    job: Job[Item, Result], token: UUID, results: Mapping[UUID, Result], ports: Ports, counts: Counter[str]
+) -> None:
+    """Finish rows and write their effects, together. One that cannot be written does not hold up the others."""
+    if not results:
+        return
+    try:
+        counts[job.done] += _commit_effects(job, token, results, ports)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and is_outage(error):
+            raise
+        if len(results) == 1:
+            _fail(job, token, dict.fromkeys(results, error), ports, counts)
+            return
+        for row, result in results.items():
+            _record(job, token, {row: result}, ports, counts)
+
+
+def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, Result], ports: Ports) -> int:
+    def effects(session: Session) -> int:
+        ours = work.finish(session.connection(), job.table, token, results)
+        if ours:
+            job.record(session, {row: results[row] for row in results if row in ours}, ports)
+        if len(ours) < len(results):
+            log.warning("work.taken_over", task=job.task, rows=len(results) - len(ours))
+        return len(ours)
+
+    def settle(connection: Connection) -> int | None:
+        done = work.finished(connection, job.table, token, results)
+        return len(done) if done else None
+
+    return surely(ports.database, effects, settle)
+
+
+def surely(database: Database, effects: Callable[[Session], int], settle: Callable[[Connection], int | None]) -> int:
+    """Run `effects` in a transaction; where the connection breaks, ask `settle` whether it was committed (W3).
+
+    `settle` answers None where it was not; then the effects are run once more, on a new connection.
+    """
+    try:
+        with database.transaction() as session:
+            return effects(session)
+    except DBAPIError as error:
+        if not is_outage(error):
+            raise
+        log.warning("work.commit_unanswered")
+    with database.connection() as connection:
+        committed = settle(connection)
+    if committed is not None:
+        return committed
+    with database.transaction() as session:
+        return effects(session)
+
+
+def _fail(
+    job: Job[Item, Result], token: UUID, failures: Mapping[UUID, Exception], ports: Ports, counts: Counter[str]
+) -> None:
+    for permanent in (False, True):
+        errors = {row: describe(error) for row, error in failures.items() if isinstance(error, Permanent) is permanent}
+        if not errors:
+            continue
+        with ports.database.connection() as connection:
+            ended = work.fail(connection, job.table, token, errors, permanent=permanent)
+        counts["failed"] += len(ended)
+        counts["retried"] += len(errors) - len(ended)
+    for row, error in failures.items():
+        foreseen = isinstance(error, Failure)
+        log.log(
+            logging.WARNING if foreseen else logging.ERROR,
+            "work.failed",
+            task=job.task,
+            row=str(row),
+            kind=type(error).__name__,
+            where=None if foreseen else _where(error),
+        )
+
+
+def describe(error: Exception) -> str:
+    """An error as a row keeps it. What a library says may quote a value, so of a bug only kind and place are kept."""
+    if isinstance(error, Failure):
+        return str(error)
+    return f"{type(error).__name__} at {_where(error)}"
+
+
+def _where(error: BaseException) -> str:
+    traceback = error.__traceback__
+    place = "an unknown place"
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        file = "/".join(code.co_filename.rsplit("/", 2)[-2:])
+        place = f"{file}:{traceback.tb_lineno} in {code.co_name}"
+        traceback = traceback.tb_next
+    return place
+
+
+@contextmanager
+def _renewed(table: type[Work], token: UUID, ports: Ports) -> Iterator[None]:
+    """Hold on to a claim while its work goes on, from a thread with a connection of its own.
+
+    A stopped process (SIGSTOP, a frozen machine) does not renew: its lease runs out, and the token does the rest.
+    """
+    over = Event()
+    pause = ports.lease.total_seconds() / 3
+
+    def renew() -> None:
+        while not over.wait(pause):
+            try:
+                with ports.database.connection() as connection:
+                    work.renew(connection, table, token, ports.lease)
+            except DBAPIError:
+                log.warning("work.lease_not_renewed", table=table.__tablename__)
+
+    thread = Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def each(items: Iterable[Item], key: Callable[[Item], UUID]) -> dict[UUID, Item]:
+    """Items by their row's id, for a `load`."""
+    return {key(item): item for item in items}

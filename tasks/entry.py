@@ -1,0 +1,99 @@
+"""Messages from outside: each kind of request is a Celery task of that name, which only stores it (W5, W21).
+
+    app.send_task("statements.send", kwargs={"account": "acme"})     # any Celery client, any language
+
+A message is acknowledged when it is a row: in `job_requests`, or in quarantine with the reason. Delivered again, it
+finds its row. An optional keyword argument `dedupe_key` works as in `tenure.request`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import sleep
+from typing import Any
+
+import msgspec
+import structlog
+from celery import Task, shared_task
+from celery.exceptions import Reject
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from models.job_request import Quarantined
+from models.unit_of_work import is_outage, outage_reason
+from tasks.ports import Ports, current
+from tasks.requests import KINDS, RequestRefused, ask
+
+log = structlog.get_logger()
+
+#: Seconds that a message waits in the hand of a worker before it goes back to the broker, when PostgreSQL is away.
+PAUSE = 2.0
+
+
+def accept(kind: str, args: Sequence[Any], kwargs: dict[str, Any], *, message_id: str, ports: Ports) -> dict[str, int]:
+    """Store the request that a message makes, or the message and why it makes none."""
+    key = kwargs.get("dedupe_key")
+    wanted = {name: value for name, value in kwargs.items() if name != "dedupe_key"}
+    with ports.database.transaction() as session:
+        try:
+            if args:
+                raise RequestRefused(f'"{kind}" takes keyword arguments only, and {len(args)} came without a name.')
+            if not isinstance(key, str | None):
+                raise RequestRefused("the dedupe key must be text of 1 to 200 characters.")
+            ask(session, kind, wanted, dedupe_key=key or f"message:{message_id}", source="queue")
+        except RequestRefused as refusal:
+            body = msgspec.json.encode({"args": args, "kwargs": kwargs})
+            quarantine(session, message_id=message_id, kind=kind, body=body, reason=str(refusal))
+            log.warning("request.quarantined", kind=kind, reason=str(refusal))
+            return {"accepted": 0, "quarantined": 1}
+    return {"accepted": 1}
+
+
+def quarantine(
+    session: Session,
+    *,
+    message_id: str,
+    kind: str | None,
+    body: bytes,
+    reason: str,
+    headers: dict[str, Any] | None = None,
+) -> None:
+    """Keep a message that could not be accepted, once, however often it is delivered."""
+    session.execute(
+        insert(Quarantined)
+        .values(message_id=message_id, kind=kind, body=body, reason=reason, headers=headers or {})
+        .on_conflict_do_nothing(index_elements=["message_id"])
+    )
+
+
+class Inbound(Task):  # type: ignore[type-arg]
+    """The shell of every kind of request. Acknowledged late: a message leaves the broker when PostgreSQL has it."""
+
+    abstract = True
+    ignore_result = True
+    acks_late = True
+    reject_on_worker_lost = True
+    typing = False
+    Request = "tasks.message:QuietRequest"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, int]:
+        with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
+            try:
+                return accept(self.name, args, kwargs, message_id=str(self.request.id), ports=current())
+            except DBAPIError as error:
+                if not is_outage(error):
+                    raise
+                log.warning("postgresql.unavailable", reason=outage_reason(error))
+                sleep(PAUSE)
+                raise Reject(outage_reason(error), requeue=True) from None
+
+
+def _shell(kind: str) -> None:
+    @shared_task(name=kind, base=Inbound)
+    def enter(*_args: Any, **_kwargs: Any) -> None:
+        """Stored by `Inbound.__call__`; handled by `requests.handle`."""
+
+
+for _kind in KINDS:
+    _shell(_kind)

@@ -1,0 +1,43 @@
+"""The base of every task: what each of them gets, and none repeats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from celery import Task
+from sqlalchemy.exc import DBAPIError
+
+from models.unit_of_work import is_outage, outage_reason
+from tasks import ports
+
+log = structlog.get_logger()
+
+
+class Tick(Task):  # type: ignore[type-arg]
+    """A task that looks for what is due and returns small counts. It carries no arguments and no truth.
+
+    Acknowledged before it runs: losing it costs no more than the time until the next tick. Arguments, which only a
+    forged message has, are passed over (W21).
+    """
+
+    abstract = True
+    ignore_result = True
+    acks_late = False
+    typing = False
+    Request = "tasks.message:QuietRequest"
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
+            current = ports.current()
+            current.wake.begun(self.name)
+            try:
+                counts = super().__call__()
+            except DBAPIError as error:
+                if not is_outage(error):
+                    raise
+                # Rows, not messages, hold the work: it waits in PostgreSQL for the tick that finds it back.
+                log.warning("postgresql.unavailable", reason=outage_reason(error))
+                return {"unavailable": 1}
+            log.info("task.done", **counts)
+            return counts

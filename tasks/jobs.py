@@ -1,0 +1,11 @@
+"""Every job that drains a table of work rows, in one table: the relay wakes them, the operator's commands list them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks import emails, handling, statements
+from tasks.drain import Job
+
+JOBS: Sequence[Job[Any, Any]] = (handling.HANDLE, emails.SEND_URGENT, emails.SEND, statements.RENDER)

@@ -1,0 +1,102 @@
+"""What tasks need of the outside world, as small protocols; `workers/bootstrap.py` builds the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from email_templates.company import Company
+from models.unit_of_work import Database
+
+
+class ObjectStore(Protocol):
+    def put(self, key: str, body: bytes, *, content_type: str) -> None:
+        """Store `body` under `key`, whole or not at all. Raises `Unavailable` or `Permanent`."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes stored under `key`. Raises `Unavailable`, or `Permanent` where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One message to one recipient: addresses for the transport, and the message as it goes over the wire."""
+
+    sender: str
+    recipient: str
+    content: bytes
+
+
+class Mailer(Protocol):
+    def send(self, envelope: Envelope, *, before_commit: Callable[[], None]) -> str:
+        """Hand the message to the mail server and return its answer.
+
+        `before_commit` is called after the server agreed to take the message and just before it is told that the
+        message is complete. What it raises stops the sending. A failure before that call is certain and raises
+        `Unavailable`, `Transient` (4xx) or `Permanent` (5xx); after it, a refusal is as certain, but silence raises
+        `Ambiguous` (E10).
+        """
+
+    def close(self) -> None:
+        """Hang up politely; the next `send` connects again."""
+
+
+class Ambiguous(Exception):
+    """The message was handed over, and no answer came: it may or may not have been accepted (E10)."""
+
+
+class Waker(Protocol):
+    def __call__(self, task: str) -> None:
+        """See to it that a message for `task` waits in the broker; does nothing where one does. Never raises."""
+
+    def begun(self, task: str) -> None:
+        """Say that `task` began: what is due from now on deserves a new message. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """How the company signs: what templates show, and what mail headers need."""
+
+    company: Company
+    mail_from: str
+    reply_to: str
+    mail_domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    database: Database
+    objects: ObjectStore
+    mailer: Mailer
+    letterhead: Letterhead
+    wake: Waker
+    #: `host|pid|start` of this process.
+    worker: str
+    #: Of the processes on this host that are named so, those that are no more.
+    dead: Callable[[Sequence[str]], list[str]]
+    #: Whether this process was asked to stop.
+    stopping: Callable[[], bool]
+    #: How long a claim is held without renewal, and how long one drain goes on.
+    lease: timedelta = timedelta(seconds=60)
+    budget: timedelta = timedelta(seconds=10)
+
+
+class _Current:
+    build: Callable[[], Ports] | None = None
+    ports: Ports | None = None
+
+
+def provide(build: Callable[[], Ports]) -> None:
+    """Say how this process gets its ports; `current` builds them once, at the first need."""
+    _Current.build = build
+    _Current.ports = None
+
+
+def current() -> Ports:
+    if _Current.ports is None:
+        if _Current.build is None:
+            message = "no ports were provided: tasks run in a worker (celery -A workers.app worker) or in a test"
+            raise RuntimeError(message)
+        _Current.ports = _Current.build()
+    return _Current.ports

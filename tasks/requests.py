@@ -1,0 +1,144 @@
+"""What one can ask Tenure for: one typed class a kind, and the call for a web tier written in Python.
+
+    from tasks.requests import StatementsSend, submit
+
+    with Session(engine) as session, session.begin():
+        ...                                              # the application's own changes
+        submit(session, StatementsSend(account="acme"), dedupe_key="order-4711")
+
+The request is a row in the caller's transaction: it is there if and only if that commits. This module imports neither
+Celery nor the rest of Tenure's machinery. From other languages: `SELECT tenure.request(kind, args, dedupe_key)`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+from msgspec import inspect as shape
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from models.job_request import RequestKind
+
+#: The application's own key of an active account.
+AccountRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "account"})]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of all kinds. Name, fields and types of a kind are public API; a change of meaning is a new version."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+
+
+class StatementsSend(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Send the statements of the account's last closed period: made now where the clock has not yet, or once more."""
+
+    kind = "statements.send"
+    account: AccountRef
+
+
+class SessionsRevoke(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sign the account's users out everywhere, and tell its contacts (P9, P3.1e)."""
+
+    kind = "sessions.revoke"
+    account: AccountRef
+
+
+class EmailsSendAccountSetUp(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Welcome the account's contacts; once each, however often it is asked for (P3.1e)."""
+
+    kind = "emails.send_account_set_up"
+    account: AccountRef
+
+
+KINDS: dict[str, type[Request]] = {kind.kind: kind for kind in Request.__subclasses__()}
+
+
+class RequestRefused(ValueError):
+    """A request that cannot be accepted, with the reason in a sentence. Nothing was stored."""
+
+
+def submit(session: Session, request: Request, *, dedupe_key: str | None = None) -> UUID:
+    """Ask for `request` in the transaction of `session`; returns the request's id.
+
+    The same kind and `dedupe_key` (1 to 200 characters) again return the id of the first. Raises
+    `msgspec.ValidationError` for a field of the wrong type and `RequestRefused` for what the database refuses, such as
+    an unknown account; the caller's transaction stays usable.
+    """
+    args = msgspec.to_builtins(request)
+    msgspec.convert(args, type(request))
+    return ask(session, request.kind, args, dedupe_key=dedupe_key, source="sql")
+
+
+def ask(session: Session, kind: str, args: dict[str, Any], *, dedupe_key: str | None, source: str) -> UUID:
+    """The same from untyped parts. Raises `RequestRefused`."""
+    try:
+        with session.begin_nested():
+            made = session.execute(
+                text("SELECT tenure.request(:kind, CAST(:args AS jsonb), :dedupe_key, :source)"),
+                {
+                    "kind": kind,
+                    "args": msgspec.json.encode(args).decode(),
+                    "dedupe_key": dedupe_key,
+                    "source": source,
+                },
+            ).scalar_one()
+            return UUID(str(made))
+    except DBAPIError as error:
+        if not _is_about_the_data(error):
+            raise
+        raise RequestRefused(_sentence(error)) from None
+
+
+def _is_about_the_data(error: DBAPIError) -> bool:
+    """SQLSTATE classes 22 (data) and 23 (integrity) speak of what was asked, all others of the database."""
+    return str(getattr(error.orig, "sqlstate", None) or "")[:2] in {"22", "23"}
+
+
+def _sentence(error: DBAPIError) -> str:
+    diagnosis = getattr(error.orig, "diag", None)
+    primary = getattr(diagnosis, "message_primary", None) or "the database refused the request"
+    hint = getattr(diagnosis, "message_hint", None)
+    return f"{primary}. {hint}" if hint else f"{primary}."
+
+
+def fields(kind: type[Request]) -> dict[str, dict[str, Any]]:
+    """A kind's fields as `tenure.request` checks them: `{"account": {"type": "account", "required": true}}`."""
+    described = shape.type_info(kind)
+    if not isinstance(described, shape.StructType):
+        raise TypeError(f"{kind.__name__} is not a request: derive it from tasks.requests.Request.")
+    return {field.name: {"type": _type(field.type), "required": field.required} for field in described.fields}
+
+
+def _type(field: shape.Type) -> str:
+    if isinstance(field, shape.UnionType):
+        return next(_type(member) for member in field.types if not isinstance(member, shape.NoneType))
+    if isinstance(field, shape.Metadata):
+        return str((field.extra or {}).get("type") or _type(field.type))
+    names: dict[type[shape.Type], str] = {
+        shape.StrType: "text",
+        shape.IntType: "integer",
+        shape.BoolType: "boolean",
+        shape.DateType: "date",
+        shape.UUIDType: "uuid",
+    }
+    return names[type(field)]
+
+
+def publish(session: Session) -> None:
+    """Tell the database what may be asked for; `tenure migrate` does so, and forgets kinds that are no more."""
+    kinds = [{"kind": kind.kind, "version": kind.version, "fields": fields(kind)} for kind in KINDS.values()]
+    statement = insert(RequestKind).values(kinds)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["kind"],
+            set_={"version": statement.excluded.version, "fields": statement.excluded.fields},
+        )
+    )
+    session.query(RequestKind).where(RequestKind.kind.not_in(KINDS)).delete()

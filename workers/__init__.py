@@ -1,0 +1,1 @@
+"""How does it run? The edge: Celery, settings, adapters, the command. Nothing imports this package."""

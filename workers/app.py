@@ -1,0 +1,22 @@
+"""The Celery app: `celery -A workers.app worker`, `... beat` and `... flower` as anywhere.
+
+Importing it connects to nothing; configuration is read when Celery first asks for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from celery import Celery
+
+from workers import lifecycle
+
+app = Celery("tenure")
+app.config_from_object("workers.celery_config")
+lifecycle.connect(app)
+
+if "flower" in sys.argv:
+    from workers.flower import protect
+
+    protect(os.environ)

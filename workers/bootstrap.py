@@ -1,0 +1,50 @@
+"""The one place where the real adapters are built."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from email_templates.company import Company
+from models.unit_of_work import Database
+from tasks.ports import Letterhead, Ports
+from workers import lifecycle
+from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.smtp import SMTPMailer
+from workers.identity import dead, identity
+from workers.settings import Settings
+from workers.waker import RedisWaker
+
+
+def ports(settings: Settings, app: Celery) -> Ports:
+    """Ports over real servers. Nothing connects before its first use."""
+    return Ports(
+        database=Database(settings.database_url),
+        objects=S3ObjectStore(settings),
+        mailer=SMTPMailer(settings.smtp_url),
+        letterhead=letterhead(settings),
+        wake=RedisWaker(app),
+        worker=identity(),
+        dead=dead,
+        stopping=lifecycle.stopping,
+        lease=settings.lease,
+        budget=settings.budget,
+    )
+
+
+def letterhead(settings: Settings) -> Letterhead:
+    return Letterhead(
+        company=Company(
+            name=settings.company_name,
+            address=_lines(settings.company_address),
+            email=settings.company_email or settings.mail_from,
+            website=settings.company_website,
+            registration=_lines(settings.company_registration),
+        ),
+        mail_from=settings.mail_from,
+        reply_to=settings.mail_reply_to or settings.mail_from,
+        mail_domain=settings.mail_from.rpartition("@")[2],
+    )
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.split("|") if line.strip())

@@ -1,0 +1,103 @@
+"""The `tenure` command. Each subcommand imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+#: Where the local stack keeps its data, logs and addresses.
+VAR = Path("var")
+
+local = click.option(
+    "--var",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=VAR,
+    show_default=True,
+    help="Folder of the local stack: data, logs, addresses.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tenure")
+def cli() -> None:
+    """Tenure does the background work that a privacy policy promises: statements, mail, session sweeps."""
+
+
+@cli.command()
+@local
+@click.option("--detach", is_flag=True, help="Return when everything is up, and leave it running.")
+def up(var: Path, detach: bool) -> None:
+    """Start the local stack: servers, worker, beat, relay and Flower.
+
+    For every address that the environment does not set (TENURE_DATABASE_URL, TENURE_BROKER_URL, TENURE_S3_ENDPOINT,
+    TENURE_SMTP_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
+    """
+    from workers import supervisor
+
+    sys.exit(supervisor.up(var, detach))
+
+
+@cli.command()
+@local
+@click.option("--purge", is_flag=True, help="Remove the data, too.")
+def down(var: Path, purge: bool) -> None:
+    """Stop exactly what `tenure up` started. The data stay for the next `up`."""
+    from workers import supervisor
+
+    sys.exit(supervisor.down(var, purge))
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version, wholly or not at all."""
+    from workers import operations
+
+    operations.migrate()
+
+
+@cli.command()
+def relay() -> None:
+    """Wake workers within a fraction of a second of a request. Any number may run."""
+    from workers import operations
+
+    operations.relay()
+
+
+@cli.command()
+def doctor() -> None:
+    """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
+    from workers import doctor as examination
+
+    sys.exit(examination.main())
+
+
+@cli.command()
+@local
+@click.option("--accounts", default=300, show_default=True, type=click.IntRange(1, 100_000), help="How many customers.")
+@click.option("--keep", is_flag=True, help="Leave the stack running afterwards.")
+def demo(var: Path, accounts: int, keep: bool) -> None:
+    """A believable company, its background work done before your eyes, and the result checked."""
+    from workers.demo import show
+
+    sys.exit(show.main(var, accounts=accounts, keep=keep))
+
+
+@cli.command()
+@click.argument("kind")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--dedupe-key", help="The same key again is the same request.")
+def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> None:
+    """Ask for work by hand: tenure request statements.send account=acme"""
+    from workers import operations
+
+    sys.exit(operations.request(kind, arguments, dedupe_key))
+
+
+def main() -> None:
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What happens when processes of a worker begin, lose a sibling, and are asked to stop."""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+from sqlalchemy.exc import DBAPIError
+
+from models.unit_of_work import is_outage, outage_reason
+from tasks import ports
+from tasks.rescue import rescue_all
+from workers import logs
+from workers.settings import settings
+
+log = structlog.get_logger()
+
+#: One byte that the main process and its children share: set when the worker is asked to stop. Children do not get
+#: the signal, and would otherwise go on claiming until their budget ends (W9).
+_STOPPING = mmap.mmap(-1, 1)
+
+
+def stopping() -> bool:
+    return _STOPPING[0] != 0
+
+
+def ask_to_stop() -> None:
+    _STOPPING[0] = 1
+
+
+def connect(app: Celery) -> None:
+    """Attach to the signals of Celery; called once, when the app is made."""
+    from workers import bootstrap  # noqa: PLC0415 - it needs `stopping`
+
+    ports.provide(lambda: bootstrap.ports(settings(), app))
+
+    @signals.setup_logging.connect(weak=False)
+    def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
+        chosen = settings().log_format or ("json" if settings().mode == "production" else "text")
+        logs.configure(json=chosen == "json", level=loglevel or 20)
+
+    @signals.worker_process_init.connect(weak=False)
+    def begin(**_: Any) -> None:
+        """In a new child, after the fork: connections of its own. It may follow one that died: rescue its rows."""
+        ports.provide(lambda: bootstrap.ports(settings(), app))
+        try:
+            rescued = rescue_all(ports.current())
+        except DBAPIError as error:
+            if not is_outage(error):
+                raise
+            log.warning("postgresql.unavailable", reason=outage_reason(error))
+        else:
+            if rescued:
+                log.warning("work.rescued", rows=rescued)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def stop(**_: Any) -> None:
+        ask_to_stop()
+
+    @signals.worker_process_shutdown.connect(weak=False)
+    def end(**_: Any) -> None:
+        current = ports.current()
+        current.mailer.close()
+        current.database.engine.dispose()

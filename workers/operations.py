@@ -1,0 +1,79 @@
+"""What the operator's commands do, once click has read the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from sqlalchemy.exc import DBAPIError
+
+from models import migrations
+from models.unit_of_work import Database, is_outage, outage_reason
+from workers import logs
+from workers.settings import Mode, SettingsError, settings
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """End a command with one clear line, not a traceback, where settings or PostgreSQL are the trouble."""
+    try:
+        yield
+    except SettingsError as error:
+        click.echo(f"tenure: {error}", err=True)
+        sys.exit(2)
+    except DBAPIError as error:
+        if not is_outage(error):
+            raise
+        click.echo(f"tenure: PostgreSQL (TENURE_DATABASE_URL) cannot be used: {outage_reason(error)}", err=True)
+        sys.exit(1)
+
+
+def migrate() -> None:
+    from sqlalchemy.orm import Session
+
+    from tasks.requests import publish
+
+    with in_words():
+        database = Database(settings().database_url)
+        with database.connection() as connection:
+            migrations.upgrade(connection)
+            with Session(connection, join_transaction_mode="rollback_only") as session:
+                publish(session)
+                session.flush()
+        click.echo("The database is at the newest schema.")
+
+
+def relay() -> None:
+    with in_words():
+        chosen = settings()
+        logs.configure(json=chosen.mode is Mode.PRODUCTION)
+        from tasks.jobs import JOBS
+        from workers import relay
+        from workers.app import app
+        from workers.waker import RedisWaker
+
+        relay.main(Database(chosen.database_url), JOBS, RedisWaker(app))
+
+
+def request(kind: str, arguments: Sequence[str], dedupe_key: str | None) -> int:
+    from tasks.requests import RequestRefused, ask
+
+    args: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals:
+            click.echo(f"tenure: {argument!r} is not an argument: write NAME=VALUE, such as account=acme.", err=True)
+            return 2
+        args[name] = value
+    with in_words():
+        database = Database(settings().database_url)
+        try:
+            with database.transaction() as session:
+                click.echo(ask(session, kind, args, dedupe_key=dedupe_key, source="operator"))
+        except RequestRefused as refusal:
+            click.echo(f"tenure: {refusal}", err=True)
+            return 2
+    return 0

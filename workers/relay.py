@@ -1,0 +1,106 @@
+"""The relay: from rows that are due to messages that say "look now", within a fraction of a second (W6).
+
+It listens for PostgreSQL's notifications, and polls behind them; either way it asks which jobs have something due and
+wakes those. Now and then it takes back what dead workers held (W4). It remembers nothing, so any number of relays may run, and one that was away has missed nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any
+
+import psycopg
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from models import work
+from models.unit_of_work import Database, outage_reason
+from tasks.drain import Job
+
+log = structlog.get_logger()
+
+CHANNEL = "tenure_work"
+#: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock.
+POLL = 1.0
+#: Seconds between two messages for one job. The first is sent at once.
+SPACING = 1.0
+#: Seconds between two tries to reach PostgreSQL.
+RECONNECT = 2.0
+
+
+def run(
+    database: Database, jobs: Sequence[Job[Any, Any]], wake: Callable[[str], None], stop: Callable[[], bool]
+) -> None:
+    """Wake jobs until `stop` says so. Outlives any outage of PostgreSQL and of the broker."""
+    away = False
+    while not stop():
+        try:
+            with _listening(database) as connection:
+                log.info("relay.listening" if not away else "relay.listening_again")
+                away = False
+                _relay(connection, database, jobs, wake, stop)
+        except (psycopg.OperationalError, DBAPIError) as error:
+            if not away:
+                reason = outage_reason(error) if isinstance(error, DBAPIError) else str(error).splitlines()[0]
+                log.warning("postgresql.unavailable", reason=reason)
+            away = True
+            sleep(RECONNECT)
+
+
+def _listening(database: Database) -> psycopg.Connection[Any]:
+    url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = psycopg.connect(
+        url, autocommit=True, connect_timeout=5, application_name="tenure relay", keepalives_idle=30
+    )
+    connection.execute(f"LISTEN {CHANNEL}")
+    return connection
+
+
+def _relay(
+    connection: psycopg.Connection[Any],
+    database: Database,
+    jobs: Sequence[Job[Any, Any]],
+    wake: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> None:
+    woken: dict[str, float] = {}
+    waiting: set[str] = {job.table.__tablename__ for job in jobs}
+    next_poll = monotonic()
+    while not stop():
+        if monotonic() >= next_poll:
+            waiting = {job.table.__tablename__ for job in jobs}
+            next_poll = monotonic() + POLL
+        waiting -= _wake_due(database, [job for job in jobs if job.table.__tablename__ in waiting], wake, woken)
+        timeout = max(0.01, min(next_poll - monotonic(), SPACING / 5 if waiting else POLL))
+        for notification in connection.notifies(timeout=timeout, stop_after=1):
+            waiting.add(notification.payload)
+
+
+def _wake_due(
+    database: Database, jobs: Iterable[Job[Any, Any]], wake: Callable[[str], None], woken: dict[str, float]
+) -> set[str]:
+    """Wake those of `jobs` that have something due; returns the tables that need no further look for now."""
+    settled: set[str] = set()
+    unsettled: set[str] = set()
+    with database.connection() as connection:
+        for job in jobs:
+            if monotonic() - woken.get(job.task, -SPACING) < SPACING:
+                unsettled.add(job.table.__tablename__)
+                continue
+            settled.add(job.table.__tablename__)
+            if work.is_due(connection, job.table, job.where):
+                wake(job.task)
+                woken[job.task] = monotonic()
+    return settled - unsettled
+
+
+def main(database: Database, jobs: Sequence[Job[Any, Any]], wake: Callable[[str], None]) -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with suppress(ValueError):
+            signal.signal(number, lambda received, _frame: asked.append(received))
+    run(database, jobs, wake, lambda: bool(asked))

@@ -1,0 +1,25 @@
+"""Which task goes to which queue: one table (W8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+#: Where plain Celery clients publish without being told a queue: requests from outside.
+INBOUND = "celery"
+
+#: In the order in which a free worker looks at them.
+QUEUES: Sequence[str] = ("urgent", INBOUND, "lifecycle", "payments", "mail", "documents", "sweeps")
+
+ROUTES: Mapping[str, str] = {
+    "emails.send_urgent": "urgent",
+    "requests.handle": "lifecycle",
+    "work.rescue": "lifecycle",
+    "emails.send": "mail",
+    "statements.plan": "documents",
+    "statements.render": "documents",
+    "sessions.sweep": "sweeps",
+    # Requests: what the web tier sends by name.
+    "emails.send_account_set_up": INBOUND,
+    "sessions.revoke": INBOUND,
+    "statements.send": INBOUND,
+}

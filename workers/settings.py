@@ -1,0 +1,127 @@
+"""Settings: `TENURE_*` of the environment, parsed once into a frozen object. What is wrong is named at start.
+
+Every setting may come from a file instead: `TENURE_DATABASE_URL_FILE=/run/secrets/database` (W22). In production, the
+default, a link that could be read on its way stops the process (P5.1a).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+PREFIX = "TENURE_"
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the text names it and says what to do."""
+
+
+class Mode(StrEnum):
+    PRODUCTION = "production"
+    LOCAL = "local"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings. The field `database_url` is set by `TENURE_DATABASE_URL`."""
+
+    database_url: str
+    broker_url: str
+    s3_endpoint: str
+    s3_access_key: str
+    s3_secret_key: str
+    smtp_url: str
+    mail_from: str
+    mode: Mode = Mode.PRODUCTION
+    s3_bucket: str = "tenure"
+    s3_region: str = "us-east-1"
+    mail_reply_to: str | None = None
+    company_name: str = "Example Company"
+    #: Lines, separated by `|`.
+    company_address: str = ""
+    company_email: str | None = None
+    #: A host name.
+    company_website: str = "example.com"
+    company_registration: str = ""
+    flower_address: str = "127.0.0.1"
+    flower_port: int = 5555
+    flower_user: str | None = None
+    flower_password: str | None = None
+    #: Seconds that a claim is held without renewal, and that one drain goes on.
+    lease_seconds: float = 60
+    drain_seconds: float = 10
+    #: Seconds after which a task is told to stop, and after which its process is killed.
+    soft_time_limit: int = 240
+    time_limit: int = 300
+    log_format: str | None = None
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def budget(self) -> timedelta:
+        return timedelta(seconds=self.drain_seconds)
+
+    def __post_init__(self) -> None:
+        if self.mode is Mode.PRODUCTION:
+            _refuse_plaintext(self)
+
+
+def _refuse_plaintext(settings: Settings) -> None:
+    database = parse_qs(urlsplit(settings.database_url).query).get("sslmode", [""])[0]
+    checks = {
+        "DATABASE_URL": (database in {"verify-ca", "verify-full"}, "?sslmode=verify-full"),
+        "BROKER_URL": (settings.broker_url.startswith("rediss://"), "a rediss:// address"),
+        "S3_ENDPOINT": (settings.s3_endpoint.startswith("https://"), "an https:// address"),
+        "SMTP_URL": (
+            settings.smtp_url.startswith(("smtps://", "smtp+starttls://")),
+            "an smtps:// or smtp+starttls:// address",
+        ),
+    }
+    for name, (encrypted, remedy) in checks.items():
+        if not encrypted:
+            raise ValueError(
+                f"{PREFIX}{name} is a link without TLS, and personal data travels over it: use {remedy}, "
+                f"or {PREFIX}MODE=local on your own machine"
+            )
+
+
+def parse(environment: Mapping[str, str]) -> Settings:
+    """Settings from `TENURE_*` variables; raises SettingsError, never quoting a value."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        name = f"{PREFIX}{field.name.upper()}"
+        file = environment.get(f"{name}_FILE")
+        if file:
+            try:
+                values[field.name] = Path(file).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise SettingsError(f"{name}_FILE names {file}, which cannot be read: {error.strerror}.") from None
+        elif environment.get(name):
+            values[field.name] = environment[name]
+        elif field.required:
+            raise SettingsError(
+                f"{name} is not set. For a try on your own machine run `tenure up`, then `set -a; . var/tenure.env`; "
+                "docs/production.md lists what production needs."
+            )
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        for name in values:
+            text = text.replace(f" - at `$.{name}`", f", in {PREFIX}{name.upper()}")
+        raise SettingsError(f"A setting is wrong: {text}.") from None
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return parse(os.environ)
