@@ -1,0 +1,132 @@
+"""What tests stand on: real servers, a fresh database for each test, real adapters.
+
+PostgreSQL, Valkey, S3 and the SMTP inbox are started once for each pytest worker and are stopped with it. A test that
+asks for `database` gets a database of its own, copied from a migrated template.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy.orm import Session
+
+from models import migrations
+from models.unit_of_work import Database
+from tasks.ports import Ports
+from tasks.requests import publish
+from workers import bootstrap, embedded
+from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.smtp import SMTPMailer
+from workers.identity import dead, identity
+from workers.settings import Settings, parse
+
+
+
+TEMPLATE = "tenure_template"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, str]]:
+    """The environment that names this pytest worker's servers."""
+    # A short path, and one that another user may enter: PostgreSQL does not run as root, and Unix sockets have short names.
+    directory = Path(tempfile.mkdtemp(prefix="tenure-"))
+    directory.chmod(0o755)
+    try:
+        with embedded.servers(directory) as environment:
+            yield environment
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(servers: dict[str, str]) -> str:
+    """A migrated database that others are copied from; returns the address of its server's `tenure` database."""
+    admin = servers["TENURE_DATABASE_URL"]
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    database = Database(admin.rpartition("/")[0] + f"/{TEMPLATE}")
+    with database.connection() as connection:
+        migrations.upgrade(connection)
+        publish(session := Session(connection))
+        session.flush()
+    database.engine.dispose()
+    return admin
+
+
+@pytest.fixture
+def database_url(template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(template, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield template.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(template, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    made = Database(database_url)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def inbox(servers: dict[str, str]) -> Iterator[Path]:
+    """The folder of accepted messages, empty at the start of the test."""
+    folder = Path(servers["TENURE_INBOX"])
+    for file in folder.glob("*"):
+        if file.is_file():
+            file.unlink()
+    yield folder
+
+
+@dataclass
+class RecordedWaker:
+    """A waker that notes what it was asked; the broker's own is tested with real workers."""
+
+    woken: list[str] = field(default_factory=list)
+
+    def __call__(self, task: str) -> None:
+        self.woken.append(task)
+
+    def begun(self, task: str) -> None:
+        pass
+
+
+@pytest.fixture
+def settings(servers: dict[str, str], database_url: str) -> Settings:
+    return parse(servers | {"TENURE_DATABASE_URL": database_url})
+
+
+@pytest.fixture
+def ports(settings: Settings, database: Database, inbox: Path) -> Iterator[Ports]:
+    """Ports over this test's database and the real S3 and SMTP servers, in this process."""
+    mailer = SMTPMailer(settings.smtp_url)
+    made = Ports(
+        database=database,
+        objects=S3ObjectStore(settings),
+        mailer=mailer,
+        letterhead=bootstrap.letterhead(settings),
+        wake=RecordedWaker(),
+        worker=identity(),
+        dead=dead,
+        stopping=lambda: False,
+        lease=timedelta(seconds=60),
+        budget=timedelta(seconds=30),
+    )
+    yield made
+    mailer.close()
+
+
+@pytest.fixture
+def other_worker(ports: Ports) -> Ports:
+    """The same ports as another process of another host would have them."""
+    return replace(ports, worker="elsewhere|1|0")
