@@ -292,3 +292,47 @@ def is_due(connection: Connection, work: type[Work], where: str = "true") -> boo
 def announce(connection: Connection, work: type[Work]) -> None:
     """Tell the relay, at COMMIT, that rows of this table may be due. Inserts do so by a trigger."""
     connection.execute(text("SELECT pg_notify('tenure_work', :table)"), {"table": work.__tablename__})
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How a table of work rows stands: how many in each state, how many of the pending are due, since when."""
+
+    states: dict[str, int]
+    due: int
+    oldest_due: timedelta | None
+
+
+def tally(connection: Connection, work: type[Work]) -> Tally:
+    counted = connection.execute(text(f"SELECT state, count(*) AS rows FROM {_table(work)} GROUP BY state"))
+    states = {row.state: row.rows for row in counted}
+    due = connection.execute(
+        text(f"""
+            SELECT count(*) AS rows, now() - min(due_at) AS oldest FROM {_table(work)}
+             WHERE state = 'pending' AND due_at <= now()""")
+    ).one()
+    return Tally(states, due.rows, due.oldest)
+
+
+def retry(connection: Connection, work: type[Work], ids: Iterable[UUID]) -> set[UUID]:
+    """Make ended rows due again, as if new: those that failed, were cancelled, or of which nobody can tell."""
+    rows = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET state = 'pending', attempts = 0, crashes = 0, due_at = now(), finished_at = NULL,
+                   claim_token = NULL, claimed_by = NULL
+             WHERE id = ANY (:ids) AND state NOT IN ('pending', 'running', 'done') RETURNING id"""),
+        {"ids": list(ids)},
+    )
+    announce(connection, work)
+    return {row.id for row in rows}
+
+
+def cancel(connection: Connection, work: type[Work], ids: Iterable[UUID], why: str) -> set[UUID]:
+    """Take rows out of the work for good: those that wait, and those that failed. What is running goes on."""
+    rows = connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET state = 'cancelled', finished_at = now(), last_error = :why
+             WHERE id = ANY (:ids) AND state IN ('pending', 'failed') RETURNING id"""),
+        {"ids": list(ids), "why": why[:ERROR_LENGTH]},
+    )
+    return {row.id for row in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import structlog
@@ -39,5 +40,6 @@ class Tick(Task):  # type: ignore[type-arg]
                 # Rows, not messages, hold the work: it waits in PostgreSQL for the tick that finds it back.
                 log.warning("postgresql.unavailable", reason=outage_reason(error))
                 return {"unavailable": 1}
-            log.info("task.done", **counts)
+            # A tick that found nothing to do is not worth a line.
+            log.log(logging.INFO if any(counts.values()) else logging.DEBUG, "task.done", **counts)
             return counts

@@ -18,8 +18,9 @@ from tasks.ports import Ports, current
 
 
 def work_tables() -> Iterable[type[Work]]:
-    """Every table of work rows."""
-    return [mapper.class_ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work)]
+    """Every table of work rows, by name."""
+    tables = (mapper.class_ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work))
+    return sorted(tables, key=lambda table: table.__tablename__)
 
 
 def rescue_all(ports: Ports) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import click
 
@@ -17,6 +18,9 @@ local = click.option(
     show_default=True,
     help="Folder of the local stack: data, logs, addresses.",
 )
+
+
+as_json = click.option("--json", is_flag=True, help="As JSON, for programs.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,6 +97,66 @@ def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> No
     from workers import operations
 
     sys.exit(operations.request(kind, arguments, dedupe_key))
+
+
+@cli.group()
+def work() -> None:
+    """Look at the work rows of all tables; retry and cancel them; see what was quarantined."""
+
+
+@work.command("list")
+@click.option("--state", help="Only rows in this state: pending, running, failed, unknown, cancelled or done.")
+@click.option("--table", help="Only this table: statements, email_messages or job_requests.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many rows at the most."
+)
+@as_json
+def work_list(state: str | None, table: str | None, limit: int, json: bool) -> None:
+    """How each table stands, and the rows that want a person. Exits 1 where there are any."""
+    from workers import work_commands
+
+    sys.exit(work_commands.list_work(state, table, limit, json))
+
+
+@work.command("show")
+@click.argument("row", type=click.UUID)
+@as_json
+def work_show(row: UUID, json: bool) -> None:
+    """One row, whole: state, attempts, who holds it, and why it failed."""
+    from workers import work_commands
+
+    sys.exit(work_commands.show(row, json))
+
+
+@work.command("retry")
+@click.argument("rows", type=click.UUID, nargs=-1)
+@click.option("--failed", "table", metavar="TABLE", help="All failed rows of this table.")
+def work_retry(rows: tuple[UUID, ...], table: str | None) -> None:
+    """Make failed, cancelled or unknown rows due again."""
+    from workers import work_commands
+
+    sys.exit(work_commands.retry(rows, table))
+
+
+@work.command("cancel")
+@click.argument("rows", type=click.UUID, nargs=-1, required=True)
+@click.option("--why", default="Cancelled by an operator.", help="Kept with the row.")
+def work_cancel(rows: tuple[UUID, ...], why: str) -> None:
+    """Take waiting or failed rows out of the work for good."""
+    from workers import work_commands
+
+    sys.exit(work_commands.cancel(rows, why))
+
+
+@work.command("quarantine")
+@click.option("--replay", type=click.UUID, help="Try this message again, now that its reason may be mended.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000), help="How many at the most.")
+@as_json
+def work_quarantine(replay: UUID | None, limit: int, json: bool) -> None:
+    """The messages that could not be accepted, with their reasons. Exits 1 where there are any."""
+    from workers import work_commands
+
+    sys.exit(work_commands.quarantine(replay, limit, json))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.exceptions import ContentDisallowed
 from sqlalchemy.exc import DBAPIError
 
 from models.unit_of_work import Database, is_outage, outage_reason
@@ -34,11 +35,14 @@ class Consumer(CeleryConsumer):
         _keep(message, None, "This is not a task message: it names no task.")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        _keep(message, _name(message), f"The message is not well formed ({type(exc).__name__}).")
+        if isinstance(exc, ContentDisallowed):
+            self.on_decode_error(message, exc)
+        else:
+            _keep(message, _name(message), f"The message is not well formed ({type(exc).__name__}).")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         kind = str(message.content_type)[:80]
-        _keep(message, _name(message), f"The message cannot be read as JSON; it says that it is {kind}.")
+        _keep(message, _name(message), f"Only JSON is read here, and the message says that it is {kind}.")
 
 
 def _keep(message: Any, kind: str | None, reason: str) -> None:

@@ -51,11 +51,10 @@ def relay() -> None:
         chosen = settings()
         logs.configure(json=chosen.mode is Mode.PRODUCTION)
         from tasks.jobs import JOBS
-        from workers import relay
+        from workers import bootstrap, relay
         from workers.app import app
-        from workers.waker import RedisWaker
 
-        relay.main(Database(chosen.database_url), JOBS, RedisWaker(app))
+        relay.main(bootstrap.ports(chosen, app), JOBS)
 
 
 def request(kind: str, arguments: Sequence[str], dedupe_key: str | None) -> int:

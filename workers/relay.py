@@ -1,14 +1,14 @@
 """The relay: from rows that are due to messages that say "look now", within a fraction of a second (W6).
 
 It listens for PostgreSQL's notifications, and polls behind them; either way it asks which jobs have something due and
-wakes those. Now and then it takes back what dead workers held (W4). It remembers nothing, so any number of relays may run, and one that was away has missed nothing.
+wakes those. Now and then it takes back what dead workers held (W4). It remembers nothing, so any number of relays may
+run, and one that was away has missed nothing.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
 
@@ -19,6 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from models import work
 from models.unit_of_work import Database, outage_reason
 from tasks.drain import Job
+from tasks.ports import Ports
+from tasks.rescue import rescue_all
 
 log = structlog.get_logger()
 
@@ -27,21 +29,21 @@ CHANNEL = "tenure_work"
 POLL = 1.0
 #: Seconds between two messages for one job. The first is sent at once.
 SPACING = 1.0
+#: Seconds between two looks for rows whose worker is gone.
+RESCUE = 5.0
 #: Seconds between two tries to reach PostgreSQL.
 RECONNECT = 2.0
 
 
-def run(
-    database: Database, jobs: Sequence[Job[Any, Any]], wake: Callable[[str], None], stop: Callable[[], bool]
-) -> None:
+def run(ports: Ports, jobs: Sequence[Job[Any, Any]], stop: Callable[[], bool]) -> None:
     """Wake jobs until `stop` says so. Outlives any outage of PostgreSQL and of the broker."""
     away = False
     while not stop():
         try:
-            with _listening(database) as connection:
-                log.info("relay.listening" if not away else "relay.listening_again")
+            with _listening(ports.database) as connection:
+                log.info("relay.listening_again" if away else "relay.listening")
                 away = False
-                _relay(connection, database, jobs, wake, stop)
+                _relay(connection, ports, jobs, stop)
         except (psycopg.OperationalError, DBAPIError) as error:
             if not away:
                 reason = outage_reason(error) if isinstance(error, DBAPIError) else str(error).splitlines()[0]
@@ -60,47 +62,43 @@ def _listening(database: Database) -> psycopg.Connection[Any]:
 
 
 def _relay(
-    connection: psycopg.Connection[Any],
-    database: Database,
-    jobs: Sequence[Job[Any, Any]],
-    wake: Callable[[str], None],
-    stop: Callable[[], bool],
+    connection: psycopg.Connection[Any], ports: Ports, jobs: Sequence[Job[Any, Any]], stop: Callable[[], bool]
 ) -> None:
     woken: dict[str, float] = {}
-    waiting: set[str] = {job.table.__tablename__ for job in jobs}
-    next_poll = monotonic()
+    waiting: set[str] = set()
+    next_poll = next_rescue = monotonic()
     while not stop():
+        if monotonic() >= next_rescue:
+            rescue_all(ports)
+            next_rescue = monotonic() + RESCUE
         if monotonic() >= next_poll:
             waiting = {job.table.__tablename__ for job in jobs}
             next_poll = monotonic() + POLL
-        waiting -= _wake_due(database, [job for job in jobs if job.table.__tablename__ in waiting], wake, woken)
+        waiting -= _wake_due(ports, [job for job in jobs if job.table.__tablename__ in waiting], woken)
         timeout = max(0.01, min(next_poll - monotonic(), SPACING / 5 if waiting else POLL))
         for notification in connection.notifies(timeout=timeout, stop_after=1):
             waiting.add(notification.payload)
 
 
-def _wake_due(
-    database: Database, jobs: Iterable[Job[Any, Any]], wake: Callable[[str], None], woken: dict[str, float]
-) -> set[str]:
+def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, float]) -> set[str]:
     """Wake those of `jobs` that have something due; returns the tables that need no further look for now."""
     settled: set[str] = set()
     unsettled: set[str] = set()
-    with database.connection() as connection:
+    with ports.database.connection() as connection:
         for job in jobs:
             if monotonic() - woken.get(job.task, -SPACING) < SPACING:
                 unsettled.add(job.table.__tablename__)
                 continue
             settled.add(job.table.__tablename__)
             if work.is_due(connection, job.table, job.where):
-                wake(job.task)
+                ports.wake(job.task)
                 woken[job.task] = monotonic()
     return settled - unsettled
 
 
-def main(database: Database, jobs: Sequence[Job[Any, Any]], wake: Callable[[str], None]) -> None:
+def main(ports: Ports, jobs: Sequence[Job[Any, Any]]) -> None:
     """Run until SIGTERM or Ctrl-C."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(ValueError):
-            signal.signal(number, lambda received, _frame: asked.append(received))
-    run(database, jobs, wake, lambda: bool(asked))
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    run(ports, jobs, lambda: bool(asked))

@@ -1,0 +1,233 @@
+"""`tenure work`: what an operator sees of the work rows, and may do to them (W5).
+
+Exit codes: 0 fine, 1 something wants a person, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from models import work
+from models.job_request import Quarantined
+from models.unit_of_work import Database
+from models.work import Work
+from tasks.requests import RequestRefused, ask
+from tasks.rescue import work_tables
+from workers.operations import in_words
+from workers.settings import settings
+
+#: What every work row has.
+COLUMNS = (
+    "state",
+    "due_at",
+    "attempts",
+    "crashes",
+    "claimed_by",
+    "lease_until",
+    "created_at",
+    "finished_at",
+    "last_error",
+)
+#: The states in which a row waits for a person.
+WANTING = ("failed", "unknown")
+
+
+def list_work(state: str | None, table: str | None, limit: int, json: bool) -> int:
+    chosen = _tables(table)
+    if chosen is None:
+        return 2
+    with in_words(), _database().connection() as connection:
+        tallies = {each.__tablename__: work.tally(connection, each) for each in chosen}
+        rows = [
+            {"table": each.__tablename__, **row._mapping}
+            for each in chosen
+            for row in connection.execute(
+                text(f"""
+                    SELECT id, state, attempts, due_at, last_error FROM tenure.{each.__tablename__}
+                     WHERE state = ANY (:states) ORDER BY due_at DESC LIMIT :limit"""),
+                {"states": [state] if state else list(WANTING), "limit": limit},
+            )
+        ]
+    wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in WANTING)
+    if json:
+        _print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
+        return int(wanting > 0)
+    summary = Table(box=None, pad_edge=False)
+    for heading in ("table", "due", "oldest due", "running", "done", "failed", "unknown", "cancelled"):
+        summary.add_column(heading, justify="left" if heading == "table" else "right")
+    for name, tally in tallies.items():
+        counts = [str(tally.states.get(each, 0)) for each in ("running", "done", "failed", "unknown", "cancelled")]
+        summary.add_row(name, str(tally.due), _age(tally.oldest_due), *counts)
+    Console().print(summary)
+    for row in rows:
+        attempts = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
+        click.echo(f"\n{row['id']}  {row['table']}, {row['state']} after {attempts}")
+        if row["last_error"]:
+            click.echo(f"  {row['last_error']}")
+    return int(wanting > 0)
+
+
+def show(row: UUID, json: bool) -> int:
+    with in_words(), _database().connection() as connection:
+        for table in work_tables():
+            found = connection.execute(
+                text(f"SELECT id, {', '.join(COLUMNS)} FROM tenure.{table.__tablename__} WHERE id = :id"), {"id": row}
+            ).one_or_none()
+            if found:
+                values = {"table": table.__tablename__, **found._mapping}
+                if json:
+                    _print_json(values)
+                else:
+                    for name, value in values.items():
+                        click.echo(f"{name:<14} {_plain(value)}")
+                return 0
+    click.echo(f"tenure: there is no work row {row}; `tenure work list` shows those there are.", err=True)
+    return 2
+
+
+def retry(rows: Sequence[UUID], table: str | None) -> int:
+    if not rows and not table:
+        click.echo("tenure: name the rows to be tried again, or a table with --failed.", err=True)
+        return 2
+    chosen = _tables(table)
+    if chosen is None:
+        return 2
+    again: set[UUID] = set()
+    with in_words(), _database().connection() as connection:
+        for each in chosen:
+            ids: Iterable[UUID] = rows or connection.scalars(
+                text(f"SELECT id FROM tenure.{each.__tablename__} WHERE state = 'failed'")
+            )
+            again |= work.retry(connection, each, ids)
+    return _told(again, rows, "due again", "Only failed, unknown and cancelled rows can be tried again.")
+
+
+def cancel(rows: Sequence[UUID], why: str) -> int:
+    cancelled: set[UUID] = set()
+    with in_words(), _database().connection() as connection:
+        for each in work_tables():
+            cancelled |= work.cancel(connection, each, rows, why)
+    return _told(cancelled, rows, "cancelled", "Only pending and failed rows can be cancelled.")
+
+
+def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
+    with in_words(), _database().transaction() as session:
+        if replay:
+            return _replay(session, replay)
+        kept = session.scalars(
+            select(Quarantined)
+            .where(Quarantined.replayed_at.is_(None))
+            .order_by(Quarantined.received_at.desc())
+            .limit(limit)
+        ).all()
+    if json:
+        _print_json(
+            [
+                {"id": each.id, "received_at": each.received_at, "kind": each.kind, "reason": each.reason}
+                for each in kept
+            ]
+        )
+        return int(bool(kept))
+    for each in kept:
+        click.echo(f"{each.id}  {each.kind or 'no kind'}, received {each.received_at:%Y-%m-%d %H:%M:%S} UTC")
+        click.echo(f"  {each.reason}")
+    if not kept:
+        click.echo("The quarantine is empty.")
+    return int(bool(kept))
+
+
+def _replay(session: Session, which: UUID) -> int:
+    """Ask again for what a quarantined message asked for; it stays, marked, when that is accepted."""
+    kept = session.get(Quarantined, which)
+    if kept is None:
+        click.echo(f"tenure: there is no quarantined message {which}.", err=True)
+        return 2
+    try:
+        args, kwargs = _arguments(kept.body)
+        if args or kept.kind is None:
+            raise RequestRefused("It is not a request with named arguments, and so cannot be replayed.")
+        key = kwargs.pop("dedupe_key", None) or f"message:{kept.message_id}"
+        made = ask(session, kept.kind, kwargs, dedupe_key=key, source="queue")
+    except RequestRefused as refusal:
+        click.echo(f"tenure: still refused: {refusal}", err=True)
+        return 1
+    session.execute(text("UPDATE tenure.quarantine SET replayed_at = now() WHERE id = :id"), {"id": kept.id})
+    click.echo(f"Accepted as request {made}.")
+    return 0
+
+
+def _arguments(body: bytes) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Positional and named arguments of a message as it was kept: ours, or Celery's `[args, kwargs, embed]`."""
+    for candidate in (body, _unbase64(body)):
+        try:
+            content = msgspec.json.decode(candidate)
+        except msgspec.DecodeError:
+            continue
+        match content:
+            case {"args": list(args), "kwargs": dict(kwargs)}:
+                return args, kwargs
+            case [list(args), dict(kwargs), *_]:
+                return args, kwargs
+    raise RequestRefused("Its body is not that of a task message, and so cannot be replayed.")
+
+
+def _unbase64(body: bytes) -> bytes:
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError:
+        return b""
+
+
+def _tables(name: str | None) -> Sequence[type[Work]] | None:
+    tables = {each.__tablename__: each for each in work_tables()}
+    if name is None:
+        return list(tables.values())
+    if name not in tables:
+        click.echo(f"tenure: there is no work table {name!r}; there are {', '.join(sorted(tables))}.", err=True)
+        return None
+    return [tables[name]]
+
+
+def _told(done: set[UUID], asked: Sequence[UUID], what: str, otherwise: str) -> int:
+    click.echo(f"{len(done)} rows {what}." if len(done) != 1 else f"1 row {what}.")
+    left = [row for row in asked if row not in done]
+    for row in left:
+        click.echo(f"tenure: {row} was left as it is. {otherwise}", err=True)
+    return int(bool(left))
+
+
+def _tally(tally: work.Tally) -> dict[str, Any]:
+    oldest = tally.oldest_due.total_seconds() if tally.oldest_due else None
+    return {"states": tally.states, "due": tally.due, "oldest_due_seconds": oldest}
+
+
+def _age(age: timedelta | None) -> str:
+    if age is None:
+        return "–"
+    seconds = int(age.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
+def _database() -> Database:
+    return Database(settings().database_url, pool_size=1)
