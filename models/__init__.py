@@ -10,6 +10,7 @@ from models.ledger import EntryKind, LedgerEntry
 from models.session import Session
 from models.statement import Statement
 from models.work import Work, WorkState
+from models.work_control import WorkControl
 
 __all__ = [
     "SCHEMA",
@@ -28,5 +29,6 @@ __all__ = [
     "Session",
     "Statement",
     "Work",
+    "WorkControl",
     "WorkState",
 ]

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from models import work
 from models.unit_of_work import Database, is_outage
 from models.work import Claim, Work
+from models.work_control import allowance
 from tasks.failures import Failure, Permanent, Unavailable
 from tasks.ports import Ports
 
@@ -106,10 +107,13 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
     token = uuid4()
     try:
         with ports.database.connection() as connection:
+            allowed = allowance(connection, job.table, job.task, 1 if suspects else job.batch, job.where)
+            if not allowed:
+                return Claim(token, ())
             return work.claim(
                 connection,
                 job.table,
-                job.batch,
+                allowed,
                 worker=ports.worker,
                 lease=ports.lease,
                 where=job.where,

@@ -146,12 +146,13 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
     mail["Message-ID"] = f"<{row.message_id}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "OOF, AutoReply"
-    mail["Content-Language"] = reader(item.language, item.time_zone).tag
     mail.set_content(rendered.text)
     mail.add_alternative(rendered.html, subtype="html")
     for described, body in attachments:
         maintype, _, subtype = described["content_type"].partition("/")
         mail.add_attachment(body, maintype=maintype, subtype=subtype, filename=described["filename"])
+    # Set at the end: `add_alternative` moves what is called Content-... into the first part.
+    mail["Content-Language"] = reader(item.language, item.time_zone).tag
     return mail.as_bytes()
 
 

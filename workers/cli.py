@@ -159,6 +159,35 @@ def work_quarantine(replay: UUID | None, limit: int, json: bool) -> None:
     sys.exit(work_commands.quarantine(replay, limit, json))
 
 
+@work.command("pause")
+@click.argument("task")
+def work_pause(task: str) -> None:
+    """Stop claiming the rows of a job, such as emails.send, on all workers. What is running goes on."""
+    from workers import work_commands
+
+    sys.exit(work_commands.pause(task, True))
+
+
+@work.command("resume")
+@click.argument("task")
+def work_resume(task: str) -> None:
+    """Go on with a paused job."""
+    from workers import work_commands
+
+    sys.exit(work_commands.pause(task, False))
+
+
+@work.command("limit")
+@click.argument("task")
+@click.option("--concurrency", type=click.IntRange(0), help="Rows running at the same time, over all workers.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second, over all workers.")
+def work_limit(task: str, concurrency: int | None, rate: float | None) -> None:
+    """Limit a job over all workers; without options, lift its limits."""
+    from workers import work_commands
+
+    sys.exit(work_commands.limit(task, concurrency, rate))
+
+
 def main() -> None:
     cli()
 

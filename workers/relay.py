@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import work
 from models.unit_of_work import Database, outage_reason
+from models.work_control import is_paused
 from tasks.drain import Job
 from tasks.ports import Ports
 from tasks.rescue import rescue_all
@@ -90,7 +91,7 @@ def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, floa
                 unsettled.add(job.table.__tablename__)
                 continue
             settled.add(job.table.__tablename__)
-            if work.is_due(connection, job.table, job.where):
+            if work.is_due(connection, job.table, job.where) and not is_paused(connection, job.task):
                 ports.wake(job.task)
                 woken[job.task] = monotonic()
     return settled - unsettled

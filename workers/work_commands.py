@@ -18,10 +18,12 @@ from rich.table import Table
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models import work
+from models import work, work_control
 from models.job_request import Quarantined
 from models.unit_of_work import Database
 from models.work import Work
+from models.work_control import WorkControl
+from tasks.jobs import JOBS
 from tasks.requests import RequestRefused, ask
 from tasks.rescue import work_tables
 from workers.operations import in_words
@@ -59,6 +61,7 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
                 {"states": [state] if state else list(WANTING), "limit": limit},
             )
         ]
+        controls = connection.execute(select(WorkControl.__table__).order_by(WorkControl.task)).all()
     wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in WANTING)
     if json:
         _print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
@@ -70,6 +73,10 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
         counts = [str(tally.states.get(each, 0)) for each in ("running", "done", "failed", "unknown", "cancelled")]
         summary.add_row(name, str(tally.due), _age(tally.oldest_due), *counts)
     Console().print(summary)
+    for each in controls:
+        said = "paused" if each.paused else _limits(each.concurrency, each.rate)
+        if said != "no limits":
+            click.echo(f"{each.task}: {said}")
     for row in rows:
         attempts = "1 attempt" if row["attempts"] == 1 else f"{row['attempts']} attempts"
         click.echo(f"\n{row['id']}  {row['table']}, {row['state']} after {attempts}")
@@ -145,6 +152,39 @@ def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
     if not kept:
         click.echo("The quarantine is empty.")
     return int(bool(kept))
+
+
+def pause(task: str, paused: bool) -> int:
+    if not _known(task):
+        return 2
+    with in_words(), _database().connection() as connection:
+        work_control.set_paused(connection, task, paused)
+    click.echo(
+        f"{task} is paused on all workers; go on with: tenure work resume {task}" if paused else f"{task} goes on."
+    )
+    return 0
+
+
+def limit(task: str, concurrency: int | None, rate: float | None) -> int:
+    if not _known(task):
+        return 2
+    with in_words(), _database().connection() as connection:
+        work_control.set_limits(connection, task, concurrency=concurrency, rate=rate)
+    click.echo(f"{task}: {_limits(concurrency, rate)}.")
+    return 0
+
+
+def _limits(concurrency: int | None, rate: float | None) -> str:
+    said = [f"at most {concurrency} at once"] if concurrency is not None else []
+    said += [f"at most {rate:g} a second"] if rate is not None else []
+    return ", ".join(said) or "no limits"
+
+
+def _known(task: str) -> bool:
+    tasks = sorted(job.task for job in JOBS)
+    if task not in tasks:
+        click.echo(f"tenure: there is no job {task!r}; there are {', '.join(tasks)}.", err=True)
+    return task in tasks
 
 
 def _replay(session: Session, which: UUID) -> int:

@@ -15,8 +15,12 @@ def ours(name: str | None, type_: str, _parents: Any) -> bool:
     return type_ != "schema" or name == models.SCHEMA
 
 
+connection = context.config.attributes["connection"]
+# A role may be called as the schema is; then PostgreSQL takes the schema for its default one, and Alembic, which leaves
+# a default schema unnamed, would not find a single table of ours.
+connection.dialect.default_schema_name = "public"
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=models.Base.metadata,
     include_schemas=True,
     include_name=ours,
