@@ -51,5 +51,6 @@ class Account(Base):
     #: The day of the month on which a period begins; 29 to 31 mean the last day of shorter months.
     billing_day: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     period_start: Mapped[date] = mapped_column(server_default=text("current_date"))
-    statement_due_at: Mapped[timestamp] = mapped_column(server_default=text("'infinity'"))
+    #: None while the account is not active: no period of it closes.
+    statement_due_at: Mapped[timestamp | None]
     created_at: Mapped[recorded]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 APPLICATION_NAME = "tenure"
@@ -68,10 +68,13 @@ class Database:
 def is_outage(error: DBAPIError) -> bool:
     """Whether PostgreSQL was away, rather than disagreed: no row is to blame, and COMMIT may or may not have happened.
 
-    No SQLSTATE means that no server answered; classes 08, 53 and 57 are "connection", "resources" and "operator".
+    No SQLSTATE means that no server answered, unless psycopg itself refused a value, such as text with a NUL; classes
+    08, 53 and 57 are "connection", "resources" and "operator".
     """
+    if error.connection_invalidated:
+        return True
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return error.connection_invalidated or not state or state[:2] in {"08", "53", "57"}
+    return isinstance(error, OperationalError | InterfaceError) and (not state or state[:2] in {"08", "53", "57"})
 
 
 def outage_reason(error: DBAPIError) -> str:

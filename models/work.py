@@ -183,7 +183,7 @@ def fail(
             UPDATE {_table(work)} AS row
                SET state = CASE WHEN :permanent OR attempts >= :most THEN 'failed' ELSE 'pending' END,
                    finished_at = CASE WHEN :permanent OR attempts >= :most THEN clock_timestamp() END,
-                   due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest)
+                   due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest / 1.5)
                             * (1 + random() / 2),
                    lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = failure.error
               FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failure (id, error)

@@ -25,6 +25,7 @@ from models import work
 from models.unit_of_work import Database, is_outage
 from models.work import Claim, Work
 from models.work_control import allowance
+from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Unavailable
 from tasks.ports import Ports
 
@@ -110,7 +111,7 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
             allowed = allowance(connection, job.table, job.task, 1 if suspects else job.batch, job.where)
             if not allowed:
                 return Claim(token, ())
-            return work.claim(
+            claimed = work.claim(
                 connection,
                 job.table,
                 allowed,
@@ -120,6 +121,9 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
                 suspects=suspects,
                 token=token,
             )
+            failpoint(job.task, "before_claim_commit")
+        failpoint(job.task, "after_claim")
+        return claimed
     except DBAPIError as error:
         if not is_outage(error):
             raise
@@ -147,6 +151,7 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
             row = left.pop(0)
             try:
                 results[row] = job.act(items[row], Held(ports, row, claimed.token))
+                failpoint(job.task, "after_act")
             except Settled:
                 counts["settled"] += 1
             except Unavailable as error:
@@ -195,6 +200,7 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
         ours = work.finish(session.connection(), job.table, token, results)
         if ours:
             job.record(session, {row: results[row] for row in results if row in ours}, ports)
+            failpoint(job.task, "before_commit")
         if len(ours) < len(results):
             log.warning("work.taken_over", task=job.task, rows=len(results) - len(ours))
         return len(ours)
@@ -203,7 +209,9 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
         done = work.finished(connection, job.table, token, results)
         return len(done) if done else None
 
-    return surely(ports.database, effects, settle)
+    recorded = surely(ports.database, effects, settle)
+    failpoint(job.task, "after_commit")
+    return recorded
 
 
 def surely(database: Database, effects: Callable[[Session], int], settle: Callable[[Connection], int | None]) -> int:
@@ -235,6 +243,7 @@ def _fail(
             continue
         with ports.database.connection() as connection:
             ended = work.fail(connection, job.table, token, errors, permanent=permanent)
+            failpoint(job.task, "before_fail_commit")
         counts["failed"] += len(ended)
         counts["retried"] += len(errors) - len(ended)
     for row, error in failures.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage as MIMEMessage
 from email.policy import SMTP, SMTPUTF8
@@ -19,6 +20,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from celery import shared_task
+from jinja2 import UndefinedError
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -31,11 +33,15 @@ from models.account import Account
 from models.contact import Contact
 from models.email_message import EmailMessage
 from tasks.drain import Held, Job, Settled, drain
+from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.job import Tick
 from tasks.ports import Ambiguous, Envelope, Letterhead, Ports, current
 
 log = structlog.get_logger()
+
+#: RFC 5321, 4.5.3.1.3: a path has 256 octets, two of them its brackets.
+ADDRESS_LENGTH = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,8 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
         )
     except (catalogue.UnknownMessage, ValueError) as error:
         raise Permanent(str(error)) from error
+    except UndefinedError as error:
+        raise Permanent(f'A template of "{row.message}" shows what nobody gives it: {error.message}.') from error
     # Headers are encoded in ASCII, unless the address itself needs more (RFC 6531).
     mail = MIMEMessage(policy=SMTP if row.to_address.isascii() else SMTPUTF8)
     mail["From"] = Address(letterhead.company.name, addr_spec=letterhead.mail_from)
@@ -159,10 +167,18 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
 def recipient(name: str, address: str) -> Address:
     """The To header. An address that is none, or a name with control characters, ends here and not in a header (E3)."""
     try:
-        if not address.isprintable() or any(character.isspace() for character in address):
+        if len(address) > ADDRESS_LENGTH or not address.isprintable() or any(c.isspace() for c in address):
             raise ValueError
-        return Address(" ".join("".join(c if c.isprintable() else " " for c in name).split()), addr_spec=address)
-    except (ValueError, IndexError) as error:
+        # The parser knows the form, but not yet that names before the @ may be of any script (RFC 6531).
+        parsed = Address(addr_spec="".join(c if c.isascii() else "x" for c in address))
+        if not address.isascii():
+            parsed = Address(username=address.rpartition("@")[0], domain=parsed.domain and address.rpartition("@")[2])
+        # Comments and the like would make the header differ from the envelope.
+        if not parsed.domain or parsed.addr_spec != address:
+            raise ValueError
+        shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+        return Address(shown, username=parsed.username, domain=parsed.domain)
+    except (ValueError, IndexError, MessageError) as error:
         raise Permanent("The contact's e-mail address is not one: correct it, then retry.") from error
 
 
@@ -179,13 +195,16 @@ def send(item: ToSend, held: Held) -> str:
 
     def before_commit() -> None:
         nonlocal marked
+        failpoint("emails", "before_mark")
         with ports.database.connection() as connection:
             marked = _mark(connection, held, "committing_at = clock_timestamp()")
         if not marked:
             raise TakenOver
+        failpoint("emails", "after_mark")
 
+    failpoint("emails", "before_offer")
     try:
-        return ports.mailer.send(envelope, before_commit=before_commit)
+        answer = ports.mailer.send(envelope, before_commit=before_commit)
     except TakenOver:
         # The lease ran out before the dot: whoever holds the row now sends it.
         raise Settled from None
@@ -209,6 +228,8 @@ def send(item: ToSend, held: Held) -> str:
             )
         log.warning("email.unknown", row=str(held.id), reason=ambiguity)
         raise Settled from None
+    failpoint("emails", "after_answer")
+    return answer
 
 
 class TakenOver(Exception):

@@ -8,11 +8,12 @@ finds its row. An optional keyword argument `dedupe_key` works as in `tenure.req
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from hashlib import sha256
 from time import sleep
 from typing import Any
 
-import msgspec
 import structlog
 from celery import Task, shared_task
 from celery.exceptions import Reject
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from models.job_request import Quarantined
 from models.unit_of_work import is_outage, outage_reason
+from tasks.failpoints import failpoint
 from tasks.ports import Ports, current
 from tasks.requests import KINDS, RequestRefused, ask
 
@@ -33,6 +35,7 @@ PAUSE = 2.0
 
 def accept(kind: str, args: Sequence[Any], kwargs: dict[str, Any], *, message_id: str, ports: Ports) -> dict[str, int]:
     """Store the request that a message makes, or the message and why it makes none."""
+    message_id = _short(message_id)
     key = kwargs.get("dedupe_key")
     wanted = {name: value for name, value in kwargs.items() if name != "dedupe_key"}
     with ports.database.transaction() as session:
@@ -41,13 +44,23 @@ def accept(kind: str, args: Sequence[Any], kwargs: dict[str, Any], *, message_id
                 raise RequestRefused(f'"{kind}" takes keyword arguments only, and {len(args)} came without a name.')
             if not isinstance(key, str | None):
                 raise RequestRefused("the dedupe key must be text of 1 to 200 characters.")
-            ask(session, kind, wanted, dedupe_key=key or f"message:{message_id}", source="queue")
+            ask(session, kind, wanted, dedupe_key=f"message:{message_id}" if key is None else key, source="queue")
         except RequestRefused as refusal:
-            body = msgspec.json.encode({"args": args, "kwargs": kwargs})
+            # Escaped, so that half a surrogate pair, which JSON may spell and UTF-8 may not, is kept too.
+            body = json.dumps({"args": args, "kwargs": kwargs}, default=str).encode()
             quarantine(session, message_id=message_id, kind=kind, body=body, reason=str(refusal))
             log.warning("request.quarantined", kind=kind, reason=str(refusal))
             return {"accepted": 0, "quarantined": 1}
+        failpoint("requests", "before_commit")
+    failpoint("requests", "after_commit")
     return {"accepted": 1}
+
+
+def _short(message_id: str) -> str:
+    """The message's id as a key can hold it: whoever sent the message has chosen it."""
+    if len(message_id) <= 100 and message_id.isprintable():
+        return message_id
+    return sha256(message_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def quarantine(
@@ -77,7 +90,7 @@ class Inbound(Task):  # type: ignore[type-arg]
     typing = False
     Request = "tasks.message:QuietRequest"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, int]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> dict[str, int]:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
             try:
                 return accept(self.name, args, kwargs, message_id=str(self.request.id), ports=current())

@@ -28,7 +28,7 @@ class Tick(Task):  # type: ignore[type-arg]
     typing = False
     Request = "tasks.message:QuietRequest"
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+    def __call__(self, /, *_args: Any, **_kwargs: Any) -> Any:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
             current = ports.current()
             current.wake.begun(self.name)

@@ -12,6 +12,8 @@ Celery nor the rest of Tenure's machinery. From other languages: `SELECT tenure.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -24,6 +26,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.job_request import RequestKind
+
+#: What Python may hold as text and PostgreSQL may not.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 #: The application's own key of an active account.
 AccountRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "account"})]
@@ -78,13 +83,16 @@ def submit(session: Session, request: Request, *, dedupe_key: str | None = None)
 
 def ask(session: Session, kind: str, args: dict[str, Any], *, dedupe_key: str | None, source: str) -> UUID:
     """The same from untyped parts. Raises `RequestRefused`."""
+    if dedupe_key is not None and UNSTORABLE.search(dedupe_key):
+        raise RequestRefused("the dedupe key holds a NUL or half a surrogate pair, which PostgreSQL cannot keep as text.")
     try:
         with session.begin_nested():
             made = session.execute(
                 text("SELECT tenure.request(:kind, CAST(:args AS jsonb), :dedupe_key, :source)"),
                 {
                     "kind": kind,
-                    "args": msgspec.json.encode(args).decode(),
+                    # Escaped: half a surrogate pair reaches PostgreSQL, which says no.
+                    "args": json.dumps(args),
                     "dedupe_key": dedupe_key,
                     "source": source,
                 },

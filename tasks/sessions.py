@@ -17,6 +17,7 @@ from email_templates.catalogue import SecurityEvent, SecurityNotice
 from models.account import Account
 from models.session import LIFETIME, Session
 from tasks.emails import queue_for_contacts
+from tasks.failpoints import failpoint
 from tasks.job import Tick
 from tasks.ports import Ports, current
 
@@ -36,6 +37,8 @@ def sweep(ports: Ports, *, lifetime: timedelta = LIFETIME, batch: int = BATCH) -
                          ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED))"""),
                 {"lifetime": lifetime, "batch": batch},
             ).rowcount
+            failpoint("sessions.sweep", "before_commit")
+        failpoint("sessions.sweep", "after_commit")
         swept += gone
         if gone < batch:
             break

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from celery import shared_task
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue import StatementReady
@@ -26,22 +27,33 @@ from models.statement import Statement
 from models.work import WorkState
 from tasks import emails
 from tasks.drain import Held, Job, drain
-from tasks.failures import Permanent
+from tasks.failpoints import failpoint
+from tasks.failures import Permanent, Transient
 from tasks.job import Tick
 from tasks.ports import Ports, current
 
 #: Accounts planned in one transaction.
 PLAN_BATCH = 5_000
+#: How long a request waits for those who write to the account's ledger at that moment.
+LOCK_SECONDS = 5
+LOCK_NOT_AVAILABLE = "55P03"
+
+#: Locked by a statement of its own: the next one then sees all that those did who held these locks before, a statement
+#: planned by another planner and an entry just committed, which one taken before the locks might not.
+LOCK_DUE = text("""
+    SELECT id FROM tenure.accounts WHERE status = 'active' AND statement_due_at <= now()
+     ORDER BY statement_due_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED""")
+
+#: The same for one account, which is waited for: somebody asked for its statement.
+LOCK_ONE = text("""
+    SELECT id FROM tenure.accounts WHERE id = :account AND status = 'active' AND statement_due_at <= now()
+       FOR NO KEY UPDATE""")
 
 PLAN = text("""
     WITH due AS (
         SELECT id, period_start, time_zone, tenure.period_end(period_start, billing_day) AS period_end,
                tenure.day_begins(period_start, time_zone) AS opens_at, statement_due_at AS closes_at
-          FROM tenure.accounts
-         WHERE status = 'active' AND statement_due_at <= now()
-           AND (CAST(:account AS uuid) IS NULL OR id = :account)
-         ORDER BY statement_due_at LIMIT :batch
-           FOR NO KEY UPDATE SKIP LOCKED
+          FROM tenure.accounts WHERE id = ANY (:accounts)
     ), entries AS (
         SELECT due.id AS account_id, currency, sequence, amount, occurred_at
           FROM due JOIN tenure.ledger_entries AS entry ON entry.account_id = due.id AND occurred_at < due.closes_at
@@ -84,7 +96,9 @@ PLAN = text("""
 LINES = text("""
     SELECT statement.id AS statement_id, entry.kind, entry.amount, entry.description, entry.occurred_at,
            (entry.occurred_at AT TIME ZONE account.time_zone)::date AS day,
-           entry.occurred_at < statement.opens_at AS late
+           -- Before this period, whether or not the one that it belongs to had a statement.
+           (entry.occurred_at < statement.opens_at
+            OR (entry.occurred_at AT TIME ZONE account.time_zone)::date < statement.period_start) AS late
       FROM tenure.statements AS statement
       JOIN tenure.accounts AS account ON account.id = statement.account_id
       JOIN tenure.ledger_entries AS entry
@@ -178,6 +192,8 @@ def plan(ports: Ports, *, account_id: UUID | None = None) -> dict[str, int]:
     while not ports.stopping():
         with ports.database.transaction() as session:
             accounts, statements = plan_batch(session, account_id)
+            failpoint("statements.plan", "before_commit")
+        failpoint("statements.plan", "after_commit")
         counts["accounts"] += accounts
         counts["planned"] += statements
         if not accounts:
@@ -187,7 +203,13 @@ def plan(ports: Ports, *, account_id: UUID | None = None) -> dict[str, int]:
 
 def plan_batch(session: Session, account_id: UUID | None = None) -> tuple[int, int]:
     """Plan one closed period of up to `PLAN_BATCH` accounts; returns how many accounts moved on and rows were made."""
-    row = session.execute(PLAN, {"batch": PLAN_BATCH, "account": account_id}).one()
+    if account_id is None:
+        accounts = session.scalars(LOCK_DUE, {"batch": PLAN_BATCH}).all()
+    else:
+        accounts = session.scalars(LOCK_ONE, {"account": account_id}).all()
+    if not accounts:
+        return 0, 0
+    row = session.execute(PLAN, {"accounts": list(accounts)}).one()
     return row.accounts, row.statements
 
 
@@ -254,7 +276,9 @@ def render(item: ToRender, held: Held) -> Rendered:
         document, company=held.ports.letterhead.company, language=first.language, time_zone=first.time_zone
     )
     key = f"statements/{statement.account_id}/{statement.id}.pdf"
+    failpoint(RENDER.task, "before_store")
     held.ports.objects.put(key, body, content_type="application/pdf")
+    failpoint(RENDER.task, "after_store")
     return Rendered(statement, document, item.recipients, key, hashlib.sha256(body).digest(), len(body))
 
 
@@ -308,8 +332,14 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     Periods that the clock has not planned yet are planned now. A statement that is under way is on its way; one that
     was sent before is sent once more for this request.
     """
-    while plan_batch(session, account_id)[0]:
-        pass
+    session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+    try:
+        while plan_batch(session, account_id)[0]:
+            pass
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        raise Transient("A transaction that writes to the account's ledger is still open: wait for its end.") from None
     latest = select(func.max(Statement.period_start)).where(Statement.account_id == account_id).scalar_subquery()
     found = session.scalars(
         select(Statement).where(Statement.account_id == account_id, Statement.period_start == latest)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from celery import Celery
 
 from email_templates.company import Company
 from models.unit_of_work import Database
+from tasks import failpoints
 from tasks.ports import Letterhead, Ports
 from workers import lifecycle
 from workers.adapters.s3 import S3ObjectStore
@@ -17,6 +20,7 @@ from workers.waker import RedisWaker
 
 def ports(settings: Settings, app: Celery) -> Ports:
     """Ports over real servers. Nothing connects before its first use."""
+    failpoints.arm(os.environ)
     return Ports(
         database=Database(settings.database_url),
         objects=S3ObjectStore(settings),

@@ -20,6 +20,7 @@ from models import work
 from models.unit_of_work import Database, outage_reason
 from models.work_control import is_paused
 from tasks.drain import Job
+from tasks.failpoints import failpoint
 from tasks.ports import Ports
 from tasks.rescue import rescue_all
 
@@ -78,6 +79,7 @@ def _relay(
         waiting -= _wake_due(ports, [job for job in jobs if job.table.__tablename__ in waiting], woken)
         timeout = max(0.01, min(next_poll - monotonic(), SPACING / 5 if waiting else POLL))
         for notification in connection.notifies(timeout=timeout, stop_after=1):
+            failpoint("relay", "after_notification")
             waiting.add(notification.payload)
 
 
@@ -92,7 +94,9 @@ def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, floa
                 continue
             settled.add(job.table.__tablename__)
             if work.is_due(connection, job.table, job.where) and not is_paused(connection, job.task):
+                failpoint("relay", "before_wake")
                 ports.wake(job.task)
+                failpoint("relay", "after_wake")
                 woken[job.task] = monotonic()
     return settled - unsettled
 

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from tasks import failpoints
+
 PREFIX = "TENURE_"
 
 
@@ -113,7 +115,10 @@ def parse(environment: Mapping[str, str]) -> Settings:
                 "docs/production.md lists what production needs."
             )
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        made = msgspec.convert(values, Settings, strict=False)
+        if made.mode is Mode.PRODUCTION and environment.get(failpoints.VARIABLE):
+            raise SettingsError(f"{failpoints.VARIABLE} is set, which makes processes fail on purpose: unset it.")
+        return made
     except msgspec.ValidationError as error:
         text = str(error)
         for name in values:

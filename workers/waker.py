@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
+from tasks.failpoints import failpoint
 from workers.routing import ROUTES
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ class RedisWaker:
                 redis = _redis(producer)
                 if not redis.set(_key(task), "1", nx=True, ex=BELIEVED_LOST) or redis.llen(queue) >= LONGEST_QUEUE:
                     return
+                failpoint("waker", "before_publish")
                 self._app.send_task(task, producer=producer, queue=queue, retry=False)
         except (BrokerError, RedisError, OSError) as error:
             log.warning("broker.unavailable", task=task, reason=_reason(error))

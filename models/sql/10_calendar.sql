@@ -38,7 +38,8 @@ BEGIN
                 USING ERRCODE = 'invalid_parameter_value';
         END;
     ELSE
-        NEW.statement_due_at := 'infinity';
+        -- Not 'infinity', which Python has no datetime for.
+        NEW.statement_due_at := NULL;
     END IF;
     RETURN NEW;
 END $$;

@@ -39,9 +39,7 @@ def upgrade() -> None:
         sa.Column("time_zone", sa.Text(), server_default="UTC", nullable=False),
         sa.Column("billing_day", sa.SmallInteger(), server_default=sa.text("1"), nullable=False),
         sa.Column("period_start", sa.Date(), server_default=sa.text("current_date"), nullable=False),
-        sa.Column(
-            "statement_due_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("'infinity'"), nullable=False
-        ),
+        sa.Column("statement_due_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("ck_accounts_currency")),
         sa.CheckConstraint("billing_day BETWEEN 1 AND 31", name=op.f("ck_accounts_billing_day")),
