@@ -135,17 +135,9 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
 def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str]) -> bool:
     """Do one claim. False where the drain had better end: a server is away."""
     with _renewed(job.table, claimed.token, ports):
-        try:
-            with ports.database.snapshot() as session:
-                items = job.load(session, claimed.ids)
-        except Exception as error:
-            if isinstance(error, DBAPIError) and is_outage(error):
-                raise
-            _fail(job, claimed.token, dict.fromkeys(claimed.ids, error), ports, counts)
-            return True
+        items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
-        failures: dict[UUID, Exception] = {}
-        left = list(claimed.ids)
+        left = [row for row in claimed.ids if row not in failures]
         away: Unavailable | None = None
         while left and away is None and not ports.stopping():
             row = left.pop(0)
@@ -175,6 +167,27 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
             if away:
                 log.warning("work.unavailable", task=job.task, reason=str(away), rows=len(left))
     return away is None
+
+
+def _load(
+    job: Job[Item, Result], rows: Sequence[UUID], ports: Ports
+) -> tuple[Mapping[UUID, Item], dict[UUID, Exception]]:
+    """What the rows need, and the rows that cannot be read. One of these does not hold up the others."""
+    try:
+        with ports.database.snapshot() as session:
+            return job.load(session, rows), {}
+    except Exception as error:
+        if isinstance(error, DBAPIError) and is_outage(error):
+            raise
+        if len(rows) == 1:
+            return {}, {rows[0]: error}
+    items: dict[UUID, Item] = {}
+    failures: dict[UUID, Exception] = {}
+    for row in rows:
+        loaded, failed = _load(job, [row], ports)
+        items |= loaded
+        failures |= failed
+    return items, failures
 
 
 def _record(

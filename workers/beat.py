@@ -15,6 +15,11 @@ from celery.beat import ScheduleEntry, Scheduler
 
 from workers.waker import RedisWaker
 
+#: A key in Redis that lives as long as a Beat has ticked lately; `tenure health beat` looks for it.
+TICKED = "tenure:ticked"
+#: Seconds that it lives.
+TICKED_FOR = 60
+
 
 class Ticks(Scheduler):
     @cached_property
@@ -32,3 +37,4 @@ class Ticks(Scheduler):
         if advance:
             self.reserve(entry)
         self.waker(str(entry.task))
+        self.waker.note(TICKED, TICKED_FOR)

@@ -78,6 +78,24 @@ def doctor() -> None:
 
 
 @cli.command()
+@as_json
+def policy(json: bool) -> None:
+    """Each promise of the privacy policy with live evidence. Exits 1 where one is broken."""
+    from workers import policy as promises
+
+    sys.exit(promises.main(json))
+
+
+@cli.command()
+@click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
+def health(part: str) -> None:
+    """Whether a part of this installation gets due work done; for container health checks."""
+    from workers import health as examination
+
+    sys.exit(examination.main(part))
+
+
+@cli.command()
 @local
 @click.option("--accounts", default=300, show_default=True, type=click.IntRange(1, 100_000), help="How many customers.")
 @click.option("--keep", is_flag=True, help="Leave the stack running afterwards.")

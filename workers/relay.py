@@ -27,6 +27,8 @@ from tasks.rescue import rescue_all
 log = structlog.get_logger()
 
 CHANNEL = "tenure_work"
+#: By which `tenure health relay` finds its connection.
+APPLICATION_NAME = "tenure relay"
 #: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock.
 POLL = 1.0
 #: Seconds between two messages for one job. The first is sent at once.
@@ -57,7 +59,7 @@ def run(ports: Ports, jobs: Sequence[Job[Any, Any]], stop: Callable[[], bool]) -
 def _listening(database: Database) -> psycopg.Connection[Any]:
     url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = psycopg.connect(
-        url, autocommit=True, connect_timeout=5, application_name="tenure relay", keepalives_idle=30
+        url, autocommit=True, connect_timeout=5, application_name=APPLICATION_NAME, keepalives_idle=30
     )
     connection.execute(f"LISTEN {CHANNEL}")
     return connection
@@ -74,6 +76,7 @@ def _relay(
             rescue_all(ports)
             next_rescue = monotonic() + RESCUE
         if monotonic() >= next_poll:
+            connection.execute("SELECT")  # shows in pg_stat_activity that we live
             waiting = {job.table.__tablename__ for job in jobs}
             next_poll = monotonic() + POLL
         waiting -= _wake_due(ports, [job for job in jobs if job.table.__tablename__ in waiting], woken)

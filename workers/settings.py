@@ -7,13 +7,14 @@ default, a link that could be read on its way stops the process (P5.1a).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -78,7 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _refuse_plaintext(settings: Settings) -> None:
-    database = parse_qs(urlsplit(settings.database_url).query).get("sslmode", [""])[0]
+    # Not by urlsplit, which quotes an address that it does not understand, password and all.
+    database = parse_qs(settings.database_url.partition("?")[2]).get("sslmode", [""])[0]
     checks = {
         "DATABASE_URL": (database in {"verify-ca", "verify-full"}, "?sslmode=verify-full"),
         "BROKER_URL": (settings.broker_url.startswith("rediss://"), "a rediss:// address"),
@@ -120,7 +122,8 @@ def parse(environment: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{failpoints.VARIABLE} is set, which makes processes fail on purpose: unset it.")
         return made
     except msgspec.ValidationError as error:
-        text = str(error)
+        # Of a choice msgspec quotes what was given, which may be a secret in the wrong place.
+        text = re.sub(r"Invalid enum value '.*'", f"Expected one of {', '.join(Mode)}", str(error), flags=re.DOTALL)
         for name in values:
             text = text.replace(f" - at `$.{name}`", f", in {PREFIX}{name.upper()}")
         raise SettingsError(f"A setting is wrong: {text}.") from None

@@ -49,6 +49,14 @@ class RedisWaker:
         except (BrokerError, RedisError, OSError) as error:
             log.warning("broker.unavailable", task=task, reason=_reason(error))
 
+    def note(self, key: str, seconds: int) -> None:
+        """Leave a key in Redis for a while."""
+        try:
+            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+                _redis(producer).set(key, "1", ex=seconds)
+        except (BrokerError, RedisError, OSError) as error:
+            log.warning("broker.unavailable", reason=_reason(error))
+
 
 def _redis(producer: Any) -> Any:
     """The client under kombu's channel: the same connection that publishes."""

@@ -1,0 +1,147 @@
+"""`tenure policy`: every promise that can be measured is kept by a sound installation, and seen when it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+import redis
+from celery import Celery
+from sqlalchemy import Connection, select, text
+from sqlalchemy.orm import Session
+
+from models import Account, Contact, EmailMessage
+from models import Session as WebSession
+from models.unit_of_work import Database
+from tasks import statements
+from tasks.drain import drain
+from tasks.ports import Ports
+from tests.company import a_contact, an_account, an_entry
+from workers.policy import PROMISES, Installation, Verdict
+from workers.settings import Mode, Settings
+
+MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES if promise.measure.__name__ != "<lambda>"}
+
+
+@pytest.fixture
+def sound(database: Database, ports: Ports) -> Database:
+    """An installation with a statement made and sent, and a session of today."""
+    with database.transaction() as session:
+        account = an_account(session)
+        a_contact(session, account)
+        an_entry(session, account, 5_000)
+        session.add(WebSession(account_id=account.id, secret_sha256=b"0" * 32))
+    statements.plan(ports)
+    drain(statements.RENDER, ports)
+    with database.connection() as connection:
+        connection.execute(text("UPDATE tenure.email_messages SET state = 'done'"))
+    return database
+
+
+@contextmanager
+def without_guards(connection: Connection) -> Iterator[None]:
+    """As somebody with the owner's rights could do it: past the triggers."""
+    connection.execute(text("ALTER TABLE tenure.ledger_entries DISABLE TRIGGER USER"))
+    yield
+    connection.execute(text("ALTER TABLE tenure.ledger_entries ENABLE TRIGGER USER"))
+
+
+def tamper_with_the_ledger(connection: Connection) -> None:
+    with without_guards(connection):
+        connection.execute(text("UPDATE tenure.ledger_entries SET amount = amount + 1"))
+
+
+def forget_a_period(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.accounts SET period_start = '2026-01-01'"))
+
+
+def lose_a_mail(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.email_messages SET state = 'failed'"))
+
+
+def queue_an_advertisement(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.email_messages SET message = 'summer-sale'"))
+
+
+def keep_a_session_for_two_days(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.sessions SET created_at = now() - interval '2 days'"))
+
+
+BREAKS: list[tuple[str, Callable[[Connection], None]]] = [
+    ("statements_are_sent", forget_a_period),
+    ("statements_are_sent", lose_a_mail),
+    ("statements_agree_with_the_ledger", tamper_with_the_ledger),
+    ("only_catalogued_messages", queue_an_advertisement),
+    ("sessions_end_after_a_day", keep_a_session_for_two_days),
+]
+
+
+def verdict(database: Database, settings: Settings, measure: str) -> Verdict:
+    with database.connection() as connection:
+        return MEASURED[measure](Installation(settings, connection)).verdict
+
+
+@pytest.mark.parametrize(("measure", "broken_by"), BREAKS)
+def test_a_broken_promise_is_seen(
+    sound: Database, settings: Settings, measure: str, broken_by: Callable[[Connection], None]
+) -> None:
+    assert verdict(sound, settings, measure) is Verdict.KEPT
+    with sound.connection() as connection:
+        broken_by(connection)
+    assert verdict(sound, settings, measure) is Verdict.BROKEN
+
+
+def test_a_message_that_carries_more_than_ids_is_seen(sound: Database, settings: Settings) -> None:
+    broker = redis.Redis.from_url(settings.broker_url)
+    broker.flushall()
+    app = Celery(broker=settings.broker_url)
+    app.send_task("statements.send", kwargs={"account": "acme", "dedupe_key": "1"})
+    app.send_task("statements.render")
+    assert verdict(sound, settings, "messages_carry_ids_only") is Verdict.KEPT
+    app.send_task("statements.send", kwargs={"account": "acme", "name": "Luís Gonçalves"})
+    assert verdict(sound, settings, "messages_carry_ids_only") is Verdict.BROKEN
+    broker.flushall()
+
+
+def test_a_link_in_the_clear_is_seen(sound: Database, settings: Settings) -> None:
+    """Settings refuse it before; this asks the connection itself, which here has no TLS."""
+    assert verdict(sound, settings, "links_are_encrypted") is Verdict.UNKNOWN
+    production = msgspec.structs.replace(
+        settings,
+        mode=Mode.PRODUCTION,
+        database_url=settings.database_url + "?sslmode=verify-full",
+        broker_url="rediss://broker.example",
+        s3_endpoint="https://objects.example",
+        smtp_url="smtps://mail.example",
+    )
+    assert verdict(sound, production, "links_are_encrypted") is Verdict.BROKEN
+
+
+def test_every_measured_promise_was_broken_here() -> None:
+    assert set(MEASURED) == {measure for measure, _ in BREAKS} | {"messages_carry_ids_only", "links_are_encrypted"}
+
+
+def test_a_mail_to_a_contact_is_not_undelivered_while_it_waits_its_turn(sound: Database, settings: Settings) -> None:
+    with sound.transaction() as session:
+        queue_one_more(session)
+    assert verdict(sound, settings, "statements_are_sent") is Verdict.KEPT
+
+
+def queue_one_more(session: Session) -> None:
+    account = session.scalars(select(Account)).one()
+    contact = session.scalars(select(Contact)).one()
+    session.add(
+        EmailMessage(
+            account_id=account.id,
+            contact_id=contact.id,
+            message="statement-ready",
+            to_address=contact.email,
+            context={},
+            dedupe_key="another",
+            message_id="another@tenure.example",
+            created_at=datetime.now(UTC),
+        )
+    )

@@ -1,0 +1,223 @@
+"""`tenure policy`: each promise of the privacy policy, kept, broken or not measurable, with the figure that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import click
+import msgspec
+import redis
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection, text
+
+from email_templates.catalogue import MESSAGES
+from models.session import LIFETIME
+from models.unit_of_work import Database
+from tasks.requests import KINDS, fields
+from workers.operations import in_words
+from workers.routing import QUEUES
+from workers.settings import Mode, Settings, settings
+
+#: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
+STATEMENT_PATIENCE = timedelta(hours=1)
+#: An expired session is gone from storage within this much more (S2).
+SWEEP_PATIENCE = timedelta(hours=1)
+#: How many waiting messages of a queue are looked at.
+SAMPLE = 1_000
+
+
+class Verdict(StrEnum):
+    KEPT = "kept"
+    BROKEN = "broken"
+    UNKNOWN = "not measurable"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    verdict: Verdict
+    #: The figure, or why there is none.
+    figure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What evidence is taken from."""
+
+    settings: Settings
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    number: str
+    clause: str
+    measure: Callable[[Installation], Evidence]
+
+
+def _judged(kept: bool, figure: str) -> Evidence:
+    return Evidence(Verdict.KEPT if kept else Verdict.BROKEN, figure)
+
+
+def _not_yet(why: str) -> Callable[[Installation], Evidence]:
+    return lambda _installation: Evidence(Verdict.UNKNOWN, why)
+
+
+def messages_carry_ids_only(installation: Installation) -> Evidence:
+    """P1.3: what waits in the broker names a task and, for requests, the fields that their class declares."""
+    allowed = {kind: set(fields(cls)) | {"dedupe_key", "version"} for kind, cls in KINDS.items()}
+    looked = wrong = 0
+    try:
+        client = redis.Redis.from_url(
+            installation.settings.broker_url, socket_connect_timeout=5, socket_timeout=5, decode_responses=False
+        )
+        with client:
+            for queue in QUEUES:
+                waiting: Any = client.lrange(queue, 0, SAMPLE - 1)
+                looked += len(waiting)
+                wrong += sum(not _declared(raw, allowed) for raw in waiting)
+    except (redis.RedisError, OSError):
+        return Evidence(Verdict.UNKNOWN, "The broker does not answer: see tenure doctor.")
+    return _judged(wrong == 0, f"{looked} messages wait in the broker, {wrong} with more than declared ids")
+
+
+def _declared(raw: bytes, allowed: Mapping[str, set[str]]) -> bool:
+    """Whether a message as it lies in Redis has no arguments but those that its kind declares."""
+    try:
+        envelope = msgspec.json.decode(raw)
+        headers = envelope["headers"]
+        body = envelope["body"]
+        content = body if isinstance(body, list) else msgspec.json.decode(_unbase64(body))
+        args, kwargs = content[0], content[1]
+        return not args and set(kwargs) <= allowed.get(headers["task"], set())
+    except (msgspec.DecodeError, KeyError, TypeError, IndexError, ValueError):
+        return False
+
+
+def _unbase64(body: str) -> bytes:
+    return msgspec.convert(body, bytes)
+
+
+def statements_are_sent(installation: Installation) -> Evidence:
+    """P3.1d: every closed period has its statement, and every statement's mail was taken over by the mail server."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM tenure.accounts
+                     WHERE status = 'active' AND statement_due_at < now() - :patience) AS unplanned,
+                   (SELECT count(*) FROM tenure.statements WHERE state = 'done') AS done,
+                   (SELECT count(*) FROM tenure.statements
+                     WHERE state = 'failed' OR state IN ('pending', 'running') AND created_at < now() - :patience)
+                       AS stuck,
+                   (SELECT count(*) FROM tenure.email_messages WHERE message = 'statement-ready' AND (
+                        state IN ('failed', 'unknown')
+                        OR state IN ('pending', 'running') AND created_at < now() - :patience)) AS unsent"""),
+        {"patience": STATEMENT_PATIENCE},
+    ).one()
+    return _judged(
+        row.unplanned == row.stuck == row.unsent == 0,
+        f"{row.done} statements made, {row.stuck} late or failed, {row.unsent} of their mails not delivered, "
+        f"{row.unplanned} closed periods without one",
+    )
+
+
+def statements_agree_with_the_ledger(installation: Installation) -> Evidence:
+    """P3.1d: the closing balance of each account's and currency's latest statement is what its ledger says."""
+    row = installation.connection.execute(
+        text("""
+            WITH latest AS (
+                SELECT DISTINCT ON (account_id, currency) account_id, currency, cutoff, closes_at, closing
+                  FROM tenure.statements ORDER BY account_id, currency, period_start DESC)
+            SELECT count(*) AS statements, count(*) FILTER (WHERE closing <> coalesce((
+                SELECT sum(amount) FROM tenure.ledger_entries AS entry
+                 WHERE entry.account_id = latest.account_id AND entry.currency = latest.currency
+                   AND sequence <= cutoff AND occurred_at < closes_at), 0)) AS wrong
+              FROM latest""")
+    ).one()
+    return _judged(row.wrong == 0, f"{row.statements} latest statements compared with the ledger, {row.wrong} differ")
+
+
+def only_catalogued_messages(installation: Installation) -> Evidence:
+    """P3.1e: nothing was queued that is not in the closed catalogue."""
+    row = installation.connection.execute(
+        text("""
+            SELECT count(*) AS messages, count(*) FILTER (WHERE message <> ALL (:known)) AS foreign
+              FROM tenure.email_messages"""),
+        {"known": list(MESSAGES)},
+    ).one()
+    return _judged(
+        row.foreign == 0, f"{row.messages} messages of {len(MESSAGES)} catalogued kinds, {row.foreign} of no known kind"
+    )
+
+
+def links_are_encrypted(installation: Installation) -> Evidence:
+    """P5.1a: production does not start with a plaintext link; this connection is asked, too."""
+    if installation.settings.mode is not Mode.PRODUCTION:
+        return Evidence(Verdict.UNKNOWN, "TENURE_MODE=local: its links do not leave this machine")
+    encrypted = installation.connection.execute(
+        text("SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)")
+    ).scalar_one()
+    return _judged(bool(encrypted), "4 links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
+
+
+def sessions_end_after_a_day(installation: Installation) -> Evidence:
+    """P9.3: none older than 24 hours is readable, none is stored much longer."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM tenure.live_sessions WHERE created_at <= now() - :lifetime) AS readable,
+                   count(*) AS stored, count(*) FILTER (WHERE created_at < now() - :lifetime - :patience) AS overdue,
+                   extract(epoch FROM now() - min(created_at)) AS oldest
+              FROM tenure.sessions"""),
+        {"lifetime": LIFETIME, "patience": SWEEP_PATIENCE},
+    ).one()
+    oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
+    return _judged(
+        row.readable == 0 and row.overdue == 0,
+        f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h",
+    )
+
+
+PROMISES: Sequence[Promise] = (
+    Promise("P1.2", "No tracking, no advertising cookies", _not_yet("Mail is linted in the tests, not yet live.")),
+    Promise("P1.3, P4", "Confidential; disclosed only where law requires", messages_carry_ids_only),
+    Promise("P2.1", "What we collect and store", _not_yet("There is no data map yet.")),
+    Promise(
+        "P3.1a-c", "Administer, personalise, enable", _not_yet("Messages follow language and zone; no figure yet.")
+    ),
+    Promise("P3.1d", "Statements, invoices, reminders: sent", statements_are_sent),
+    Promise("P3.1d", "Statements, invoices, reminders: right", statements_agree_with_the_ledger),
+    Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
+    Promise("P3.1f", "No information sold or handed on", _not_yet("Processors are not listed yet.")),
+    Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),
+    Promise("P5.1b", "Security bugs are patched in time", _not_yet("There is no scheduled audit yet.")),
+    Promise("P6.1", "A record is sent and all records purged", _not_yet("There is no termination yet.")),
+    Promise("P7", "Third-party links are not ours", _not_yet("Mail is linted in the tests, not yet live.")),
+    Promise("P8.1", "Details are kept up to date", _not_yet("There is no details check yet.")),
+    Promise("P9.2, P9.3", "Session cookies expire past 24 hours", sessions_end_after_a_day),
+    Promise("P9.4", "No tracking cookies", _not_yet("Tenure serves no page that could set one.")),
+)
+
+
+def main(json: bool) -> int:
+    """Print the promises with their evidence; 0, or 1 where one is broken."""
+    with in_words():
+        chosen = settings()
+        with Database(chosen.database_url, pool_size=1).connection() as connection:
+            installation = Installation(chosen, connection)
+            found = [(promise, promise.measure(installation)) for promise in PROMISES]
+    if json:
+        rows = [{"promise": p.number, "clause": p.clause, "verdict": e.verdict, "figure": e.figure} for p, e in found]
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+    else:
+        colours = {Verdict.KEPT: "green", Verdict.BROKEN: "bold red", Verdict.UNKNOWN: "dim"}
+        table = Table(box=None, pad_edge=False)
+        for heading in ("promise", "clause", "verdict", "figure"):
+            table.add_column(heading, overflow="fold", no_wrap=heading in {"promise", "verdict"})
+        for promise, evidence in found:
+            colour = colours[evidence.verdict]
+            table.add_row(promise.number, promise.clause, f"[{colour}]{evidence.verdict}[/]", evidence.figure)
+        Console().print(table)
+    return int(any(evidence.verdict is Verdict.BROKEN for _, evidence in found))
