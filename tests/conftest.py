@@ -30,6 +30,8 @@ from workers.settings import Settings, parse
 
 
 
+pytest_plugins = ["tests.golden_files"]
+
 TEMPLATE = "tenure_template"
 
 

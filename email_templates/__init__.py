@@ -1,0 +1,1 @@
+"""What do we say? Messages, documents and their languages. Imports nothing else of ours."""

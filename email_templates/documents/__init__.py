@@ -1,0 +1,1 @@
+"""Documents: what a customer keeps, as PDF."""

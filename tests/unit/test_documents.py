@@ -1,0 +1,280 @@
+"""The statement's PDF: its figures, its bytes, and names that try to break it (B2, B3, B6)."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+import pypdf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from email_templates.catalogue import StatementReady
+from email_templates.company import Company
+from email_templates.documents.glyphs import drawable
+from email_templates.documents.pdf import render_statement
+from email_templates.documents.statement import Ageing, Line, StatementDocument
+from email_templates.reader import reader
+from email_templates.rendering import render
+
+COMPANY = Company(
+    name="Halden Software",
+    address=("Storgata 12", "0155 Oslo", "Norway"),
+    email="billing@halden.example",
+    website="halden.example",
+    registration=("NO 987 654 321 MVA",),
+)
+START = date(2026, 1, 1)
+
+
+def a_statement(count: int = 4, currency: str = "EUR", **changes: object) -> StatementDocument:
+    """Three charges and then a payment, again and again; the third line was recorded late."""
+    made = tuple(
+        Line(
+            date=START + timedelta(days=number % 31),
+            description="Payment, thank you" if number % 4 == 3 else f"Team plan, {number + 1} seats",
+            amount=-150_000 if number % 4 == 3 else 61_003 + number,
+            late=number == 2,
+            kind="payment" if number % 4 == 3 else "charge",
+        )
+        for number in range(count)
+    )
+    closing = 45_000 + sum(line.amount for line in made)
+    overdue = min(30_000, max(closing, 0))
+    statement = StatementDocument(
+        number="ST-2026-00417",
+        account_name="Köhler & Söhne GmbH",
+        account_ref="C-10417",
+        address=("Luís Gonçalves", "Hauptstraße 5", "1010 Wien"),
+        currency=currency,
+        period_start=START,
+        period_end=date(2026, 1, 31),
+        issued_on=date(2026, 2, 1),
+        opening=45_000,
+        closing=closing,
+        lines=made,
+        ageing=Ageing(not_due=max(closing, 0) - overdue, days_1_30=overdue, unapplied_credit=max(-closing, 0)),
+    )
+    return msgspec.structs.replace(statement, **changes)
+
+
+def pdf(statement: StatementDocument, language: str = "en", company: Company = COMPANY) -> bytes:
+    return render_statement(statement, company=company, language=language, time_zone="Europe/Vienna")
+
+
+def read(file: bytes) -> str:
+    """All text of a PDF; one kind of space, and no invisible characters."""
+    pages = pypdf.PdfReader(io.BytesIO(file)).pages
+    text = "\n".join(page.extract_text() for page in pages)
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return re.sub(r"[^\S\n]+", " ", text)
+
+
+def spaced(text: str) -> str:
+    return re.sub(r"\s", " ", "".join(c for c in text if unicodedata.category(c) != "Cf"))
+
+
+@pytest.mark.parametrize("language", ["en", "en-US", "de-AT", "fr", "ar-EG"])
+def test_golden(language: str, golden) -> None:
+    golden(f"documents/statement.{language}.txt", read(pdf(a_statement(), language)) + "\n")
+
+
+@pytest.mark.parametrize("language", ["en", "de-AT", "fr-CA", "ar-EG"])
+@pytest.mark.parametrize("currency", ["EUR", "JPY", "KWD", "USD"])
+def test_pdf_mail_and_document_show_the_same_totals(language: str, currency: str) -> None:
+    statement = a_statement(currency=currency)
+    who = reader(language, "UTC")
+    mail = render(
+        StatementReady.about(statement), language=language, time_zone="UTC", company=COMPANY, recipient_name="Ada"
+    )
+    shown = read(pdf(statement, language))
+    for minor in (statement.opening, statement.charges, statement.payments, statement.closing, statement.ageing.total):
+        written = who.money(minor, currency)
+        assert written in mail.text and written in mail.html
+        if who.direction == "ltr":
+            assert spaced(written) in shown
+        else:
+            # pypdf turns some runs of Arabic digits around (poppler does not).
+            figure = re.sub(r"[^\d٬٫]", "", spaced(written))
+            assert figure in shown or figure[::-1] in shown
+
+
+def test_every_line_and_the_balance_after_it() -> None:
+    shown = read(pdf(a_statement()))
+    assert "Jan 1, 2026 Team plan, 1 seats 610.03 1,060.03" in shown
+    assert "Jan 4, 2026 Payment, thank you -1,500.00 780.12" in shown
+    assert "Jan 3, 2026 Team plan, 3 seats (recorded late) 610.05 2,280.12" in shown
+    assert "Closing balance 780.12" in shown
+
+
+@pytest.mark.parametrize(
+    ("language", "label"),
+    [("de", "(nachträglich erfasst)"), ("fr", "(enregistré tardivement)"), ("pt", "(recorded late)")],
+)
+def test_late_entries_are_labelled_in_the_readers_language(language: str, label: str) -> None:
+    assert read(pdf(a_statement(), language)).count(label) == 1
+
+
+def test_a_line_without_words_says_its_kind() -> None:
+    line = Line(date=START, description="", amount=-100, kind="refund")
+    statement = a_statement(0, opening=0, closing=-100, lines=(line,), ageing=Ageing(unapplied_credit=100))
+    assert "Erstattung" in read(pdf(statement, "de"))
+
+
+def test_names_arrive_intact() -> None:
+    statement = a_statement(account_name="Łukasz Żółć & Ñandú Ωμέγα Жук", address=("شركة النور للتجارة",))
+    shown = read(pdf(statement))
+    assert "Łukasz Żółć & Ñandú Ωμέγα Жук" in shown
+    assert "Luís Gonçalves" in read(pdf(a_statement(), "ar")) and "Köhler & Söhne" in read(pdf(a_statement(), "ar"))
+    # pypdf gives the words of a right-to-left line from left to right.
+    assert all(word in shown for word in ["شركة", "النور", "للتجارة"])
+
+
+HOSTILE = [
+    '#eval("1")', "*bold* _it_ `raw`", "@ref <label> = heading", "$x^2$ ~ --- ...", "\\u{41} \\ // /* */", '"', "'",
+    "#", "[", "]", "{}", "#include \"x\"", "https://x.example", "- a", "%(page)s %s {0} {{ x }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markup_of_typst_is_text(text: str) -> None:
+    line = Line(date=START, description=text, amount=100)
+    statement = a_statement(
+        0, account_name=text, address=(text,), opening=0, closing=100, lines=(line,), ageing=Ageing(not_due=100),
+        number=text,
+    )  # fmt: skip
+    shown = read(pdf(statement, company=msgspec.structs.replace(COMPANY, address=(text,))))
+    assert shown.count(text) >= 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(), max_size=80), st.sampled_from(["en", "ar"]))
+def test_no_text_keeps_a_statement_from_being_set(text: str, language: str) -> None:
+    line = Line(date=START, description=text, amount=100)
+    statement = a_statement(
+        0, account_name=text, address=(text,), opening=0, closing=100, lines=(line,), ageing=Ageing(not_due=100)
+    )
+    assert pdf(statement, language).startswith(b"%PDF-1.7")
+
+
+def test_what_no_font_draws_is_replaced_where_it_is_seen() -> None:
+    assert drawable("山 ￥ e\u0301 \ue000\u200b", frozenset(map(ord, "¥é \ufffd"))) == "\ufffd ¥ é \ufffd"
+
+
+@pytest.mark.parametrize(("language", "width"), [("de-AT", 595), ("en", 595), ("en-US", 612), ("fr-CA", 612)])
+def test_paper_is_the_readers_own(language: str, width: int) -> None:
+    box = pypdf.PdfReader(io.BytesIO(pdf(a_statement(), language))).pages[0].mediabox
+    assert round(float(box.width)) == width
+
+
+@pytest.mark.parametrize(("language", "tag"), [("en", "en"), ("de-AT", "de-AT"), ("ar-EG", "ar-EG"), ("xx", "en")])
+def test_a_pdf_tells_its_language_and_is_tagged(language: str, tag: str) -> None:
+    file = pypdf.PdfReader(io.BytesIO(pdf(a_statement(), language)))
+    assert file.root_object["/Lang"] == tag
+    assert file.root_object["/MarkInfo"]["/Marked"]
+    assert "pdfaid:part>2<" in file.xmp_metadata.stream.get_data().decode().replace("'", '"')
+
+
+def test_metadata_hold_the_day_of_issue_and_no_clock() -> None:
+    file = pypdf.PdfReader(io.BytesIO(pdf(a_statement())))
+    metadata = file.metadata
+    assert metadata is not None
+    assert set(re.findall(rb"\d{4}-\d\d-\d\dT", file.xmp_metadata.stream.get_data())) == {b"2026-02-01T"}
+    assert metadata.modification_date == metadata.creation_date
+    assert metadata.title == "Statement of account ST-2026-00417"
+    assert metadata.author == "Halden Software"
+    assert metadata.creation_date is not None and metadata.creation_date.date() == date(2026, 2, 1)
+
+
+PROGRAM = """
+import hashlib, sys
+from unit_test_documents import a_statement, pdf
+print(hashlib.sha256(pdf(a_statement(40), sys.argv[1])).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("language", ["de-AT", "ar-EG"])
+def test_another_process_on_another_day_and_elsewhere_makes_the_same_bytes(language: str, tmp_path: Path) -> None:
+    (tmp_path / "unit_test_documents.py").write_text(Path(__file__).read_text("utf-8"), "utf-8")
+    hashes = set()
+    for surroundings in (
+        {"TZ": "Pacific/Kiritimati", "LANG": "tr_TR.UTF-8", "PYTHONHASHSEED": "1"},
+        {"TZ": "America/Los_Angeles", "LC_ALL": "C", "PYTHONHASHSEED": "2", "SOURCE_DATE_EPOCH": "1"},
+    ):
+        run = subprocess.run(
+            [sys.executable, "-c", PROGRAM, language],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", **surroundings},
+        )
+        hashes.add(run.stdout)
+    assert len(hashes) == 1
+
+
+def test_the_same_document_again_after_others_gives_the_same_bytes() -> None:
+    first = pdf(a_statement(12), "de")
+    pdf(a_statement(3), "ar")
+    assert pdf(a_statement(12), "de") == first
+
+
+def test_long_statements_repeat_the_heads_and_number_the_pages() -> None:
+    pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf(a_statement(300)))).pages]
+    assert len(pages) > 5
+    for number, text in enumerate(pages, 1):
+        assert f"Page {number} of {len(pages)}" in text
+        assert "Description" in text
+
+
+def test_an_empty_statement_is_a_statement() -> None:
+    statement = a_statement(0, opening=0, closing=0, ageing=Ageing())
+    assert "Closing balance 0.00" in read(pdf(statement))
+
+
+def test_large_amounts_are_neither_wrapped_nor_clipped() -> None:
+    huge = -123_456_789_012_345_678
+    statement = a_statement(0, "KWD", opening=huge, closing=huge, ageing=Ageing(unapplied_credit=-huge))
+    file = pypdf.PdfReader(io.BytesIO(pdf(statement)))
+    assert len(file.pages) == 1
+    # Opening and closing in the panel, unapplied credit and balance in the ageing.
+    assert read(pdf(statement)).count("-KWD 123,456,789,012,345.678") == 4
+
+
+def test_a_statement_that_does_not_add_up_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="opening 45000 and movements 33012 make 78012, and its closing balance is 1"):
+        a_statement(closing=1)
+    with pytest.raises(ValueError, match="its ageing makes 5, and its closing balance is 78012"):
+        a_statement(ageing=Ageing(not_due=5))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only where processes fork")
+def test_setting_after_a_fork_is_refused_instead_of_waiting_for_ever() -> None:
+    program = """
+import os, signal
+from unit_test_documents import a_statement, pdf
+pdf(a_statement())
+if not (child := os.fork()):
+    signal.alarm(20)
+    try:
+        pdf(a_statement())
+    except RuntimeError as error:
+        os._exit(7 if "before this process was forked" in str(error) else 1)
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    folder = Path(__file__).parent
+    run = subprocess.run(
+        [sys.executable, "-c", program.replace("unit_test_documents", Path(__file__).stem)],
+        check=False,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"},
+    )
+    assert run.returncode == 7
