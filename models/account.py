@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, Index, SmallInteger, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, FetchedValue, Index, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -52,5 +52,11 @@ class Account(Base):
     billing_day: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
     period_start: Mapped[date] = mapped_column(server_default=text("current_date"))
     #: None while the account is not active: no period of it closes.
-    statement_due_at: Mapped[timestamp | None]
+    statement_due_at: Mapped[timestamp | None] = mapped_column(
+        server_default=FetchedValue(), server_onupdate=FetchedValue()
+    )
+    #: What the last plan saw, whether a statement came of it or not: the ledger's entries that occurred before this
+    #: instant and have at most this number. None before the first plan, which takes all that is older for history.
+    stated_until: Mapped[timestamp | None]
+    stated_cutoff: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[recorded]

@@ -17,8 +17,9 @@ class Statement(Work, Base):
 
     The lines of a statement are a set that the row defines once and for all: the entries with `sequence <= cutoff`
     that occurred before `closes_at`, less those with `sequence <= opening_cutoff` that occurred before `opens_at`.
-    The second set is exactly what the statement before showed (its cut-off and its close), so what came in late
-    stands on the next one, and `opening + lines = closing` holds whatever the order of recording was.
+    The second set is exactly what the plan before saw (its cut-off and its close, kept in the account even where it
+    made no statement), so what came in late stands on the next one, and `opening + lines = closing` holds whatever the
+    order of recording was.
     """
 
     __tablename__ = "statements"

@@ -31,6 +31,8 @@ class Database:
             pool_size=pool_size,
             max_overflow=2,
             pool_pre_ping=True,
+            # An error that is logged says which statement it was, and nothing of whose data.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": connect_timeout,
                 "application_name": APPLICATION_NAME,

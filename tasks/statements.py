@@ -51,43 +51,38 @@ LOCK_ONE = text("""
 
 PLAN = text("""
     WITH due AS (
-        SELECT id, period_start, time_zone, tenure.period_end(period_start, billing_day) AS period_end,
-               tenure.day_begins(period_start, time_zone) AS opens_at, statement_due_at AS closes_at
-          FROM tenure.accounts WHERE id = ANY (:accounts)
-    ), entries AS (
-        SELECT due.id AS account_id, currency, sequence, amount, occurred_at
-          FROM due JOIN tenure.ledger_entries AS entry ON entry.account_id = due.id AND occurred_at < due.closes_at
-    ), cutoffs AS (
-        SELECT account_id, currency, max(sequence) AS cutoff FROM entries GROUP BY account_id, currency
-    ), bounds AS (
-        -- A statement opens where the one before it closed; the first one opens with its period.
-        SELECT cutoffs.*, coalesce(previous.cutoff, cutoffs.cutoff) AS opening_cutoff,
-               coalesce(previous.closes_at, due.opens_at) AS opens_at, due.period_start, due.period_end, due.closes_at
-          FROM cutoffs JOIN due ON due.id = cutoffs.account_id
-          LEFT JOIN LATERAL (
-                SELECT cutoff, closes_at FROM tenure.statements AS earlier
-                 WHERE earlier.account_id = cutoffs.account_id AND earlier.currency = cutoffs.currency
-                 ORDER BY period_start DESC LIMIT 1) AS previous ON true
+        -- A period opens where the plan before it closed; the first one with its own first day. What the plan before
+        -- could see, it has stated, even if that came to nothing; the first one takes all that is older for history.
+        SELECT id, period_start, tenure.period_end(period_start, billing_day) AS period_end,
+               coalesce(stated_until, tenure.day_begins(period_start, time_zone)) AS opens_at,
+               greatest(statement_due_at, stated_until) AS closes_at,
+               coalesce(stated_cutoff, cutoff) AS opening_cutoff, cutoff
+          FROM tenure.accounts,
+               LATERAL (SELECT coalesce(max(sequence), 0) AS cutoff
+                          FROM tenure.ledger_entries WHERE account_id = accounts.id) AS seen
+         WHERE id = ANY (:accounts)
     ), figures AS (
-        SELECT bounds.account_id, bounds.currency,
-               coalesce(sum(amount) FILTER (WHERE shown), 0) AS opening,
-               count(*) FILTER (WHERE NOT shown) AS line_count, sum(amount) AS closing
-          FROM bounds
-          JOIN entries USING (account_id, currency),
-               LATERAL (SELECT entries.sequence <= bounds.opening_cutoff
-                               AND entries.occurred_at < bounds.opens_at AS shown) AS earlier
-         GROUP BY bounds.account_id, bounds.currency
+        SELECT due.id AS account_id, entry.currency,
+               coalesce(sum(entry.amount) FILTER (WHERE stated), 0) AS opening,
+               count(*) FILTER (WHERE NOT stated) AS line_count, sum(entry.amount) AS closing
+          FROM due
+          JOIN tenure.ledger_entries AS entry ON entry.account_id = due.id AND entry.occurred_at < due.closes_at,
+               LATERAL (SELECT entry.sequence <= due.opening_cutoff AND entry.occurred_at < due.opens_at AS stated)
+                       AS earlier
+         GROUP BY due.id, entry.currency
     ), planned AS (
         INSERT INTO tenure.statements (account_id, currency, period_start, period_end, opens_at, closes_at,
                                        opening_cutoff, cutoff, opening, closing, line_count)
         SELECT account_id, currency, period_start, period_end, opens_at, closes_at,
                opening_cutoff, cutoff, opening, closing, line_count
-          FROM bounds JOIN figures USING (account_id, currency)
+          FROM figures JOIN due ON due.id = account_id
          WHERE opening <> 0 OR line_count > 0
             ON CONFLICT (account_id, currency, period_start) DO NOTHING
         RETURNING id
     ), moved AS (
-        UPDATE tenure.accounts AS account SET period_start = due.period_end FROM due WHERE account.id = due.id
+        UPDATE tenure.accounts AS account
+           SET period_start = due.period_end, stated_until = due.closes_at, stated_cutoff = due.cutoff
+          FROM due WHERE account.id = due.id
         RETURNING account.id
     )
     SELECT (SELECT count(*) FROM moved) AS accounts, (SELECT count(*) FROM planned) AS statements""")
@@ -96,9 +91,7 @@ PLAN = text("""
 LINES = text("""
     SELECT statement.id AS statement_id, entry.kind, entry.amount, entry.description, entry.occurred_at,
            (entry.occurred_at AT TIME ZONE account.time_zone)::date AS day,
-           -- Before this period, whether or not the one that it belongs to had a statement.
-           (entry.occurred_at < statement.opens_at
-            OR (entry.occurred_at AT TIME ZONE account.time_zone)::date < statement.period_start) AS late
+           entry.occurred_at < statement.opens_at AS late
       FROM tenure.statements AS statement
       JOIN tenure.accounts AS account ON account.id = statement.account_id
       JOIN tenure.ledger_entries AS entry

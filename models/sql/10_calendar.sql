@@ -17,13 +17,14 @@ RETURN (
 -- The instant at which the local day `day` begins in `time_zone`: after it, the local date never is an earlier one.
 -- Where a DST change skips midnight, the day begins when the clock has jumped; where midnight comes twice, the repeated
 -- hour still belongs to the day before. No zone has changed its offset by more than three hours within a day since 1970
--- but for those that crossed the date line, and quarters of an hour are the finest step there is.
+-- but for those that crossed the date line, and quarters of an hour are the finest step there is. Of two midnights
+-- AT TIME ZONE may give the later: the search begins well before the earlier.
 CREATE OR REPLACE FUNCTION tenure.day_begins(day date, time_zone text) RETURNS timestamptz
 LANGUAGE sql STABLE STRICT PARALLEL SAFE
 RETURN (
     SELECT max(instant) + interval '15 minutes' FROM generate_series(
-        (day::timestamp AT TIME ZONE time_zone) - interval '3 hours',
-        (day::timestamp AT TIME ZONE time_zone) + interval '3 hours', interval '15 minutes') AS instant
+        (day::timestamp AT TIME ZONE time_zone) - interval '5 hours',
+        (day::timestamp AT TIME ZONE time_zone) + interval '5 hours', interval '15 minutes') AS instant
     WHERE (instant AT TIME ZONE time_zone)::date < day
 );
 

@@ -41,6 +41,9 @@ BEGIN
         RAISE EXCEPTION 'a dedupe key has 1 to 200 characters, this one has %', length(dedupe_key)
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF source IS NULL OR source NOT IN ('sql', 'queue', 'operator') THEN
+        RAISE EXCEPTION 'the source of a request is sql, queue or operator' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     FOR field IN SELECT jsonb_object_keys(args) LOOP
         IF NOT known ? field THEN
             RAISE EXCEPTION '"%" has no argument "%"', kind, left(field, 80) USING ERRCODE = 'invalid_parameter_value',
