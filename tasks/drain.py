@@ -37,6 +37,10 @@ Result = TypeVar("Result")
 #: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
 UNAVAILABLE_WAIT = timedelta(seconds=5)
 
+#: Claims of this process whose work ended because PostgreSQL was away. When it answers again they are given back,
+#: instead of waiting for their leases, and without the attempt.
+_BROKEN_OFF: dict[UUID, type[Work]] = {}
+
 
 class Settled(Exception):
     """Raised by `act` where it has itself put the row into its last state: there is nothing left to record."""
@@ -82,11 +86,19 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
     counts: Counter[str] = Counter()
     ends = monotonic() + ports.budget.total_seconds()
     counts["rescued"] = rescue(job.table, ports)
-    more = True
+    more, joined = True, False
     while more and monotonic() < ends and not ports.stopping():
         # A suspect is tried alone, and after the others: if it kills this process, they have been done.
         claimed = _claim(job, ports) or _claim(job, ports, suspects=True)
-        more = bool(claimed) and _perform(job, claimed, ports, counts)
+        if len(claimed.ids) >= job.batch and not joined:
+            # There may be work for one more: it asks for the next, and so on, until no process is free.
+            ports.wake(job.task)
+            joined = True
+        try:
+            more = bool(claimed) and _perform(job, claimed, ports, counts)
+        except DBAPIError:
+            _BROKEN_OFF[claimed.token] = job.table
+            raise
     if more:
         # The budget ended with work left, or the process is stopping: someone else goes on.
         ports.wake(job.task)
@@ -99,6 +111,10 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
 def rescue(table: type[Work], ports: Ports) -> int:
     """Take back what dead processes on this host held, and what was held past its lease (W4)."""
     host = ports.worker.partition("|")[0]
+    for token, held in list(_BROKEN_OFF.items()):
+        with ports.database.connection() as connection:
+            work.give_back(connection, held, token)
+        _BROKEN_OFF.pop(token, None)
     with ports.database.connection() as connection:
         dead = ports.dead(work.holders(connection, table, host))
         return work.rescue_dead(connection, table, dead) + work.rescue(connection, table)
@@ -128,8 +144,11 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
         if not is_outage(error):
             raise
         # The answer to COMMIT may be what was lost: then the rows are ours, under a token that only we know (W3).
+        _BROKEN_OFF[token] = job.table
         with ports.database.connection() as connection:
-            return Claim(token, work.held(connection, job.table, token))
+            claimed = Claim(token, work.held(connection, job.table, token))
+        _BROKEN_OFF.pop(token, None)
+        return claimed
 
 
 def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str]) -> bool:
@@ -137,10 +156,12 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
     with _renewed(job.table, claimed.token, ports):
         items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
-        left = [row for row in claimed.ids if row not in failures]
+        rows = [row for row in claimed.ids if row not in failures] if failures else claimed.ids
+        tried = 0
         away: Unavailable | None = None
-        while left and away is None and not ports.stopping():
-            row = left.pop(0)
+        while tried < len(rows) and away is None and not ports.stopping():
+            row = rows[tried]
+            tried += 1
             try:
                 results[row] = job.act(items[row], Held(ports, row, claimed.token))
                 failpoint(job.task, "after_act")
@@ -148,7 +169,7 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
                 counts["settled"] += 1
             except Unavailable as error:
                 away = error
-                left.insert(0, row)
+                tried -= 1
             except Exception as error:
                 if isinstance(error, DBAPIError) and is_outage(error):
                     raise
@@ -158,7 +179,7 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
                 results = {}
         _record(job, claimed.token, results, ports, counts)
         _fail(job, claimed.token, failures, ports, counts)
-        if left:
+        if left := rows[tried:]:
             wait = UNAVAILABLE_WAIT if away else timedelta(0)
             with ports.database.connection() as connection:
                 counts["handed_back"] += work.release(
@@ -212,7 +233,8 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
     def effects(session: Session) -> int:
         ours = work.finish(session.connection(), job.table, token, results)
         if ours:
-            job.record(session, {row: results[row] for row in results if row in ours}, ports)
+            kept = results if len(ours) == len(results) else {row: results[row] for row in results if row in ours}
+            job.record(session, kept, ports)
             failpoint(job.task, "before_commit")
         if len(ours) < len(results):
             log.warning("work.taken_over", task=job.task, rows=len(results) - len(ours))

@@ -84,9 +84,7 @@ def submit(session: Session, request: Request, *, dedupe_key: str | None = None)
 def ask(session: Session, kind: str, args: dict[str, Any], *, dedupe_key: str | None, source: str) -> UUID:
     """The same from untyped parts. Raises `RequestRefused`."""
     if dedupe_key is not None and UNSTORABLE.search(dedupe_key):
-        raise RequestRefused(
-            "the dedupe key holds a NUL or half a surrogate pair, which cannot be kept as text."
-        )
+        raise RequestRefused("the dedupe key holds a NUL or half a surrogate pair, which cannot be kept as text.")
     try:
         with session.begin_nested():
             made = session.execute(
