@@ -2,7 +2,7 @@
 
     TENURE_FAILPOINTS="statements.render:after_claim=kill"          # SIGKILL itself at that place
     TENURE_FAILPOINTS="emails.send:after_mark=kill#3"               # at the third time it gets there
-    TENURE_FAILPOINTS_FIRED=/some/file                              # at most once over all processes that share it
+    TENURE_FAILPOINTS_FIRED=/some/folder                            # each at most once over all processes that share it
 
 They are armed by `workers/lifecycle.py` and `tenure relay`; in production, settings refuse to start a process that has
 them in its environment.
@@ -54,7 +54,7 @@ def _reach(place: str) -> None:
         return
     action, visit = planned
     _visits[place] += 1
-    if _visits[place] != visit or not _first():
+    if _visits[place] < visit or not _first(place):
         return
     match action:
         case "kill":
@@ -70,12 +70,12 @@ def _reach(place: str) -> None:
             raise MemoryError(f"the failpoint {place} was armed")
 
 
-def _first() -> bool:
-    """Whether no process that shares our file was here before."""
+def _first(place: str) -> bool:
+    """Whether no process that shares our folder was here before."""
     if _fired is None:
         return True
     try:
-        _fired.touch(exist_ok=False)
+        (_fired / place).touch(exist_ok=False)
     except FileExistsError:
         return False
     return True

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from kombu import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.timetable import TIMETABLE
 from workers.routing import INBOUND, QUEUES, ROUTES
@@ -19,6 +20,7 @@ except SettingsError as error:
     sys.exit(f"tenure: {error}")
 
 broker_url = _settings.broker_url
+TRANSPORT_ALIASES.update(redis="workers.transport:Transport", rediss="workers.transport:Transport")
 # kombu checks nothing on a rediss:// link unless it is told to.
 broker_use_ssl: Any = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker_url.startswith("rediss://") else None
 broker_connection_retry_on_startup = True

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from time import sleep
 from typing import Any
 from uuid import uuid4
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu.exceptions import ContentDisallowed
 from sqlalchemy.exc import DBAPIError
 
 from models.unit_of_work import Database, is_outage, outage_reason
 from tasks.entry import quarantine
 from tasks.requests import KINDS
+from workers.inspection import examine
 from workers.settings import settings
 
 log = structlog.get_logger()
@@ -26,23 +27,31 @@ PAUSE = 2.0
 class Consumer(CeleryConsumer):
     """Celery logs such messages, with their contents, and forgets them; this keeps them and logs neither."""
 
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def receive(message: Any) -> None:
+            refusal = examine(message, self.strategies)  # type: ignore[attr-defined]
+            if refusal is None:
+                handle(message)
+            else:
+                _keep(message, refusal.kind, refusal.reason)
+
+        return receive
+
+    # What passed the inspection comes to none of these; a message that cannot even be unpacked comes to the last.
+
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        name = _name(message)
-        reason = f'There is no request "{name}". One can ask for {", ".join(sorted(KINDS))}.'
-        _keep(message, name, reason)
+        self.on_invalid_task(body, message, exc)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
-        _keep(message, None, "This is not a task message: it names no task.")
+        self.on_invalid_task(body, message, ValueError())
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
-        if isinstance(exc, ContentDisallowed):
-            self.on_decode_error(message, exc)
-        else:
-            _keep(message, _name(message), f"The message is not well formed ({type(exc).__name__}).")
+        _keep(message, None, f"The message is not well formed ({type(exc).__name__}).")
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        kind = str(message.content_type)[:80]
-        _keep(message, _name(message), f"Only JSON is read here, and the message says that it is {kind}.")
+        _keep(message, None, f"The message cannot be unpacked ({type(exc).__name__}).")
 
 
 def _keep(message: Any, kind: str | None, reason: str) -> None:
@@ -65,20 +74,15 @@ def _keep(message: Any, kind: str | None, reason: str) -> None:
         if is_outage(error):
             log.warning("postgresql.unavailable", reason=outage_reason(error))
         else:
-            log.error("request.not_quarantined", kind=kind, error=type(error).__name__)
+            log.error("request.not_quarantined", kind=kind if kind in KINDS else None, error=type(error).__name__)
         sleep(PAUSE)
         message.requeue()
         return
     finally:
         database.engine.dispose()
-    log.warning("request.quarantined", kind=kind, reason=reason)
+    # The reason may quote the message: it is in the row alone.
+    log.warning("request.quarantined", kind=kind if kind in KINDS else None)
     message.ack()
-
-
-def _name(message: Any) -> str | None:
-    headers = message.headers if isinstance(message.headers, dict) else {}
-    name = headers.get("task")
-    return name[:200] if isinstance(name, str) else None
 
 
 def _clean(text: str) -> str:

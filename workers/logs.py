@@ -15,6 +15,15 @@ SHARED: list[Any] = [
 ]
 
 
+class WithoutTraceback(logging.Filter):
+    """A server that is away is one clear line: Celery adds, as a warning, the traceback of how it noticed."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.levelno <= logging.WARNING:
+            record.exc_info = None
+        return True
+
+
 def configure(*, json: bool, level: int = logging.INFO) -> None:
     """Send structlog and the standard library's logging to stderr, one event a line."""
     last: Any = (
@@ -46,3 +55,4 @@ def configure(*, json: bool, level: int = logging.INFO) -> None:
     # The HTTP and AWS clients log addresses and keys of objects at INFO and below.
     for chatty in ("botocore", "boto3", "urllib3", "s3transfer", "kombu", "amqp"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(WithoutTraceback())

@@ -32,7 +32,7 @@ APPLICATION_NAME = "tenure relay"
 #: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock.
 POLL = 1.0
 #: Seconds between two messages for one job. The first is sent at once.
-SPACING = 1.0
+SPACING = 0.1
 #: Seconds between two looks for rows whose worker is gone.
 RESCUE = 5.0
 #: Seconds between two tries to reach PostgreSQL.

@@ -56,7 +56,14 @@ class SMTPMailer:
             self._drop()
             raise Ambiguous(type(error).__name__) from error
         self._used = monotonic()
-        _require(code, answer, "the message")
+        if not 200 <= code < 600 or 300 <= code < 400:
+            self._drop()
+            raise Ambiguous(f"an answer that is neither yes nor no, {code}")
+        try:
+            _require(code, answer, "the message")
+        except Unavailable:
+            self._drop()
+            raise
         return f"{code} {answer.decode(errors='replace')}"
 
     def _offer(self, connection: smtplib.SMTP, envelope: Envelope) -> None:
@@ -116,6 +123,13 @@ class SMTPMailer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def greet(self) -> list[str]:
+        """Connect and log in; returns the server's extensions. Raises what smtplib raises."""
+        self._drop()
+        self._connection = self._connect()
+        self._used = monotonic()
+        return list(self._connection.esmtp_features)
 
     def close(self) -> None:
         if self._connection is not None:

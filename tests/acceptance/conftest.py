@@ -1,0 +1,65 @@
+"""Acceptance tests run Tenure as its users do: real processes on real servers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from models.unit_of_work import Database
+from tests.acceptance.outcome import Outcome, Stack
+from tests.processes import Processes
+from workers import embedded
+
+#: The lines of each process's log that a failed test shows.
+SHOWN = 80
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failed test shows the end of the log of each of its processes."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("processes")
+    if report.failed and isinstance(running, Processes):
+        for name, text in running.logs():
+            report.sections.append((f"log of {name}", "\n".join(text.splitlines()[-SHOWN:])))
+    return report
+
+
+@pytest.fixture
+def broker(servers: dict[str, str]) -> Iterator[redis.Redis]:
+    """This pytest worker's own broker, emptied."""
+    client = redis.Redis.from_url(servers["TENURE_BROKER_URL"])
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def processes(
+    servers: dict[str, str], database_url: str, broker: redis.Redis, inbox: Path, tmp_path: Path
+) -> Iterator[Processes]:
+    """Where to start Tenure's processes, on this test's database and an empty broker and inbox."""
+    with Processes(servers | {"TENURE_DATABASE_URL": database_url}, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def outcome(servers: dict[str, str], database: Database, database_url: str, inbox: Path) -> Outcome:
+    return Outcome(database, inbox, servers)
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Servers that belong to one test alone, which may break them. Fast to start: nothing waits for the disk."""
+    directory = Path(tempfile.mkdtemp(prefix="tenure-own-"))
+    directory.chmod(0o755)
+    try:
+        with embedded.servers(directory) as environment:
+            yield Stack(directory, environment)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

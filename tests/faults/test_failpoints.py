@@ -1,0 +1,184 @@
+"""A process dies at every boundary of every pipeline, once each (W17). Nothing is lost, nothing is done twice.
+
+A run arms all failpoints of one pipeline at once; each kills the process that gets there first, and no second one. Real
+worker, beat and relay, real SIGKILL; what died is started again, as a service manager does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from models.unit_of_work import Database
+from tasks.requests import SessionsRevoke, StatementsSend, submit
+from tests.acceptance.outcome import Outcome, customers, send_task
+from tests.faults.places import all_failpoints
+from tests.processes import Processes, Running, eventually
+
+ACCOUNTS = 10
+
+#: Which process is made to die in which run.
+PIPELINES = {
+    "plan and sweep": ("statements.plan:", "sessions.sweep:"),
+    "statements": ("statements.render:",),
+    "mail": ("emails.send:", "emails:"),
+    "urgent mail": ("emails.send_urgent:",),
+    "requests": ("requests:", "requests.handle:"),
+    "relay": ("relay:", "waker:"),
+}
+
+
+def points_of(pipeline: str) -> list[str]:
+    return sorted(point for point in all_failpoints() if point.startswith(PIPELINES[pipeline]))
+
+
+def test_every_failpoint_is_exercised() -> None:
+    exercised = [point for pipeline in PIPELINES for point in points_of(pipeline)]
+    assert sorted(exercised) == sorted(all_failpoints())
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_death_at_every_boundary(
+    pipeline: str, processes: Processes, database: Database, outcome: Outcome, tmp_path: Path
+) -> None:
+    points = points_of(pipeline)
+    fired = tmp_path / "fired"
+    fired.mkdir()
+    armed = {"failpoints": ",".join(f"{point}=kill" for point in points), "failpoints_fired": fired}
+    in_relay = pipeline == "relay"
+    seed(database)
+    ask_in_sql(database)
+
+    relay = processes.relay(**(armed if in_relay else {}), wait=False)
+    worker = processes.worker(**({} if in_relay else armed))
+    beat = processes.beat()
+    send_task(processes, *BY_QUEUE)
+
+    def all_done() -> bool:
+        for process in (relay, worker, beat):
+            if not process.alive():
+                process.start()
+        if set(points) - {file.name for file in fired.iterdir()}:
+            nudge(database, beat, pipeline)
+            return False
+        return finished(outcome)
+
+    eventually(all_done, f"all of {points} fired, and all work done: {Missing(points, fired)}", seconds=200)
+    nothing_is_lost_or_doubled(outcome)
+
+
+class Missing:
+    """Says, when it is too late, which failpoints nobody came to."""
+
+    def __init__(self, points: list[str], fired: Path) -> None:
+        self.points, self.fired = points, fired
+
+    def __str__(self) -> str:
+        return f"not fired {sorted(set(self.points) - {file.name for file in self.fired.iterdir()})}"
+
+
+def seed(database: Database) -> None:
+    """Customers whose statements are due; one without a contact, one with an address that is none; sessions."""
+    customers(database, ACCOUNTS)
+    customers(database, 1, prefix="ohne-")
+    customers(database, 1, prefix="falsch-")
+    with database.connection() as connection:
+        connection.execute(text("DELETE FROM tenure.contacts WHERE name LIKE '%ohne-%'"))
+        connection.execute(text("UPDATE tenure.contacts SET email = 'no address' WHERE name LIKE '%falsch-%'"))
+        # Each death in urgent mail may leave one message that nobody can tell of: there must be enough to die for.
+        connection.execute(
+            text("""
+                INSERT INTO tenure.contacts (account_id, name, email)
+                SELECT id, 'Zoë', n || '@kunde-3.example' FROM tenure.accounts, generate_series(1, 8) AS n
+                 WHERE ref = 'kunde-3'""")
+        )
+        connection.execute(
+            text("""
+                INSERT INTO tenure.sessions (account_id, secret_sha256, created_at)
+                SELECT id, '\\x00', now() - age FROM tenure.accounts,
+                       unnest(ARRAY[interval '1 hour', interval '25 hours']) AS age""")
+        )
+
+
+#: What the web tier asks for in its own transactions, and by the queue.
+BY_QUEUE = (
+    ("sessions.revoke", {"kwargs": {"account": "kunde-3", "dedupe_key": "queue-1"}, "task_id": "queue-1"}),
+    ("emails.send_account_set_up", {"kwargs": {"account": "kunde-4"}, "task_id": "queue-2"}),
+    ("sessions.revoke", {"kwargs": {"acount": "kunde-5"}, "task_id": "queue-3"}),
+)
+
+
+def ask_in_sql(database: Database) -> None:
+    with database.transaction() as session:
+        submit(session, SessionsRevoke(account="kunde-1"), dedupe_key="sql-1")
+        submit(session, SessionsRevoke(account="falsch-1"), dedupe_key="sql-2")
+        submit(session, StatementsSend(account="kunde-2"), dedupe_key="sql-3")
+        # It has nothing to state, and so fails for good.
+        session.execute(
+            text("""
+                INSERT INTO tenure.accounts (ref, name, currency, period_start)
+                VALUES ('leer-1', 'Leer', 'EUR', current_date)""")
+        )
+        submit(session, StatementsSend(account="leer-1"), dedupe_key="sql-4")
+    with Session(database.engine) as session:
+        submit(session, SessionsRevoke(account="kunde-6"), dedupe_key="rolled-back")
+        session.rollback()
+
+
+def nudge(database: Database, beat: Running, pipeline: str) -> None:
+    """Beat's next tick may be a minute away: a new Beat ticks at once. The sweep needs something to sweep again."""
+    if pipeline == "plan and sweep" and beat.alive():
+        beat.kill()
+        beat.start()
+        with database.connection() as connection:
+            connection.execute(
+                text("""
+                    INSERT INTO tenure.sessions (account_id, secret_sha256, created_at)
+                    SELECT id, '\\x00', now() - interval '26 hours' FROM tenure.accounts LIMIT 1""")
+            )
+
+
+def finished(outcome: Outcome) -> bool:
+    return (
+        outcome.states("statements") == {"done": ACCOUNTS + 1, "failed": 1}
+        and outcome.states("job_requests") == {"done": 5, "failed": 1}
+        and outcome.one("SELECT count(*) FROM tenure.quarantine") == 1
+        and outcome.one("SELECT count(*) FROM tenure.sessions WHERE created_at < now() - interval '24 hours'") == 0
+        and outcome.quiet()
+    )
+
+
+def nothing_is_lost_or_doubled(outcome: Outcome) -> None:
+    statements = outcome.query("SELECT * FROM tenure.statements WHERE state = 'done'")
+    assert outcome.stored({str(row.account_id) for row in statements}) == {row.document_key for row in statements}
+
+    mails = outcome.query("SELECT * FROM tenure.email_messages")
+    expected = Counter({"statement-ready": ACCOUNTS + 1, "security-notice": 11, "account-set-up": 1})
+    # Asked for again after it had gone out, the statement of kunde-2 goes once more; asked for before, it does not.
+    again = [row for row in mails if row.message == "statement-ready" and row.dedupe_key.startswith("request:")]
+    assert len(again) <= 1
+    assert Counter(row.message for row in mails) - Counter({"statement-ready": len(again)}) == expected
+
+    copies = outcome.copies()
+    for row in mails:
+        if row.to_address == "no address":
+            assert row.state == "failed"
+        elif row.state == "unknown":
+            assert copies[row.message_id] <= 1
+        else:
+            assert (row.state, copies[row.message_id]) == ("done", 1)
+    assert copies.keys() <= {row.message_id for row in mails}
+
+    left = {row.ref: row.n for row in outcome.query(LIVE_SESSIONS)}
+    assert left["kunde-1"] == left["kunde-3"] == left["falsch-1"] == 0
+    assert left["kunde-6"] == left["kunde-2"] == 1
+
+
+LIVE_SESSIONS = """
+    SELECT ref, count(sessions.id) AS n FROM tenure.accounts LEFT JOIN tenure.sessions
+        ON account_id = accounts.id AND sessions.created_at > now() - interval '24 hours' GROUP BY ref"""

@@ -1,0 +1,76 @@
+"""Celery's Redis transport, where anything may lie in the list of a queue.
+
+kombu takes each item for its own JSON envelope, and an item that is none ends the worker, again and again after each
+restart. Here it becomes the body of an envelope, so that it is kept in quarantine like any message that cannot be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from uuid import uuid4
+
+from kombu.transport import redis
+
+
+class Channel(redis.Channel):
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        client = super()._create_client(asynchronous)  # type: ignore[misc]
+        client.set_response_callback("BRPOP", enveloped)
+        return client
+
+
+class Transport(redis.Transport):
+    Channel = Channel
+
+
+def enveloped(response: Any) -> tuple[bytes, bytes] | None:
+    """What BRPOP answered, `(queue, item)` or nothing, with an envelope around an item that has none."""
+    if not response:
+        return None
+    queue, item = response
+    return (queue, item) if is_envelope(item) else (queue, wrapped(queue, item))
+
+
+def is_envelope(item: bytes) -> bool:
+    """Whether kombu can take the item in hand, and give it back, without stumbling."""
+    try:
+        envelope = json.loads(item)
+        properties = envelope["properties"]
+        route = properties["delivery_info"]
+        if envelope.get("body"):
+            encoding = properties.get("body_encoding")
+            if encoding == "base64":
+                base64.b64decode(envelope["body"])
+            elif encoding is not None:
+                return False
+        return (
+            isinstance(envelope.get("body"), str)
+            and isinstance(envelope.get("headers"), dict)
+            and all(isinstance(envelope.get(name), str | None) for name in ("content-type", "content-encoding"))
+            and all(isinstance(value, str) for value in (properties["delivery_tag"], route["routing_key"]))
+            and isinstance(route["exchange"], str | None)
+            and isinstance(properties.get("priority"), int | None)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+        return False
+
+
+def wrapped(queue: bytes, item: bytes) -> bytes:
+    return json.dumps(
+        {
+            "body": base64.b64encode(item).decode(),
+            "content-type": "application/octet-stream",
+            "content-encoding": "binary",
+            "headers": {},
+            "properties": {
+                "body_encoding": "base64",
+                "correlation_id": str(uuid4()),
+                "delivery_tag": str(uuid4()),
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": queue.decode()},
+                "priority": 0,
+            },
+        }
+    ).encode()
