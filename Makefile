@@ -35,6 +35,12 @@ down: $(READY) ## stop what `make up` started
 test: lint ## lint, types, import contracts and every test
 	@$(BIN)/pytest -n 2 --dist worksteal
 
+faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=
+	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py
+
+bench: $(READY) ## the benchmark table, or one row of it: ROW=P1
+	@$(BIN)/python -m benchmarks $(ROW)
+
 lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -52,4 +58,4 @@ lock: $(READY) ## resolve the dependencies anew (hashes, no addresses)
 	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --upgrade $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
 
-.PHONY: help install demo up down test lint format migrate golden lock
+.PHONY: help install demo up down test faults bench lint format migrate golden lock
