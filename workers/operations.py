@@ -49,7 +49,8 @@ def migrate() -> None:
 def relay() -> None:
     with in_words():
         chosen = settings()
-        logs.configure(json=chosen.mode is Mode.PRODUCTION)
+        log_format = chosen.log_format or ("json" if chosen.mode is Mode.PRODUCTION else "text")
+        logs.configure(json=log_format == "json")
         from tasks.jobs import JOBS
         from workers import bootstrap, relay
         from workers.app import app
