@@ -37,6 +37,8 @@ class EmailMessage(Work, Base):
     states = EmailState
     #: What a row becomes when its worker vanished.
     abandoned = "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END"
+    #: Who sends an `unknown` message again has decided that it was not sent.
+    retried = ", committing_at = NULL"
     __table_args__ = (
         Index(None, "account_id"),
         Index(None, "contact_id"),

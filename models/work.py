@@ -51,6 +51,8 @@ class Work:
     max_attempts: ClassVar[int] = 8
     #: SQL: the state of a row whose worker vanished and which has attempts left.
     abandoned: ClassVar[str] = "'pending'"
+    #: SQL: what else is set when a person asks for a row to be tried again.
+    retried: ClassVar[str] = ""
 
     @declared_attr
     def state(cls) -> Mapped[str]:
@@ -231,7 +233,7 @@ def release(
 def give_back(connection: Connection, work: type[Work], token: UUID) -> int:
     """Take back what `token` holds, for a process that knows that its work was broken off through no fault of a row.
 
-    Unlike a rescue it uses up no attempt and casts no suspicion; unlike a release it does not know how far each row got.
+    Unlike a rescue it uses up no attempt and casts no suspicion; unlike a release it cannot say how far each row got.
     """
     given = connection.execute(
         text(f"""
@@ -346,7 +348,7 @@ def retry(connection: Connection, work: type[Work], ids: Iterable[UUID]) -> set[
     rows = connection.execute(
         text(f"""
             UPDATE {_table(work)} SET state = 'pending', attempts = 0, crashes = 0, due_at = now(), finished_at = NULL,
-                   claim_token = NULL, claimed_by = NULL
+                   claim_token = NULL, claimed_by = NULL {work.retried}
              WHERE id = ANY (:ids) AND state NOT IN ('pending', 'running', 'done') RETURNING id"""),
         {"ids": list(ids)},
     )

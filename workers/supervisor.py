@@ -238,9 +238,11 @@ def _run(
         for name, started in pending.items():
             _await(var, name, table[name], started, values, interrupted=interrupted)
         if not interrupted():
-            _show(var, table, values)
+            # Up is up, also where nobody reads the table to its end.
+            kept = detach
+            with contextlib.suppress(BrokenPipeError):
+                _show(var, table, values)
             if detach:
-                kept = True
                 return 0
             _console.print("Ctrl-C stops everything; a second one kills it.")
             _supervise(var, table, values, interrupted)
