@@ -1,0 +1,107 @@
+"""Would the tests notice? Each guard is taken out of a copy of the code, and its tests must fail (W20)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_REPOSITORY = Path(__file__).parents[2]
+_COPIED = ("models", "tasks", "workers", "scheduler", "email_templates", "tests", "pyproject.toml")
+#: pytest's exit code where tests were run and some failed: a copy that cannot even start does not count as caught.
+SOME_FAILED = 1
+
+
+@dataclass(frozen=True)
+class Mutation:
+    guard: str
+    file: str
+    present: str
+    taken_out: str
+    tests: str
+
+
+MUTATIONS = [
+    Mutation(
+        "the token in finish",
+        "models/work.py",
+        "WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running' RETURNING id)",
+        "WHERE id = ANY (:ids) AND :token IS NOT NULL AND state = 'running' RETURNING id)",
+        "tests/integration/test_work.py -k zombie",
+    ),
+    Mutation(
+        "the lease in rescue",
+        "models/work.py",
+        '"lease_until < now()"',
+        '"true"',
+        "tests/integration/test_work.py -k past_its_lease",
+    ),
+    Mutation(
+        "passing over what others hold",
+        "models/work.py",
+        "FOR UPDATE SKIP LOCKED))",
+        "FOR UPDATE))",
+        "tests/integration/test_work.py -k passed_over",
+    ),
+    Mutation(
+        "the mark of a mail that may be out",
+        "models/email_message.py",
+        "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END",
+        "'pending'",
+        "tests/integration/test_work.py -k worker_vanished",
+    ),
+    Mutation(
+        "the token in the mark of a mail",
+        "tasks/emails.py",
+        "WHERE id = :id AND claim_token = :token AND state = 'running'",
+        "WHERE id = :id AND :token IS NOT NULL",
+        "tests/integration/test_emails.py -k taken_over",
+    ),
+    Mutation(
+        "the unique index on statements",
+        "models/sql/10_calendar.sql",
+        "-- Periods: where a billing month ends (B4).",
+        "ALTER TABLE tenure.statements DROP CONSTRAINT uq_statements_account_id_currency_period_start;"
+        " CREATE INDEX ON tenure.statements (account_id);",
+        "tests/integration/test_statements.py -k racing",
+    ),
+    Mutation(
+        "the account's row under a ledger entry's number",
+        "models/sql/20_ledger.sql",
+        "    PERFORM FROM tenure.accounts WHERE id = NEW.account_id FOR NO KEY UPDATE;",
+        "",
+        "tests/integration/test_ledger.py",
+    ),
+]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.guard)
+def test_a_guard_that_is_taken_out_is_missed(mutation: Mutation, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in _COPIED:
+        source = _REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy / name)
+    file = copy / mutation.file
+    code = file.read_text(encoding="utf-8")
+    assert mutation.present in code, f"{mutation.file} no longer has what this takes out: {mutation.present}"
+    file.write_text(code.replace(mutation.present, mutation.taken_out, 1), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", *mutation.tests.split()],
+        cwd=copy,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert run.returncode == SOME_FAILED, f"without {mutation.guard}: exit {run.returncode}\n{run.stdout[-3000:]}"
+    assert " failed" in run.stdout and " error" not in run.stdout.splitlines()[-1], run.stdout[-2000:]
