@@ -1,0 +1,1 @@
+"""`tenure demo`: a believable company, its background work done before your eyes, and the result checked."""
