@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -36,10 +36,8 @@ Result = TypeVar("Result")
 
 #: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
 UNAVAILABLE_WAIT = timedelta(seconds=5)
-
-#: Claims of this process whose work ended because PostgreSQL was away. When it answers again they are given back,
-#: instead of waiting for their leases, and without the attempt.
-_BROKEN_OFF: dict[UUID, type[Work]] = {}
+#: Seconds between two tries to give a claim back, when PostgreSQL went away in the middle of its work.
+GIVE_BACK_PAUSE = 1.0
 
 
 class Settled(Exception):
@@ -95,9 +93,10 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
             ports.wake(job.task)
             joined = True
         try:
-            more = bool(claimed) and _perform(job, claimed, ports, counts)
-        except DBAPIError:
-            _BROKEN_OFF[claimed.token] = job.table
+            more = bool(claimed) and _perform(job, claimed, ports, counts, ends)
+        except DBAPIError as error:
+            if is_outage(error):
+                _give_back(job.table, claimed.token, ports)
             raise
     if more:
         # The budget ended with work left, or the process is stopping: someone else goes on.
@@ -111,10 +110,6 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
 def rescue(table: type[Work], ports: Ports) -> int:
     """Take back what dead processes on this host held, and what was held past its lease (W4)."""
     host = ports.worker.partition("|")[0]
-    for token, held in list(_BROKEN_OFF.items()):
-        with ports.database.connection() as connection:
-            work.give_back(connection, held, token)
-        _BROKEN_OFF.pop(token, None)
     with ports.database.connection() as connection:
         dead = ports.dead(work.holders(connection, table, host))
         return work.rescue_dead(connection, table, dead) + work.rescue(connection, table)
@@ -144,22 +139,24 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
         if not is_outage(error):
             raise
         # The answer to COMMIT may be what was lost: then the rows are ours, under a token that only we know (W3).
-        _BROKEN_OFF[token] = job.table
-        with ports.database.connection() as connection:
-            claimed = Claim(token, work.held(connection, job.table, token))
-        _BROKEN_OFF.pop(token, None)
-        return claimed
+        try:
+            with ports.database.connection() as connection:
+                return Claim(token, work.held(connection, job.table, token))
+        except DBAPIError:
+            _give_back(job.table, token, ports)
+            raise
 
 
-def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str]) -> bool:
-    """Do one claim. False where the drain had better end: a server is away."""
+def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str], ends: float) -> bool:
+    """Do one claim, or what of it can be done until `ends`. False where the drain had better end: a server is away."""
     with _renewed(job.table, claimed.token, ports):
         items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
         rows = [row for row in claimed.ids if row not in failures] if failures else claimed.ids
         tried = 0
         away: Unavailable | None = None
-        while tried < len(rows) and away is None and not ports.stopping():
+        # One item at the least, however short the budget: else a slow kind of work would never be done.
+        while tried < len(rows) and away is None and not ports.stopping() and (monotonic() < ends or not tried):
             row = rows[tried]
             tried += 1
             try:
@@ -337,6 +334,22 @@ def _renewed(table: type[Work], token: UUID, ports: Ports) -> Iterator[None]:
         thread.join()
 
 
-def each(items: Iterable[Item], key: Callable[[Item], UUID]) -> dict[UUID, Item]:
-    """Items by their row's id, for a `load`."""
-    return {key(item): item for item in items}
+def _give_back(table: type[Work], token: UUID, ports: Ports) -> None:
+    """Give a claim back as soon as PostgreSQL answers again, from a thread: no tick may come to this process for long.
+
+    Its rows lose no attempt, and need not wait for their lease, after which a rescue would take them in any case.
+    """
+    ends = monotonic() + ports.lease.total_seconds()
+
+    def give_back() -> None:
+        while monotonic() < ends:
+            sleep(GIVE_BACK_PAUSE)
+            try:
+                with ports.database.connection() as connection:
+                    work.give_back(connection, table, token)
+            except DBAPIError as error:
+                if is_outage(error):
+                    continue
+            return
+
+    Thread(target=give_back, name="give-back", daemon=True).start()

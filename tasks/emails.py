@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from email_templates import catalogue
 from email_templates.catalogue import Message
+from email_templates.plain_text import cut
 from email_templates.reader import reader
 from email_templates.rendering import render
 from models.account import Account
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 
 #: RFC 5321, 4.5.3.1.3: a path has 256 octets, two of them its brackets.
 ADDRESS_LENGTH = 254
+#: A name without spaces cannot be folded, and a line has 998 octets (RFC 5322, 2.1.1).
+NAME_LENGTH = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ def recipient(name: str, address: str) -> Address:
         if not parsed.domain or parsed.addr_spec != address:
             raise ValueError
         shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-        return Address(shown, username=parsed.username, domain=parsed.domain)
+        return Address(cut(shown, NAME_LENGTH), username=parsed.username, domain=parsed.domain)
     except (ValueError, IndexError, MessageError) as error:
         raise Permanent("The contact's e-mail address is not one: correct it, then retry.") from error
 

@@ -28,8 +28,6 @@ from workers.adapters.smtp import SMTPMailer
 from workers.identity import dead, identity
 from workers.settings import Settings, parse
 
-
-
 pytest_plugins = ["tests.golden_files"]
 
 TEMPLATE = "tenure_template"
@@ -38,7 +36,7 @@ TEMPLATE = "tenure_template"
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, str]]:
     """The environment that names this pytest worker's servers."""
-    # A short path, and one that another user may enter: PostgreSQL does not run as root, and Unix sockets have short names.
+    # A short path that another user may enter: PostgreSQL does not run as root.
     directory = Path(tempfile.mkdtemp(prefix="tenure-"))
     directory.chmod(0o755)
     try:

@@ -16,10 +16,10 @@ SHARED: list[Any] = [
 
 
 class WithoutTraceback(logging.Filter):
-    """A server that is away is one clear line: Celery adds, as a warning, the traceback of how it noticed."""
+    """A broker that is away is a clear line: Celery adds the traceback of how it noticed, and of its tidying up."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and record.levelno <= logging.WARNING:
+        if record.name == "celery.bootsteps" or record.levelno <= logging.WARNING:
             record.exc_info = None
         return True
 
@@ -55,4 +55,5 @@ def configure(*, json: bool, level: int = logging.INFO) -> None:
     # The HTTP and AWS clients log addresses and keys of objects at INFO and below.
     for chatty in ("botocore", "boto3", "urllib3", "s3transfer", "kombu", "amqp"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(WithoutTraceback())
+    for verbose in ("celery.worker.consumer.consumer", "celery.bootsteps"):
+        logging.getLogger(verbose).addFilter(WithoutTraceback())

@@ -123,7 +123,9 @@ def parse(environment: Mapping[str, str]) -> Settings:
         return made
     except msgspec.ValidationError as error:
         # Of a choice msgspec quotes what was given, which may be a secret in the wrong place.
-        text = re.sub(r"Invalid enum value '.*'", f"Expected one of {', '.join(Mode)}", str(error), flags=re.DOTALL)
+        text = re.sub(
+            r"Invalid enum value .*(?= - at `)", f"Expected one of {', '.join(Mode)}", str(error), flags=re.DOTALL
+        )
         for name in values:
             text = text.replace(f" - at `$.{name}`", f", in {PREFIX}{name.upper()}")
         raise SettingsError(f"A setting is wrong: {text}.") from None

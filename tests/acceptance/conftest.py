@@ -23,10 +23,12 @@ SHOWN = 80
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """A failed test shows the end of the log of each of its processes."""
     report = yield
-    running = getattr(item, "funcargs", {}).get("processes")
-    if report.failed and isinstance(running, Processes):
-        for name, text in running.logs():
-            report.sections.append((f"log of {name}", "\n".join(text.splitlines()[-SHOWN:])))
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            for running in value if isinstance(value, tuple) else (value,):
+                if isinstance(running, Processes):
+                    for name, text in running.logs():
+                        report.sections.append((f"log of {name}", "\n".join(text.splitlines()[-SHOWN:])))
     return report
 
 
@@ -55,11 +57,11 @@ def outcome(servers: dict[str, str], database: Database, database_url: str, inbo
 
 @pytest.fixture
 def stack() -> Iterator[Stack]:
-    """Servers that belong to one test alone, which may break them. Fast to start: nothing waits for the disk."""
+    """Servers that belong to one test alone, which may break them. PostgreSQL keeps what it has committed."""
     directory = Path(tempfile.mkdtemp(prefix="tenure-own-"))
     directory.chmod(0o755)
     try:
-        with embedded.servers(directory) as environment:
+        with embedded.servers(directory, fast=False) as environment:
             yield Stack(directory, environment)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

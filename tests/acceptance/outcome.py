@@ -167,7 +167,7 @@ class Stack:
         embedded.stop(self.directory, names=(name,), quick=True)
 
     def start(self, name: str) -> None:
-        assert embedded.start(self.directory, names=(name,), fast=True).environment.items() <= self.environment.items()
+        assert embedded.start(self.directory, names=(name,)).environment.items() <= self.environment.items()
 
     def pid(self, name: str) -> int:
         return embedded.running(self.directory)[name]

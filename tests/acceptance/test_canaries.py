@@ -156,6 +156,9 @@ def test_personal_data_are_in_no_log_no_message_and_not_in_flower(
     eventually(lambda: outcome.states("job_requests") == {"done": 4}, "the good request is done")
     eventually(outcome.quiet, "all is quiet")
 
+    heard = decoded(monitor.heard)
+    assert {"argument", "task", "key"} <= leaks(heard).keys(), "the monitor hears what clients send"
+
     tasks = eventually(lambda: json.loads(flower_says(environment, "/api/tasks?limit=1000")), "Flower knows tasks")
     assert {"statements.render", "emails.send", "requests.handle", "statements.send"} <= {
         task["name"] for task in tasks.values()

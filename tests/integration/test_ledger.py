@@ -63,7 +63,7 @@ def period_end(start: date, billing_day: int) -> date:
 
 def test_a_period_ends_on_the_next_billing_day_from_any_start_and_for_any_day(database: Database) -> None:
     # Two years of which one is a leap year, the turn of a century that is none, and one that is.
-    starts = [first + timedelta(days=number) for first in (date(2027, 1, 1), date(2100, 1, 1)) for number in range(500)]
+    starts = [first + timedelta(days=number) for first in (date(2027, 1, 1), date(2100, 1, 1)) for number in range(430)]
     starts += [date(2000, 1, 1) + timedelta(days=number) for number in range(70)]
     with database.connection() as connection:
         found = connection.execute(
@@ -118,8 +118,12 @@ def interesting_days(zone: ZoneInfo) -> Iterator[date]:
                     yield instant.date() + timedelta(days=around)
 
 
-@pytest.mark.parametrize("name", ZONES)
-def test_a_local_day_begins_when_no_earlier_one_comes_after_it(database: Database, name: str) -> None:
+def test_a_local_day_begins_when_no_earlier_one_comes_after_it(database: Database) -> None:
+    assert {name: wrong for name in ZONES if (wrong := wrong_days(database, name))} == {}
+
+
+def wrong_days(database: Database, name: str) -> list[tuple[date, datetime | None, datetime]]:
+    """The days that PostgreSQL begins elsewhere, with where it does and where they begin."""
     zone = ZoneInfo(name)
     days = sorted(set(interesting_days(zone)))
     expected = {day: day_begins(day, zone) for day in days}
@@ -131,13 +135,12 @@ def test_a_local_day_begins_when_no_earlier_one_comes_after_it(database: Databas
                   FROM unnest(CAST(:days AS date[]), CAST(:expected AS timestamptz[])) AS t (day, expected)"""),
             {"zone": name, "days": days, "expected": list(expected.values())},
         ).all()
-    wrong = [
+    return [
         (row.day, row.begins, expected[row.day])
         for row in found
         # Where PostgreSQL's own book of time zones is another edition than Python's, they cannot be compared.
         if row.local_then == expected[row.day].astimezone(zone).replace(tzinfo=None) and row.begins != expected[row.day]
     ]
-    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -220,23 +223,20 @@ def test_what_stands_in_the_ledger_stays(database: Database, entry: LedgerEntry,
         assert session.scalars(select(LedgerEntry.amount)).all() == [1_000]
 
 
-@pytest.mark.parametrize(
-    ("kind", "amount", "accepted"),
-    [
-        (kind, amount, (amount < 0) is (kind in ("payment", "credit")) and amount != 0)
-        for kind in ("charge", "payment", "credit", "refund", "chargeback")
-        for amount in (-1, 0, 1)
-    ],
-)
-def test_an_entry_has_the_sign_of_its_kind(database: Database, kind: str, amount: int, accepted: bool) -> None:
-    try:
-        with database.transaction() as session:
-            an_entry(session, an_account(session), amount, kind=kind)
-    except IntegrityError as error:
-        assert "ck_ledger_entries_sign" in str(error)
-        assert not accepted
-    else:
-        assert accepted
+def test_an_entry_has_the_sign_of_its_kind(database: Database) -> None:
+    accepted = set()
+    with database.transaction() as session:
+        account = an_account(session)
+        for kind in ("charge", "payment", "credit", "refund", "chargeback"):
+            for amount in (-1, 0, 1):
+                try:
+                    with session.begin_nested():
+                        an_entry(session, account, amount, kind=kind)
+                except IntegrityError as error:
+                    assert "ck_ledger_entries_sign" in str(error)
+                else:
+                    accepted.add((kind, amount))
+    assert accepted == {("charge", 1), ("payment", -1), ("credit", -1), ("refund", 1), ("chargeback", 1)}
 
 
 @pytest.mark.parametrize(

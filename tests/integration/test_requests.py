@@ -171,36 +171,34 @@ def test_a_missing_argument_is_refused(database: Database, args: object) -> None
     assert refusal(database, "statements.send", args) == '"statements.send" needs the argument "account" | '
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "must"),
-    [
-        ("account", 17, "the ref of an account"),
-        ("account", "", "the ref of an account"),
-        ("account", [SECRET], "the ref of an account"),
-        ("account", SECRET * 100, "the ref of an account"),
-        ("key", SECRET, "a UUID"),
-        ("key", 5, "a UUID"),
-        ("words", 5, "text of 1 to 200 characters"),
-        ("words", "", "text of 1 to 200 characters"),
-        ("words", "x" * 201, "text of 1 to 200 characters"),
-        ("words", {"a": SECRET}, "text of 1 to 200 characters"),
-        ("day", "2026-02-30", "a date as YYYY-MM-DD"),
-        ("day", "today", "a date as YYYY-MM-DD"),
-        ("day", "01/02/2026", "a date as YYYY-MM-DD"),
-        ("day", 20260101, "a date as YYYY-MM-DD"),
-        ("count", "5", "a whole number"),
-        ("count", 5.5, "a whole number"),
-        ("count", 10**19, "a whole number"),
-        ("count", True, "a whole number"),
-        ("sure", "true", "true or false"),
-        ("sure", 1, "true or false"),
-    ],
-)
-def test_an_argument_of_the_wrong_type_is_refused_and_not_repeated(
-    database: Database, wide: None, field: str, value: object, must: str
-) -> None:
-    said = refusal(database, "tests.wide", {"words": "w", field: value})
-    assert said == f'the argument "{field}" of "tests.wide" must be {must} | '
+WRONG = [
+    ("account", 17, "the ref of an account"),
+    ("account", "", "the ref of an account"),
+    ("account", [SECRET], "the ref of an account"),
+    ("account", SECRET * 100, "the ref of an account"),
+    ("key", SECRET, "a UUID"),
+    ("key", 5, "a UUID"),
+    ("words", 5, "text of 1 to 200 characters"),
+    ("words", "", "text of 1 to 200 characters"),
+    ("words", "x" * 201, "text of 1 to 200 characters"),
+    ("words", {"a": SECRET}, "text of 1 to 200 characters"),
+    ("day", "2026-02-30", "a date as YYYY-MM-DD"),
+    ("day", "today", "a date as YYYY-MM-DD"),
+    ("day", "01/02/2026", "a date as YYYY-MM-DD"),
+    ("day", 20260101, "a date as YYYY-MM-DD"),
+    ("count", "5", "a whole number"),
+    ("count", 5.5, "a whole number"),
+    ("count", 10**19, "a whole number"),
+    ("count", True, "a whole number"),
+    ("sure", "true", "true or false"),
+    ("sure", 1, "true or false"),
+]
+
+
+def test_an_argument_of_the_wrong_type_is_refused_and_not_repeated(database: Database, wide: None) -> None:
+    for name, value, must in WRONG:
+        said = refusal(database, "tests.wide", {"words": "w", name: value})
+        assert said == f'the argument "{name}" of "tests.wide" must be {must} | '
 
 
 @pytest.mark.parametrize(
@@ -473,47 +471,50 @@ def test_messages_with_odd_ids_are_requests_of_their_own(database: Database, por
     assert len(stored(database)) == len(quarantined(database)) == len(odd)
 
 
-@pytest.mark.parametrize(
-    ("args", "kwargs", "reason"),
-    [
-        (["acme"], {}, '"statements.send" takes keyword arguments only, and 1 came without a name.'),
-        ([], {}, '"statements.send" needs the argument "account".'),
-        ([], {"account": "acme", "colour": 1}, '"statements.send" has no argument "colour". It takes account.'),
-        ([], {"account": 17}, 'the argument "account" of "statements.send" must be the ref of an account.'),
-        ([], {"account": SECRET}, 'the account that "statements.send" names is not known. Use the ref of'),
-        ([], {"account": "acme", "version": 9}, 'version 9 of "statements.send" is not known here.'),
-        ([], {"account": "acme", "dedupe_key": 5}, "the dedupe key must be text of 1 to 200 characters."),
-        ([], {"account": "acme", "dedupe_key": ""}, "a dedupe key has 1 to 200 characters, this one has 0."),
-        ([], {"account": "acme", "dedupe_key": "x" * 1_000_000}, "a dedupe key has 1 to 200 characters, this one"),
-        ([], {"account": "acme", "dedupe_key": "a\0b"}, "the dedupe key holds a NUL"),
-        ([], {"account": "acme", "dedupe_key": "\udead"}, "the dedupe key holds a NUL or half"),
-        ([], {"account": "a\0b"}, "unsupported Unicode escape sequence"),
-        ([], {"account": "\ud800"}, ""),
-        ([], {"account": "🦆"}, 'the account that "statements.send" names is not known.'),
-        ([], {"account": "acme" + "é" * 1_000_000}, 'the argument "account" of "statements.send" must be'),
-        ([], {"x" * 1_000_000: 1}, '"statements.send" has no argument "xxx'),
-        ([], {"a\0": 1}, "unsupported Unicode escape sequence"),
-        ([], {"account": float("nan")}, ""),
-        ([], {"account": 2**100}, 'the argument "account" of "statements.send" must be'),
-        ([], {"account": [[[{"deep": [None]}]]]}, 'the argument "account" of "statements.send" must be'),
-        ([[1], {"a": "🦆"}], {"account": "acme"}, '"statements.send" takes keyword arguments only, and 2 came'),
-    ],
-)
+UNACCEPTABLE: list[tuple[list[Any], dict[str, Any], str]] = [
+    (["acme"], {}, '"statements.send" takes keyword arguments only, and 1 came without a name.'),
+    ([], {}, '"statements.send" needs the argument "account".'),
+    ([], {"account": "acme", "colour": 1}, '"statements.send" has no argument "colour". It takes account.'),
+    ([], {"account": 17}, 'the argument "account" of "statements.send" must be the ref of an account.'),
+    ([], {"account": SECRET}, 'the account that "statements.send" names is not known. Use the ref of'),
+    ([], {"account": "acme", "version": 9}, 'version 9 of "statements.send" is not known here.'),
+    ([], {"account": "acme", "dedupe_key": 5}, "the dedupe key must be text of 1 to 200 characters."),
+    ([], {"account": "acme", "dedupe_key": ""}, "a dedupe key has 1 to 200 characters, this one has 0."),
+    ([], {"account": "acme", "dedupe_key": "x" * 1_000_000}, "a dedupe key has 1 to 200 characters, this one"),
+    ([], {"account": "acme", "dedupe_key": "a\0b"}, "the dedupe key holds a NUL"),
+    ([], {"account": "acme", "dedupe_key": "\udead"}, "the dedupe key holds a NUL or half"),
+    ([], {"account": "a\0b"}, "unsupported Unicode escape sequence"),
+    ([], {"account": "\ud800"}, ""),
+    ([], {"account": "🦆"}, 'the account that "statements.send" names is not known.'),
+    ([], {"account": "acme" + "é" * 1_000_000}, 'the argument "account" of "statements.send" must be'),
+    ([], {"x" * 1_000_000: 1}, '"statements.send" has no argument "xxx'),
+    ([], {"a\0": 1}, "unsupported Unicode escape sequence"),
+    ([], {"account": float("nan")}, ""),
+    ([], {"account": 2**100}, 'the argument "account" of "statements.send" must be'),
+    ([], {"account": [[[{"deep": [None]}]]]}, 'the argument "account" of "statements.send" must be'),
+    ([[1], {"a": "🦆"}], {"account": "acme"}, '"statements.send" takes keyword arguments only, and 2 came'),
+]
+
+
 def test_what_cannot_be_accepted_is_kept_once_and_whole_with_its_reason(
-    database: Database, ports: Ports, account: Account, *, args: list[Any], kwargs: dict[str, Any], reason: str
+    database: Database, ports: Ports, account: Account
 ) -> None:
-    for _ in range(5):
-        counts = accept("statements.send", args, kwargs, message_id="m-1", ports=ports)
-        assert counts == {"accepted": 0, "quarantined": 1}
-    (kept,) = quarantined(database)
-    assert kept.reason.startswith(reason)
-    assert kept.reason.endswith(".")
-    assert SECRET not in kept.reason
-    assert len(kept.reason) < 500
-    assert (kept.kind, kept.message_id) == ("statements.send", "m-1")
-    whole = json.loads(kept.body)
-    assert json.dumps(whole, sort_keys=True) == json.dumps({"args": args, "kwargs": kwargs}, sort_keys=True)
+    for number, (args, kwargs, _) in enumerate(UNACCEPTABLE):
+        for _ in range(5):
+            counts = accept("statements.send", args, kwargs, message_id=f"m-{number}", ports=ports)
+            assert counts == {"accepted": 0, "quarantined": 1}
     assert stored(database) == []
+    found = {kept.message_id: kept for kept in quarantined(database)}
+    assert len(found) == len(UNACCEPTABLE)
+    for number, (args, kwargs, reason) in enumerate(UNACCEPTABLE):
+        kept = found[f"m-{number}"]
+        assert kept.kind == "statements.send"
+        assert kept.reason.startswith(reason)
+        assert kept.reason.endswith(".")
+        assert SECRET not in kept.reason
+        assert len(kept.reason) < 500
+        whole = json.loads(kept.body)
+        assert json.dumps(whole, sort_keys=True) == json.dumps({"args": args, "kwargs": kwargs}, sort_keys=True)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ steps = st.lists(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=60,
+    max_examples=45,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps)
