@@ -1,0 +1,200 @@
+"""What an operator sees and does with the `tenure` command: real commands, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from models.unit_of_work import Database
+from tasks.drain import drain
+from tasks.entry import accept
+from tasks.handling import HANDLE
+from tasks.ports import Ports
+from tests.company import a_contact, an_account
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def tenure(servers: Mapping[str, str], database_url: str) -> Run:
+    """Run the command with this test's database."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        passed_on = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return subprocess.run(
+            [sys.executable, "-m", "workers.cli", *arguments],
+            env=passed_on | dict(servers) | {"TENURE_DATABASE_URL": database_url, "COLUMNS": "100"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def a_failed_request(database: Database, ports: Ports) -> UUID:
+    """A request that cannot be met yet: its account has nothing to state."""
+    with database.transaction() as session:
+        account = an_account(session, ref="acme")
+        a_contact(session, account)
+        made = session.execute(text("""SELECT tenure.request('statements.send', '{"account": "acme"}')""")).scalar_one()
+    drain(HANDLE, ports)
+    return UUID(str(made))
+
+
+def test_a_failed_row_is_found_understood_mended_and_retried(database: Database, ports: Ports, tenure: Run) -> None:
+    row = a_failed_request(database, ports)
+
+    listed = tenure("work", "list")
+    assert listed.returncode == 1
+    assert str(row) in listed.stdout
+    assert "nothing to state" in listed.stdout
+
+    shown = json.loads(tenure("work", "show", str(row), "--json").stdout)
+    assert (shown["table"], shown["state"], shown["attempts"]) == ("job_requests", "failed", 1)
+    assert "no closed period with entries" in shown["last_error"]
+
+    with database.connection() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
+                SELECT id, 'charge', 'EUR', 100, 'Service', '2026-10-10' FROM tenure.accounts""")
+        )
+    retried = tenure("work", "retry", str(row))
+    assert (retried.returncode, retried.stdout) == (0, "1 row due again.\n")
+    assert drain(HANDLE, ports) == {"handled": 1}
+    assert tenure("work", "list").returncode == 0
+
+
+def test_all_failed_rows_of_a_table_are_retried_at_once(database: Database, ports: Ports, tenure: Run) -> None:
+    a_failed_request(database, ports)
+    assert tenure("work", "retry", "--failed", "job_requests").stdout == "1 row due again.\n"
+    assert tenure("work", "retry", "--failed", "job_requests").stdout == "0 rows due again.\n"
+
+
+def test_a_cancelled_row_stays_and_says_why(database: Database, ports: Ports, tenure: Run) -> None:
+    row = a_failed_request(database, ports)
+    assert tenure("work", "cancel", str(row), "--why", "Not needed any more.").returncode == 0
+    shown = json.loads(tenure("work", "show", str(row), "--json").stdout)
+    assert (shown["state"], shown["last_error"]) == ("cancelled", "Not needed any more.")
+    assert tenure("work", "list").returncode == 0
+    again = tenure("work", "cancel", str(row))
+    assert again.returncode == 1
+    assert "was left as it is" in again.stderr
+
+
+def test_what_was_quarantined_is_seen_and_replayed_when_its_reason_is_mended(
+    database: Database, ports: Ports, tenure: Run
+) -> None:
+    assert tenure("work", "quarantine").stdout == "The quarantine is empty.\n"
+    accept("sessions.revoke", (), {"account": "acme"}, message_id="early", ports=ports)
+    kept = tenure("work", "quarantine")
+    assert kept.returncode == 1
+    assert "sessions.revoke" in kept.stdout
+    (row,) = json.loads(tenure("work", "quarantine", "--json").stdout)
+    assert "not known" in row["reason"]
+
+    refused = tenure("work", "quarantine", "--replay", row["id"])
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("tenure: still refused:")
+
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+    assert tenure("work", "quarantine", "--replay", row["id"]).returncode == 0
+    assert tenure("work", "quarantine").returncode == 0
+    assert drain(HANDLE, ports) == {"handled": 1}
+
+
+def test_a_paused_job_is_shown_and_claims_nothing_until_it_is_resumed(
+    database: Database, ports: Ports, tenure: Run
+) -> None:
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+        session.execute(text("""SELECT tenure.request('sessions.revoke', '{"account": "acme"}')"""))
+    assert tenure("work", "pause", "requests.handle").returncode == 0
+    assert "requests.handle: paused" in tenure("work", "list").stdout
+    assert drain(HANDLE, ports) == {"handled": 0}
+    assert tenure("work", "resume", "requests.handle").returncode == 0
+    assert drain(HANDLE, ports) == {"handled": 1}
+
+
+def test_a_request_by_hand_is_a_row(database: Database, tenure: Run) -> None:
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+    made = tenure("request", "sessions.revoke", "account=acme", "--dedupe-key", "by-hand")
+    assert made.returncode == 0
+    again = tenure("request", "sessions.revoke", "account=acme", "--dedupe-key", "by-hand")
+    assert again.stdout == made.stdout
+    with database.connection() as connection:
+        assert connection.execute(text("SELECT source FROM tenure.job_requests")).scalar_one() == "operator"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("work", "show", str(uuid4())), "there is no work row"),
+        (("work", "list", "--table", "nonsense"), "there is no work table 'nonsense'"),
+        (("work", "retry"), "name the rows"),
+        (("work", "pause", "nonsense"), "there is no job 'nonsense'"),
+        (("work", "quarantine", "--replay", str(uuid4())), "there is no quarantined message"),
+        (("request", "nonsense"), 'there is no request "nonsense"'),
+        (("request", "sessions.revoke", "acme"), "is not an argument"),
+        (("work", "show", "nonsense"), "is not a valid UUID"),
+    ],
+)
+def test_wrong_use_is_a_sentence_and_exit_code_2(tenure: Run, arguments: tuple[str, ...], said: str) -> None:
+    run = tenure(*arguments)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("arguments", [("work", "list"), ("policy",), ("health", "relay"), ("migrate",)])
+def test_a_database_that_is_not_there_is_one_line(tenure: Run, arguments: tuple[str, ...]) -> None:
+    run = tenure(*arguments, TENURE_DATABASE_URL="postgresql://tenure@127.0.0.1:1/tenure")
+    assert run.returncode == 1
+    assert run.stderr.startswith("tenure: PostgreSQL (TENURE_DATABASE_URL) cannot be used")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_the_doctor_finds_a_sound_installation_sound(tenure: Run) -> None:
+    run = tenure("doctor")
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.count("✓") == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("TENURE_DATABASE_URL", "postgresql://tenure@127.0.0.1:1/tenure", "TENURE_DATABASE_URL does not answer"),
+        ("TENURE_BROKER_URL", "redis://127.0.0.1:1/0", "TENURE_BROKER_URL does not answer"),
+        ("TENURE_S3_ENDPOINT", "http://127.0.0.1:1", "TENURE_S3_ENDPOINT does not answer"),
+        ("TENURE_S3_BUCKET", "not-this-one", "has no bucket 'not-this-one'"),
+        ("TENURE_SMTP_URL", "smtp://127.0.0.1:1", "TENURE_SMTP_URL does not answer"),
+    ],
+)
+def test_the_doctor_says_in_words_what_is_wrong(tenure: Run, setting: str, value: str, said: str) -> None:
+    run = tenure("doctor", **{setting: value})
+    assert run.returncode == 1
+    assert said in run.stdout
+    assert (run.stdout.count("✗"), run.stdout.count("✓"), run.stderr) == (1, 3, "")
+
+
+def test_the_doctor_knows_a_database_that_was_not_migrated(tenure: Run, template: str) -> None:
+    run = tenure("doctor", TENURE_DATABASE_URL=template)
+    assert run.returncode == 1
+    assert "run tenure migrate" in run.stdout
+
+
+def test_health_of_what_does_not_run_is_said(tenure: Run) -> None:
+    for part, said in {"relay": "no relay is connected", "beat": "no Beat has ticked", "worker": "no worker"}.items():
+        run = tenure("health", part)
+        assert (run.returncode, said in run.stderr) == (1, True), run.stderr
