@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -68,7 +69,22 @@ def database_url(template: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield template.rpartition("/")[0] + f"/{name}"
     with psycopg.connect(template, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        drop(connection, name)
+
+
+def drop(connection: psycopg.Connection, name: str) -> None:
+    """Drop a database; an autovacuum in it is not ours to end, and is waited for."""
+    connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 @pytest.fixture

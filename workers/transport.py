@@ -1,7 +1,8 @@
-"""Celery's Redis transport, where anything may lie in the list of a queue.
+"""Celery's Redis transport, without two ways in which kombu ends a worker.
 
-kombu takes each item for its own JSON envelope, and an item that is none ends the worker, again and again after each
-restart. Here it becomes the body of an envelope, so that it is kept in quarantine like any message that cannot be read.
+Anything may lie in the list of a queue: kombu takes each item for its own JSON envelope, and one that is none ends the
+worker, again and again after each restart. Here it becomes the body of an envelope, so that it is kept in quarantine as
+any message that cannot be read is. And the broker may die while messages are in hand.
 """
 
 from __future__ import annotations
@@ -14,7 +15,21 @@ from uuid import uuid4
 from kombu.transport import redis
 
 
+class QoS(redis.QoS):
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what was not acknowledged, where there is still a connection to give it back by.
+
+        kombu asks for this even when the broker has died and the connection is closed, and ends the worker with an
+        AttributeError. What is not given back now comes back by the visibility timeout.
+        """
+        connection = self.channel.connection
+        if connection is not None and connection.client is not None:
+            super().restore_unacked_once(stderr)
+
+
 class Channel(redis.Channel):
+    QoS = QoS
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)  # type: ignore[misc]
         client.set_response_callback("BRPOP", enveloped)
