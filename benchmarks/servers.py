@@ -1,0 +1,113 @@
+"""What a benchmark stands on: the embedded servers, durable as in `tenure up`, and a fresh database for each run."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import redis
+from sqlalchemy.orm import Session
+
+from benchmarks.processes import Crew, cpu
+from models import migrations
+from models.unit_of_work import Database
+from tasks.requests import publish
+from workers import embedded
+
+TEMPLATE = "bench_template"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of one invocation; `environment` names them as `TENURE_*` variables."""
+
+    environment: dict[str, str]
+    directory: Path
+
+    def broker(self) -> redis.Redis:
+        """A client of the broker, emptied."""
+        client = redis.Redis.from_url(self.environment["TENURE_BROKER_URL"])
+        client.flushall()
+        return client
+
+    def cpu(self) -> float:
+        """The seconds of processor time that all servers have used."""
+        return sum(cpu(pid) for pid in embedded.running(self.directory).values())
+
+    @contextlib.contextmanager
+    def database(self, *, migrated: bool = True) -> Iterator[Observer]:
+        """A database of its own for one run: Tenure's schema in it, or nothing."""
+        admin = self.environment["TENURE_DATABASE_URL"]
+        name = f"bench_{uuid4().hex[:12]}"
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE if migrated else 'template0'}")
+        url = admin.rpartition("/")[0] + f"/{name}"
+        try:
+            with psycopg.connect(url, autocommit=True, application_name="observer") as connection:
+                yield Observer(url, connection)
+        finally:
+            # Without FORCE, which may not end autovacuum; a plain DROP sends that away and waits for the last to leave.
+            with psycopg.connect(admin, autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE {name}")
+
+    @contextlib.contextmanager
+    def crew(self, database_url: str | None = None, **settings: object) -> Iterator[Crew]:
+        """Processes with these servers' addresses; `lease_seconds=2` sets TENURE_LEASE_SECONDS."""
+        chosen = {f"TENURE_{name.upper()}": str(value) for name, value in settings.items()}
+        if database_url:
+            chosen["TENURE_DATABASE_URL"] = database_url
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.directory))
+        try:
+            with Crew(self.environment | chosen, folder) as crew:
+                yield crew
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Observer:
+    """One connection beside the work, which looks at what was done and costs next to nothing."""
+
+    url: str
+    connection: psycopg.Connection[Any]
+
+    def value(self, query: str, *values: object) -> Any:
+        row = self.connection.execute(query, values).fetchone()
+        assert row is not None
+        return row[0]
+
+    def wal(self) -> int:
+        """Where the write-ahead log is, in bytes: the difference of two answers is what was written."""
+        return int(self.value("SELECT pg_current_wal_insert_lsn() - '0/0'"))
+
+
+@contextlib.contextmanager
+def servers(*, fast: bool = False) -> Iterator[Servers]:
+    """Start all servers; stop them and remove what they kept. `fast`: PostgreSQL does not wait for the disk."""
+    # A short path that another user may enter: PostgreSQL does not run as root.
+    directory = Path(tempfile.mkdtemp(prefix="tenure-bench-"))
+    directory.chmod(0o755)
+    try:
+        with embedded.servers(directory, fast=fast) as environment:
+            _make_template(environment["TENURE_DATABASE_URL"])
+            yield Servers(environment, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_template(admin: str) -> None:
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    database = Database(admin.rpartition("/")[0] + f"/{TEMPLATE}")
+    with database.connection() as connection:
+        migrations.upgrade(connection)
+        publish(session := Session(connection))
+        session.flush()
+    database.engine.dispose()
