@@ -26,7 +26,7 @@ from models.unit_of_work import Database, is_outage
 from models.work import Claim, Work
 from models.work_control import allowance
 from tasks.failpoints import failpoint
-from tasks.failures import Failure, Permanent, Unavailable
+from tasks.failures import Failure, Permanent, Unavailable, describe, place
 from tasks.ports import Ports
 
 log = structlog.get_logger()
@@ -286,26 +286,8 @@ def _fail(
             task=job.task,
             row=str(row),
             kind=type(error).__name__,
-            where=None if foreseen else _where(error),
+            where=None if foreseen else place(error),
         )
-
-
-def describe(error: Exception) -> str:
-    """An error as a row keeps it. What a library says may quote a value, so of a bug only kind and place are kept."""
-    if isinstance(error, Failure):
-        return str(error)
-    return f"{type(error).__name__} at {_where(error)}"
-
-
-def _where(error: BaseException) -> str:
-    traceback = error.__traceback__
-    place = "an unknown place"
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        file = "/".join(code.co_filename.rsplit("/", 2)[-2:])
-        place = f"{file}:{traceback.tb_lineno} in {code.co_name}"
-        traceback = traceback.tb_next
-    return place
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from models.job_request import Quarantined
 from models.unit_of_work import is_outage, outage_reason
 from tasks.failpoints import failpoint
+from tasks.failures import describe
 from tasks.ports import Ports, current
 from tasks.requests import KINDS, RequestRefused, ask
 
@@ -46,15 +47,30 @@ def accept(kind: str, args: Sequence[Any], kwargs: dict[str, Any], *, message_id
                 raise RequestRefused("the dedupe key must be text of 1 to 200 characters.")
             ask(session, kind, wanted, dedupe_key=f"message:{message_id}" if key is None else key, source="queue")
         except RequestRefused as refusal:
-            # Escaped, so that half a surrogate pair, which JSON may spell and UTF-8 may not, is kept too.
-            body = json.dumps({"args": args, "kwargs": kwargs}, default=str).encode()
-            quarantine(session, message_id=message_id, kind=kind, body=body, reason=str(refusal))
+            quarantine(session, message_id=message_id, kind=kind, body=_body(args, kwargs), reason=str(refusal))
             # The reason may quote the message: it is in the row alone.
             log.warning("request.quarantined", kind=kind)
             return {"accepted": 0, "quarantined": 1}
         failpoint("requests", "before_commit")
     failpoint("requests", "after_commit")
     return {"accepted": 1}
+
+
+def keep(
+    kind: str, args: Sequence[Any], kwargs: dict[str, Any], bug: Exception, *, message_id: str, ports: Ports
+) -> dict[str, int]:
+    """Quarantine a message that was not accepted through a fault of ours; it is replayed when that is mended."""
+    reason = f"It could not be accepted through a fault of Tenure's ({describe(bug)}): replay it when that is mended."
+    with ports.database.transaction() as session:
+        body = _body(args, kwargs)
+        quarantine(session, message_id=_short(message_id), kind=kind, body=body, reason=reason)
+    log.error("request.quarantined", kind=kind, reason=reason)
+    return {"accepted": 0, "quarantined": 1}
+
+
+def _body(args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+    # Escaped, so that half a surrogate pair, which JSON may spell and UTF-8 may not, is kept too.
+    return json.dumps({"args": args, "kwargs": kwargs}, default=str).encode()
 
 
 def _short(message_id: str) -> str:
@@ -93,14 +109,20 @@ class Inbound(Task):  # type: ignore[type-arg]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> dict[str, int]:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
+            message_id, ports = str(self.request.id), current()
             try:
-                return accept(self.name, args, kwargs, message_id=str(self.request.id), ports=current())
+                try:
+                    return accept(self.name, args, kwargs, message_id=message_id, ports=ports)
+                except Exception as error:
+                    if isinstance(error, DBAPIError) and is_outage(error):
+                        raise
+                    return keep(self.name, args, kwargs, error, message_id=message_id, ports=ports)
             except DBAPIError as error:
-                if not is_outage(error):
-                    raise
-                log.warning("postgresql.unavailable", reason=outage_reason(error))
+                log.warning(
+                    "postgresql.unavailable", reason=outage_reason(error) if is_outage(error) else describe(error)
+                )
                 sleep(PAUSE)
-                raise Reject(outage_reason(error), requeue=True) from None
+                raise Reject("it could not be stored", requeue=True) from None
 
 
 def _shell(kind: str) -> None:

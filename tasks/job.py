@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.unit_of_work import is_outage, outage_reason
 from tasks import ports
+from tasks.failures import Bug, describe
 
 log = structlog.get_logger()
 
@@ -34,9 +35,9 @@ class Tick(Task):  # type: ignore[type-arg]
             current.wake.begun(self.name)
             try:
                 counts = super().__call__()
-            except DBAPIError as error:
-                if not is_outage(error):
-                    raise
+            except Exception as error:
+                if not (isinstance(error, DBAPIError) and is_outage(error)):
+                    raise Bug(describe(error)) from None
                 # Rows, not messages, hold the work: it waits in PostgreSQL for the tick that finds it back.
                 log.warning("postgresql.unavailable", reason=outage_reason(error))
                 return {"unavailable": 1}

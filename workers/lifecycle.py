@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 from typing import Any
 
@@ -40,6 +41,13 @@ def connect(app: Celery) -> None:
     def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
         chosen = settings().log_format or ("json" if settings().mode == "production" else "text")
         logs.configure(json=chosen == "json", level=loglevel or 20)
+
+    @signals.worker_before_create_process.connect(weak=False)
+    def share_memory(**_: Any) -> None:
+        """Once, before the first fork: the collector would write into, and so copy, every page that children share."""
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
 
     @signals.worker_process_init.connect(weak=False)
     def begin(**_: Any) -> None:

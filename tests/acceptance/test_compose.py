@@ -30,6 +30,7 @@ import redis
 from models import migrations
 from models.unit_of_work import Database
 from tests.architecture.repository import app_services, filled
+from tests.conftest import drop
 
 #: Seconds: the longest that a service may take to be ready, on a busy machine.
 PATIENCE = 60.0
@@ -211,7 +212,7 @@ def test_migrate_brings_an_empty_database_to_the_schema_and_ends(
         database.engine.dispose()
     finally:
         with psycopg.connect(template, autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            drop(connection, name)
 
 
 def test_the_worker_is_healthy_and_stops(start: StartService) -> None:

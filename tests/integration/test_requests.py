@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from celery import Celery
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 from models import Account, EmailMessage, JobRequest, Quarantined, RequestKind, Statement
 from models import Session as WebSession
@@ -702,3 +703,18 @@ def test_what_counts_is_the_account_of_the_row_not_what_its_arguments_were_chang
     drain(HANDLE, ports)
     assert {mail.account_id for mail in mails(database)} != {other.id}
     assert {mail.context["account_ref"] for mail in mails(database)} == {"customer"}
+
+
+def test_a_message_that_is_not_accepted_through_a_fault_of_ours_is_kept(database: Database, ports: Ports) -> None:
+    """Where the database lacks a function, say: the message survives, and is told from a bad one."""
+    with database.connection() as connection:
+        connection.execute(text("DROP FUNCTION tenure.request"))
+    with pytest.raises(DBAPIError) as raised:
+        entry.accept("sessions.revoke", (), {"account": "acme"}, message_id="unlucky", ports=ports)
+    for _ in range(2):
+        told = entry.keep("sessions.revoke", (), {"account": "acme"}, raised.value, message_id="unlucky", ports=ports)
+        assert told == {"accepted": 0, "quarantined": 1}
+    with database.connection() as connection:
+        kept = connection.execute(text("SELECT * FROM tenure.quarantine")).one()
+    assert kept.body == b'{"args": [], "kwargs": {"account": "acme"}}'
+    assert "through a fault of Tenure's (ProgrammingError at" in kept.reason
