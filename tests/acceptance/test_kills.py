@@ -74,7 +74,11 @@ def test_rows_of_a_killed_child_are_recovered_without_waiting_for_the_lease(
     os.kill(child, signal.SIGKILL)
     begun = outcome.one("SELECT clock_timestamp()")
     eventually(
-        lambda: not outcome.one("SELECT count(*) FROM tenure.statements WHERE claimed_by = :held", held=held),
+        lambda: (
+            not outcome.one(
+                "SELECT count(*) FROM tenure.statements WHERE state = 'running' AND claimed_by = :held", held=held
+            )
+        ),
         "what the dead child held is free",
         seconds=30,
     )
