@@ -41,7 +41,7 @@ def test_a_worker_alone_that_stops_leaves_no_row_running(
     processes.relay()
     processes.beat()
     worker = processes.worker(lease_seconds=600)
-    eventually(lambda: outcome.mails_sent() > 0, "the first mails are sent")
+    eventually(lambda: outcome.statements_done() > 0, "the first statements are done")
     worker.terminate()
     assert worker.await_end(30) < 30
     assert outcome.statements_done() < COUNT, "too quick to be disturbed: ask for more statements"
@@ -60,7 +60,7 @@ def test_a_frozen_worker_that_wakes_up_doubles_nothing(
     processes.relay()
     processes.beat()
     frozen = processes.worker("frozen", lease_seconds=3, drain_seconds=30)
-    eventually(lambda: outcome.mails_sent() > 0, "the first mails are sent")
+    eventually(lambda: outcome.statements_done() > 0, "the first statements are done")
 
     def frozen_in_the_middle() -> bool:
         frozen.stop()
