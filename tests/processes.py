@@ -27,8 +27,8 @@ from workers.embedded import processes
 
 Value = TypeVar("Value")
 
-#: Seconds until something that must happen has happened, on a slow machine with much else to do.
-PATIENCE = 60.0
+#: Seconds until something that must happen has happened, on a slow, busy machine: twice the slowest tick.
+PATIENCE = 120.0
 POLL = 0.02
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")

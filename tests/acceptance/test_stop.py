@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.unit_of_work import Database
-from tests.acceptance.outcome import Outcome, customers
+from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.processes import Processes, eventually, measured
 
 COUNT = 150
@@ -77,6 +77,7 @@ def test_a_frozen_worker_that_wakes_up_doubles_nothing(
     frozen.resume()
     eventually(lambda: "work.taken_over" in frozen.text(), "it sees that its work was taken over")
     customers(database, 5, prefix="later-")
+    send_task(processes, ("statements.plan", {}))
     eventually(lambda: outcome.statements_done() == COUNT + 5 and outcome.quiet(), "new work is done by both")
     unknown = outcome.is_whole(COUNT + 5, may_be_unknown=True)
     measured(f"a worker frozen past its lease: {len(unknown)} unknown")
