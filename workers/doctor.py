@@ -6,15 +6,17 @@ import smtplib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import click
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models import migrations
+from models.base import SCHEMA
 from models.unit_of_work import Database, outage_reason
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.smtp import SMTPMailer
@@ -23,6 +25,10 @@ from workers.settings import Settings, SettingsError, settings
 OLDEST_POSTGRESQL = 18
 #: Seconds that this machine's clock and the database's may differ.
 CLOCKS = 5.0
+ENCRYPTED = "over TLS"
+PLAIN = "without TLS"
+#: Where a broker does not tell its maxmemory-policy.
+UNSEEN = "unseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,49 @@ class Finding:
     trouble: str = ""
 
 
+def _database_link(connection: Connection) -> str:
+    """Whether this very connection is encrypted, as its own end of it says: behind a pooler the server's is another."""
+    driver: Any = connection.connection.driver_connection
+    return ENCRYPTED if driver.pgconn.ssl_in_use else PLAIN
+
+
+#: The tables of our schema in which this role may not do what workers do: read and add to all of them.
+FORBIDDEN = text(f"""
+    SELECT c.relname, string_agg(p.privilege, ', ' ORDER BY p.position) AS lacking
+      FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT']) WITH ORDINALITY AS p (privilege, position)
+     WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p')
+       AND NOT has_table_privilege(c.oid, p.privilege)
+     GROUP BY c.relname ORDER BY c.relname""")
+
+
+def _lacking(connection: Connection) -> str:
+    """What this role may not do in the schema, as a sentence; empty where it may do all that workers do."""
+    role = connection.execute(text("SELECT current_user")).scalar_one()
+    schema = connection.execute(
+        text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema"), {"schema": SCHEMA}
+    ).scalar_one_or_none()
+    if schema is False:
+        return f"The role {role!r} may not use the schema {SCHEMA!r}: GRANT USAGE ON SCHEMA {SCHEMA} TO {role}."
+    tables = connection.execute(FORBIDDEN).all() if schema else []
+    if not tables:
+        return ""
+    first, more = tables[0], len(tables) - 1
+    others = f" and {more} more" if more else ""
+    return (
+        f"The role {role!r} lacks {first.lacking} on {SCHEMA}.{first.relname}{others}: "
+        f"GRANT {first.lacking} ON ALL TABLES IN SCHEMA {SCHEMA} TO {role}."
+    )
+
+
 def database(chosen: Settings) -> Finding:
     made = Database(chosen.database_url, pool_size=1)
     try:
         with made.connection() as connection:
             version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-            missing = migrations.missing(connection)
+            link = _database_link(connection)
+            lacking = _lacking(connection)
+            missing = None if lacking else migrations.missing(connection)
     except DBAPIError as error:
         return Finding("PostgreSQL", trouble=f"TENURE_DATABASE_URL does not answer: {outage_reason(error)}")
     finally:
@@ -50,37 +92,71 @@ def database(chosen: Settings) -> Finding:
         return Finding(
             "PostgreSQL", trouble=f"Version {version} is too old: Tenure needs {OLDEST_POSTGRESQL} or later."
         )
-    if missing:
-        return Finding("PostgreSQL", trouble=missing)
+    if lacking or missing:
+        return Finding("PostgreSQL", trouble=lacking or missing or "")
     if apart > CLOCKS:
         return Finding("PostgreSQL", trouble=f"Its clock and this machine's differ by {apart:.0f} s: set both by NTP.")
-    return Finding("PostgreSQL", fine=f"version {version}, schema is current, clocks agree")
+    return Finding(
+        "PostgreSQL", fine=f"version {version}, schema is current, role may work in it, clocks agree, {link}"
+    )
 
 
 def broker(chosen: Settings) -> Finding:
     try:
         client = redis.Redis.from_url(chosen.broker_url, socket_connect_timeout=5, socket_timeout=5)
+        connection = client.connection_pool.get_connection()
+        version = getattr(getattr(connection, "_sock", None), "version", None)
+        link = ENCRYPTED if version else PLAIN
+        client.connection_pool.release(connection)
         info = client.info()
-        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+        key = f"tenure-doctor-{uuid4()}"
+        with client.pipeline(transaction=True) as commands:
+            commands.lpush(key, "")
+            commands.rpop(key)
+            commands.publish(key, "")
+            commands.execute()
+        policy = _eviction(client)
         client.close()
+    except redis.exceptions.AuthenticationError:
+        return Finding("Broker", trouble="It refuses the user or the password of TENURE_BROKER_URL.")
+    except redis.exceptions.NoPermissionError:
+        return Finding(
+            "Broker", trouble="The user of TENURE_BROKER_URL may not do all that Celery does: allow it +@all on ~*, &*."
+        )
     except (redis.RedisError, OSError, ValueError) as error:
         return Finding("Broker", trouble=f"TENURE_BROKER_URL does not answer: {str(error).rstrip('.')}.")
-    if policy != "noeviction":
+    if policy not in {"noeviction", UNSEEN}:
         return Finding(
             "Broker",
             trouble=f"It may throw messages away (maxmemory-policy {policy}): set maxmemory-policy noeviction.",
         )
-    version = info.get("valkey_version") or info.get("redis_version")
-    return Finding("Broker", fine=f"{info.get('server_name', 'redis')} {version}, keeps what it is given")
+    keeps = "does not say whether it evicts" if policy == UNSEEN else "keeps what it is given"
+    name, release = info.get("server_name", "redis"), info.get("valkey_version") or info.get("redis_version")
+    return Finding("Broker", fine=f"{name} {release}, {keeps}, {link}")
+
+
+def _eviction(client: redis.Redis) -> str:
+    """What it does when it is full. Hosted brokers do not let one ask."""
+    try:
+        return str(client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction"))
+    except redis.ResponseError:
+        return UNSEEN
 
 
 def objects(chosen: Settings) -> Finding:
     store = S3ObjectStore(chosen)
+    where: dict[str, Any] = {"Bucket": chosen.s3_bucket}
     key = f"tenure-doctor/{uuid4()}"
+    steps: Sequence[tuple[str, Callable[[], object]]] = (
+        ("s3:ListBucket", lambda: store.client.list_objects_v2(**where, MaxKeys=1)),
+        ("s3:PutObject", lambda: store.client.put_object(**where, Key=key, Body=b"doctor")),
+        ("s3:GetObject", lambda: store.client.get_object(**where, Key=key)),
+        ("s3:DeleteObject", lambda: store.client.delete_object(**where, Key=key)),
+    )
+    action = ""
     try:
-        store.client.head_bucket(Bucket=chosen.s3_bucket)
-        store.client.put_object(Bucket=chosen.s3_bucket, Key=key, Body=b"doctor")
-        store.client.delete_object(Bucket=chosen.s3_bucket, Key=key)
+        for action, step in steps:  # noqa: B007 - the one that failed is named below
+            step()
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in {"404", "NoSuchBucket"}:
@@ -88,11 +164,14 @@ def objects(chosen: Settings) -> Finding:
                 "Object store", trouble=f"It has no bucket {chosen.s3_bucket!r}: make it, or set TENURE_S3_BUCKET."
             )
         return Finding(
-            "Object store", trouble=f"It refuses to write to {chosen.s3_bucket!r} ({code}): check TENURE_S3_ACCESS_KEY."
+            "Object store",
+            trouble=f"It refuses {action} in {chosen.s3_bucket!r} ({code}): allow it to the owner of "
+            "TENURE_S3_ACCESS_KEY, or check that key.",
         )
     except (BotoCoreError, ValueError) as error:
         return Finding("Object store", trouble=f"TENURE_S3_ENDPOINT does not answer ({type(error).__name__}).")
-    return Finding("Object store", fine=f"bucket {chosen.s3_bucket!r} can be written")
+    link = ENCRYPTED if chosen.s3_endpoint.startswith("https://") else PLAIN
+    return Finding("Object store", fine=f"bucket {chosen.s3_bucket!r} can be listed, written, read and cleared, {link}")
 
 
 def mail(chosen: Settings) -> Finding:
@@ -106,7 +185,9 @@ def mail(chosen: Settings) -> Finding:
         return Finding("Mail server", trouble=f"TENURE_SMTP_URL does not answer: {reason}.")
     finally:
         mailer.close()
-    return Finding("Mail server", fine=f"answers, with {', '.join(sorted(extensions)) or 'no extensions'}")
+    # The adapter gives up where the server offers no TLS that holds: what answered is encrypted.
+    link = PLAIN if chosen.smtp_url.startswith("smtp://") else ENCRYPTED
+    return Finding("Mail server", fine=f"answers, with {', '.join(sorted(extensions)) or 'no extensions'}, {link}")
 
 
 CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail)

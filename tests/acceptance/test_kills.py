@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import redis
 
 from models.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
-from tests.processes import Processes, Running, eventually, measured
+from tests.processes import Processes, Running, eventually, measured, throughout
 
 COUNT = 150
+#: Seconds that the broker is away (W18), and statements that fall due meanwhile.
+OUTAGE = 60
+MEANWHILE = 20
 
 
 def in_the_middle(outcome: Outcome) -> None:
@@ -137,17 +141,25 @@ def says(running: Running, *words: str) -> Callable[[], list[str]]:
     return lambda: [line for line in running.all_text().splitlines() if all(word in line for word in words)]
 
 
-def test_a_broker_that_died_and_came_back_empty(own: tuple[Processes, Outcome], stack: Stack) -> None:
+@pytest.mark.timeout(300)
+def test_a_broker_that_died_and_came_back_empty_after_a_minute(own: tuple[Processes, Outcome], stack: Stack) -> None:
     processes, outcome = own
     relay, beat, worker = processes.relay(), processes.beat(), processes.worker()
     in_the_middle(outcome)
     os.kill(stack.pid("valkey"), signal.SIGKILL)
     for running, words in ((worker, "onnection"), (relay, "broker.unavailable"), (beat, "broker.unavailable")):
         eventually(says(running, words), f"{running.name} says that the broker is away")
+    customers(outcome.database, MEANWHILE, prefix="meanwhile-")
+    everyone = (relay, beat, worker)
+    throughout(lambda: all(running.alive() for running in everyone), "all wait for the broker", seconds=OUTAGE)
     stack.start("valkey")
-    outcome.await_statements(COUNT)
-    outcome.is_whole(COUNT)
-    assert outcome.attempts("statements") == {1: COUNT}
+    back, done = time.monotonic(), outcome.statements_done()
+    assert done <= COUNT, "nobody could be told of the new ones"
+    eventually(lambda: outcome.statements_done() > COUNT, "work goes on")
+    measured(f"{time.monotonic() - back:.1f} s after the broker was back, work went on")
+    outcome.await_statements(COUNT + MEANWHILE)
+    outcome.is_whole(COUNT + MEANWHILE)
+    assert outcome.attempts("statements") == {1: COUNT + MEANWHILE}
     for running in (relay, beat, worker):
         assert running.alive()
         assert "Traceback" not in running.all_text(), running.name

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,26 +14,7 @@ from tasks.entry import accept
 from tasks.handling import HANDLE
 from tasks.ports import Ports
 from tests.company import a_contact, an_account
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def tenure(servers: Mapping[str, str], database_url: str) -> Run:
-    """Run the command with this test's database."""
-
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        passed_on = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        return subprocess.run(
-            [sys.executable, "-m", "workers.cli", *arguments],
-            env=passed_on | dict(servers) | {"TENURE_DATABASE_URL": database_url, "COLUMNS": "100"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+from tests.integration.conftest import Run
 
 
 def a_failed_request(database: Database, ports: Ports) -> UUID:
@@ -163,35 +140,6 @@ def test_a_database_that_is_not_there_is_one_line(tenure: Run, arguments: tuple[
     assert run.returncode == 1
     assert run.stderr.startswith("tenure: PostgreSQL (TENURE_DATABASE_URL) cannot be used")
     assert len(run.stderr.splitlines()) == 1
-
-
-def test_the_doctor_finds_a_sound_installation_sound(tenure: Run) -> None:
-    run = tenure("doctor")
-    assert run.returncode == 0, run.stdout
-    assert run.stdout.count("✓") == 4
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "said"),
-    [
-        ("TENURE_DATABASE_URL", "postgresql://tenure@127.0.0.1:1/tenure", "TENURE_DATABASE_URL does not answer"),
-        ("TENURE_BROKER_URL", "redis://127.0.0.1:1/0", "TENURE_BROKER_URL does not answer"),
-        ("TENURE_S3_ENDPOINT", "http://127.0.0.1:1", "TENURE_S3_ENDPOINT does not answer"),
-        ("TENURE_S3_BUCKET", "not-this-one", "has no bucket 'not-this-one'"),
-        ("TENURE_SMTP_URL", "smtp://127.0.0.1:1", "TENURE_SMTP_URL does not answer"),
-    ],
-)
-def test_the_doctor_says_in_words_what_is_wrong(tenure: Run, setting: str, value: str, said: str) -> None:
-    run = tenure("doctor", **{setting: value})
-    assert run.returncode == 1
-    assert said in run.stdout
-    assert (run.stdout.count("✗"), run.stdout.count("✓"), run.stderr) == (1, 3, "")
-
-
-def test_the_doctor_knows_a_database_that_was_not_migrated(tenure: Run, template: str) -> None:
-    run = tenure("doctor", TENURE_DATABASE_URL=template)
-    assert run.returncode == 1
-    assert "run tenure migrate" in run.stdout
 
 
 def test_health_of_what_does_not_run_is_said(tenure: Run) -> None:
