@@ -1,12 +1,13 @@
 """What do we know? One aggregate a file; importing this package registers every table on `Base.metadata`."""
 
-from models.account import Account, AccountStatus
+from models.account import Account, AccountStatus, StatementForm
 from models.base import SCHEMA, Base
 from models.contact import Contact
 from models.contract import Contract
 from models.email_message import EmailMessage, EmailState
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
+from models.letterhead import Letterhead
 from models.session import Session
 from models.statement import Statement
 from models.work import Work, WorkState
@@ -24,10 +25,12 @@ __all__ = [
     "EntryKind",
     "JobRequest",
     "LedgerEntry",
+    "Letterhead",
     "Quarantined",
     "RequestKind",
     "Session",
     "Statement",
+    "StatementForm",
     "Work",
     "WorkControl",
     "WorkState",

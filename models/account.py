@@ -18,6 +18,15 @@ class AccountStatus(StrEnum):
     PURGED = "purged"
 
 
+class StatementForm(StrEnum):
+    """How a statement shows the balance; both say the same figures (B2)."""
+
+    #: Opening balance, every movement with the balance after it, closing balance.
+    BALANCE_FORWARD = "balance_forward"
+    #: The same, and each charge that is still open with its due date.
+    OPEN_ITEM = "open_item"
+
+
 class Account(Base):
     """The customer, and the schedule of its statements.
 
@@ -50,6 +59,9 @@ class Account(Base):
     time_zone: Mapped[str] = mapped_column(Text, server_default="UTC")
     #: The day of the month on which a period begins; 29 to 31 mean the last day of shorter months.
     billing_day: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    statement_form: Mapped[StatementForm] = mapped_column(
+        one_of(StatementForm, name="statement_form"), server_default=StatementForm.BALANCE_FORWARD
+    )
     period_start: Mapped[date] = mapped_column(server_default=text("current_date"))
     #: None while the account is not active: no period of it closes.
     statement_due_at: Mapped[timestamp | None] = mapped_column(

@@ -25,6 +25,7 @@ TIMETABLE: Sequence[Entry] = (
     Entry("emails.send", timedelta(seconds=30), "Behind the relay; also what a mail server put off is due again."),
     Entry("statements.plan", timedelta(seconds=60), "A period closes at any quarter of an hour, somewhere on earth."),
     Entry("statements.render", timedelta(seconds=30), "Behind planning, which wakes it."),
+    Entry("statements.render_long", timedelta(seconds=30), "As above, for statements of many lines."),
     Entry("sessions.sweep", timedelta(minutes=5), "Sessions are unreadable at 24 h and gone within an hour more (S2)."),
     Entry("work.rescue", timedelta(seconds=30), "Behind new children and drains, which rescue what they can see (W4)."),
 )

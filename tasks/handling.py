@@ -66,7 +66,7 @@ HANDLE: Job[tuple[str, UUID | None], Asked] = Job(
     record=record,
     done="handled",
     record_every=1,
-    feeds=("statements.render", "emails.send_urgent", "emails.send"),
+    feeds=("statements.render", "statements.render_long", "emails.send_urgent", "emails.send"),
 )
 
 

@@ -8,4 +8,10 @@ from typing import Any
 from tasks import emails, handling, statements
 from tasks.drain import Job
 
-JOBS: Sequence[Job[Any, Any]] = (handling.HANDLE, emails.SEND_URGENT, emails.SEND, statements.RENDER)
+JOBS: Sequence[Job[Any, Any]] = (
+    handling.HANDLE,
+    emails.SEND_URGENT,
+    emails.SEND,
+    statements.RENDER,
+    statements.RENDER_LONG,
+)

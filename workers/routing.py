@@ -17,6 +17,7 @@ ROUTES: Mapping[str, str] = {
     "emails.send": "mail",
     "statements.plan": "documents",
     "statements.render": "documents",
+    "statements.render_long": "documents",
     "sessions.sweep": "sweeps",
     # Requests: what the web tier sends by name.
     "emails.send_account_set_up": INBOUND,

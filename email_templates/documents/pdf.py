@@ -7,11 +7,13 @@ archives that must keep it, and PDF/UA-1, for those who have it read to them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
 from datetime import UTC, datetime, time
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,15 +31,29 @@ from email_templates.reader import Reader, reader
 _TEMPLATE: Final = Path(__file__).with_name("statement.typ")
 _FONTS: Final = tuple(Path(package.ROOT) / "files" for package in (fontpkg_ibm_plex_sans, fontpkg_ibm_plex_sans_arabic))
 _STANDARDS: Final[list[typst.PDFStandard]] = ["a-2a", "ua-1"]
+#: What a document's bytes depend on beside our own files.
+_MADE_BY: Final = ("typst", "babel", "fontpkg-ibm-plex-sans", "fontpkg-ibm-plex-sans-arabic")
 #: Where a sheet of paper is not A4 (CLDR, paperSize).
 _US_LETTER: Final = frozenset(["BZ", "CA", "CL", "CO", "CR", "GT", "MX", "NI", "PA", "PH", "PR", "SV", "US", "VE"])
 
 
-def render_statement(document: StatementDocument, *, company: Company, language: str, time_zone: str) -> bytes:
+def render_statement(document: StatementDocument, *, company: Company, language: str) -> bytes:
     """The statement as a PDF file in the reader's language, and in English where we do not write theirs."""
-    who = reader(language, time_zone)
+    who = reader(language, "UTC")
     content = _drawable(_content(clean(document), clean(company), who))
     return _typesetter().set(content, datetime.combine(document.issued_on, time(), UTC))
+
+
+@cache
+def typesetter() -> str:
+    """Which typesetter, fonts and templates these are: the same name makes the same bytes of the same document."""
+    versions = [f"{name} {version(name)}" for name in _MADE_BY]
+    folder = _TEMPLATE.parent.parent
+    files = [*folder.glob("*.py"), *folder.glob("documents/*"), *folder.glob("locales/*/LC_MESSAGES/*.po")]
+    digest = hashlib.sha256(" ".join(versions).encode())
+    for file in sorted(file for file in files if file.is_file()):
+        digest.update(file.read_bytes())
+    return f"{versions[0]}, {digest.hexdigest()[:12]}"
 
 
 def _content(document: StatementDocument, company: Company, who: Reader) -> dict[str, Any]:

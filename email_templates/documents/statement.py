@@ -6,7 +6,8 @@ payments and credits negative.
 
 from __future__ import annotations
 
-from datetime import date
+import datetime as dt
+from collections.abc import Iterable
 
 import msgspec
 
@@ -45,11 +46,26 @@ class Ageing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ledger entry. `late`: it belongs to a period that was already closed when it was recorded (B3)."""
 
-    date: date
+    date: dt.date
     description: str
     amount: int
     late: bool = False
     kind: str = "charge"
+
+
+class OpenItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A charge that is not wholly paid, or a payment that is not wholly used; without `due_on` it is due on `date`."""
+
+    date: dt.date
+    due_on: dt.date | None = None
+    description: str
+    amount: int
+    #: What is left of `amount`, with its sign.
+    open: int
+
+    @property
+    def due(self) -> dt.date:
+        return self.due_on or self.date
 
 
 class StatementDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,14 +75,18 @@ class StatementDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     account_name: str
     account_ref: str
     currency: str
-    period_start: date
-    period_end: date
-    issued_on: date
+    period_start: dt.date
+    period_end: dt.date
+    issued_on: dt.date
     opening: int
     closing: int
     ageing: Ageing
     lines: tuple[Line, ...] = ()
     address: tuple[str, ...] = ()
+    #: ISO 3166-1 alpha-2, where known.
+    country: str | None = None
+    #: Of a statement in open-item form; None in balance-forward form.
+    open_items: tuple[OpenItem, ...] | None = None
 
     def __post_init__(self) -> None:
         check_sums(
@@ -76,6 +96,11 @@ class StatementDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             closing=self.closing,
             ageing=self.ageing,
         )
+        if self.open_items is not None and (found := age(self.open_items, self.period_end)) != self.ageing:
+            raise ValueError(
+                f"Statement {self.number!r} does not add up: its open items make {found}, "
+                f"and its ageing is {self.ageing}."
+            )
 
     @property
     def charges(self) -> int:
@@ -90,6 +115,27 @@ class StatementDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     @property
     def late_lines(self) -> int:
         return sum(line.late for line in self.lines)
+
+
+def age(items: Iterable[OpenItem], as_of: dt.date) -> Ageing:
+    """Sort what is open by the days since it was due, on the local day `as_of` (B2); unused credit is apart."""
+    buckets = [0, 0, 0, 0, 0]
+    credit = 0
+    for item in items:
+        days = (as_of - item.due).days
+        if item.open < 0:
+            credit -= item.open
+        else:
+            buckets[0 if days <= 0 else min((days - 1) // 30 + 1, 4)] += item.open
+    not_due, days_1_30, days_31_60, days_61_90, over_90 = buckets
+    return Ageing(
+        not_due=not_due,
+        days_1_30=days_1_30,
+        days_31_60=days_31_60,
+        days_61_90=days_61_90,
+        over_90=over_90,
+        unapplied_credit=credit,
+    )
 
 
 def check_sums(number: str, *, opening: int, movements: int, closing: int, ageing: Ageing) -> None:

@@ -25,6 +25,7 @@ ACCOUNTS = 10
 PIPELINES = {
     "plan and sweep": ("statements.plan:", "sessions.sweep:"),
     "statements": ("statements.render:",),
+    "long statements": ("statements.render_long:",),
     "mail": ("emails.send:", "emails:"),
     "urgent mail": ("emails.send_urgent:",),
     "requests": ("requests:", "requests.handle:"),

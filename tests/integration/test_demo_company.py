@@ -116,7 +116,7 @@ def done(database: Database, database_url: str, ports: Ports, settings: Settings
         objects.client.delete_object(Bucket=settings.s3_bucket, Key=key)
     today = date.today()  # noqa: DTZ011 - any day will do
     company = make(8, today)
-    planted = plant(database, company)
+    planted = plant(database, company, ports.letterhead.company)
     refs = [customer.ref for customer in company.customers]
     request = sign_up(database_url)
     with database.transaction() as session:
@@ -226,7 +226,8 @@ def _many_messages(done: Done) -> None:
 TAMPERINGS: dict[str, tuple[Callable[[Done], None], Callable[[Scene], Finding], str]] = {
     "a balance is raised": (
         _sql(
-            "UPDATE tenure.statements SET closing = closing + 1 WHERE id IN (SELECT id FROM tenure.statements LIMIT 1)"
+            "UPDATE tenure.statements SET closing = closing + 1, not_due = not_due + 1"
+            " WHERE id IN (SELECT id FROM tenure.statements LIMIT 1)"
         ),
         checks.statements_equal_ledger,
         "close with another balance",

@@ -16,20 +16,24 @@ from threading import Barrier, Event, Thread
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 
-from models import Account, EmailMessage, LedgerEntry, Statement
+from email_templates.company import Company
+from models import Account, Contact, EmailMessage, LedgerEntry, Statement, StatementForm
 from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports
+from tasks.statement_plan import plan_batch
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 
+COMPANY = Company(name="Halden", address=("Oslo",), email="billing@halden.example", website="halden.example")
 #: Local midnights in Berlin of 1 June to 1 October 2026, all of them closed; Berlin is at UTC+2 then.
 FIRST = date(2026, 6, 1)
 MONTHS = [datetime(2026, month, 1, tzinfo=UTC) - timedelta(hours=2) for month in (6, 7, 8, 9, 10)]
@@ -38,7 +42,7 @@ MONTHS = [datetime(2026, month, 1, tzinfo=UTC) - timedelta(hours=2) for month in
 def planned(database: Database) -> int:
     """Close one more period of each account; how many rows that made."""
     with database.transaction() as session:
-        return statements.plan_batch(session)[1]
+        return plan_batch(session, COMPANY)[1]
 
 
 def all_statements(database: Database) -> list[Statement]:
@@ -121,16 +125,37 @@ def test_whatever_is_recorded_in_whatever_order_every_statement_adds_up_and_ever
         # Other examples' accounts are frozen, so that a plan is about this one alone.
         session.execute(text("UPDATE tenure.accounts SET status = 'frozen'"))
         account = an_account(session, period_start=FIRST)
+        # Another with the same books, which chose the other form.
+        other = an_account(session, period_start=FIRST, statement_form=StatementForm.OPEN_ITEM)
         for step, *values in [*script, *[("close",)] * (len(MONTHS) - 1)]:
             if step == "record":
                 occurred_at, amount, currency = values[0].replace(tzinfo=UTC), values[1], values[2]
                 entry = an_entry(session, account, amount, currency=currency, occurred_at=occurred_at)
                 period = bisect_right(MONTHS, occurred_at) - 1
                 history.facts[entry.id] = Fact(period, history.closed, currency, amount)
+                an_entry(session, other, amount, currency=currency, occurred_at=occurred_at)
             elif history.closed < len(MONTHS) - 1:
-                assert statements.plan_batch(session)[0] == 1
+                assert plan_batch(session, COMPANY)[0] == 2
                 history.closed += 1
     check(database, account.id, history)
+    agree(database, account.id, other.id)
+
+
+def agree(database: Database, balance_forward: UUID, open_item: UUID) -> None:
+    """Both forms say the same (B2). A document of open items that do not age to its ageing cannot be made."""
+    made = all_statements(database)
+    items = shown(database, [each.id for each in made])
+    one, two = (
+        [items[each.id].document() for each in made if each.account_id == account]
+        for account in (balance_forward, open_item)
+    )
+    assert len(one) == len(two)
+    for plain, itemized in zip(one, two, strict=True):
+        assert plain.open_items is None
+        assert itemized.open_items is not None
+        assert sum(item.open for item in itemized.open_items) == itemized.closing
+        same = {"open_items": None, "number": "", "account_name": "", "account_ref": ""}
+        assert msgspec.structs.replace(plain, **same) == msgspec.structs.replace(itemized, **same)
 
 
 def check(database: Database, account_id: UUID, history: History) -> None:
@@ -316,9 +341,11 @@ RENDER_ELSEWHERE = """
 import sys
 from uuid import UUID
 from models.unit_of_work import Database
+from email_templates.company import Company
 from tasks import statements
 from tasks.drain import Held
 from tasks.ports import Ports
+from tasks.statement_plan import plan_batch
 from workers import bootstrap
 from workers.settings import parse
 import os
@@ -339,12 +366,13 @@ statements.render(item, Held(ports, statement, statement))
 """
 
 
-def test_a_statement_that_is_rendered_again_after_more_was_recorded_is_byte_identical(
-    database: Database, ports: Ports, servers: dict[str, str], database_url: str
+@pytest.mark.parametrize("form", StatementForm)
+def test_a_statement_that_is_rendered_again_when_everything_has_changed_is_byte_identical(
+    database: Database, ports: Ports, servers: dict[str, str], database_url: str, form: StatementForm
 ) -> None:
     with database.transaction() as session:
-        account = an_account(session, name="Köhler & Söhne", period_start=date(2026, 9, 1))
-        a_contact(session, account)
+        account = an_account(session, name="Köhler & Söhne", period_start=date(2026, 9, 1), statement_form=form)
+        contact = a_contact(session, account)
         for day in range(1, 25):
             an_entry(session, account, day * 100, occurred_at=datetime(2026, 9, day, 12, tzinfo=UTC))
     planned(database)
@@ -359,6 +387,13 @@ def test_a_statement_that_is_rendered_again_after_more_was_recorded_is_byte_iden
         for day in (5, 10, 15):
             an_entry(session, account, 999, occurred_at=datetime(2026, 9, day, tzinfo=UTC))
         an_entry(session, account, -500)
+        moved = session.get_one(Account, account.id)
+        moved.name, moved.address, moved.country, moved.ref = "Köhler SE", ["Neue Gasse 2"], "US", "renamed"
+        moved.time_zone, moved.billing_day = "Pacific/Auckland", 15
+        moved.statement_form = StatementForm.OPEN_ITEM if form == "balance_forward" else StatementForm.BALANCE_FORWARD
+        session.get_one(Contact, contact.id).language = "ar-EG"
+    renamed = msgspec.structs.replace(ports.letterhead.company, name="Halden Group", address=("Bergen",))
+    ports = replace(ports, letterhead=replace(ports.letterhead, company=renamed))
     statements.plan(ports)
     with database.connection() as connection:
         connection.execute(text("UPDATE tenure.statements SET state = 'pending' WHERE id = :id"), {"id": statement.id})
@@ -367,7 +402,10 @@ def test_a_statement_that_is_rendered_again_after_more_was_recorded_is_byte_iden
 
     elsewhere = subprocess.run(
         [sys.executable, "-c", RENDER_ELSEWHERE, str(statement.id)],
-        env=os.environ | servers | {"TENURE_DATABASE_URL": database_url, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"},
+        env=os.environ
+        | servers
+        | {"TENURE_DATABASE_URL": database_url, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
+        | {"TENURE_COMPANY_NAME": "Halden Group"},
         capture_output=True,
         check=True,
         timeout=60,
@@ -457,7 +495,7 @@ def test_a_planner_that_began_before_another_committed_sees_all_that_the_other_d
         with database.transaction() as session:
             session.execute(text("SET LOCAL application_name = 'held up'"))
             ready.set()
-            statements.plan_batch(session)
+            plan_batch(session, COMPANY)
 
     with database.connection() as holder:
         holder.execute(text("SELECT pg_advisory_xact_lock(4711)"))
@@ -468,7 +506,7 @@ def test_a_planner_that_began_before_another_committed_sees_all_that_the_other_d
         # Meanwhile: another planner plans September, and an entry of September is recorded late.
         for _ in range(2):
             with database.transaction() as session:
-                statements.plan_batch(session)
+                plan_batch(session, COMPANY)
             late = Thread(target=record_late, args=(database, account))
             late.start()
             late.join(timeout=0.5)

@@ -67,7 +67,7 @@ def a_statement(count: int = 4, currency: str = "EUR", **changes: object) -> Sta
 
 
 def pdf(statement: StatementDocument, language: str = "en", company: Company = COMPANY) -> bytes:
-    return render_statement(statement, company=company, language=language, time_zone="Europe/Vienna")
+    return render_statement(statement, company=company, language=language)
 
 
 def read(file: bytes) -> str:

@@ -11,8 +11,9 @@ from uuid import UUID
 import psycopg
 from sqlalchemy.orm import Session
 
+from email_templates.company import Company as Letterhead
 from models.unit_of_work import Database
-from tasks.statements import plan_batch
+from tasks.statement_plan import plan_batch
 from workers.demo.books import Entry
 from workers.demo.company import EXPIRED_PERCENT, SESSIONS_EACH, Company
 
@@ -53,8 +54,11 @@ class Planted:
     expired_sessions: int
 
 
-def plant(database: Database, company: Company) -> Planted:
-    """Write all of it, or nothing. The company's clock stands where its last statements were not yet made."""
+def plant(database: Database, company: Company, letterhead: Letterhead) -> Planted:
+    """Write all of it, or nothing. The company's clock stands where its last statements were not yet made.
+
+    `letterhead` is who states those before the last.
+    """
     with database.transaction() as session:
         connection = _driver(session)
         ids = _accounts(connection, company)
@@ -64,7 +68,7 @@ def plant(database: Database, company: Company) -> Planted:
         # What becomes known late does so after a statement: those customers had theirs of the month before already.
         for customer in company.customers:
             if customer.has_late_entries:
-                plan_batch(session, ids[customer.ref])
+                plan_batch(session, letterhead, ids[customer.ref])
         _ledger(connection, [row for row in entries if row[1].late])
         sessions = connection.execute(
             _SESSIONS, {"browsers": _BROWSERS, "expired": EXPIRED_PERCENT, "each": SESSIONS_EACH}

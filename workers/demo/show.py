@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 
 from models.unit_of_work import Database
 from tasks.failures import Failure
+from workers import bootstrap
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
@@ -100,7 +101,7 @@ class _Demo:
         try:
             with page.step("a company") as said:
                 company = make(self._accounts, datetime.now(UTC).date())
-                planted = plant(database, company)
+                planted = plant(database, company, bootstrap.letterhead(settings).company)
                 said.append(_described(planted))
             stage = _Stage(settings, database, inbox, company, planted, self._ask(settings, company))
             page.heading("Work is done")

@@ -1,0 +1,149 @@
+"""Planning: every account, currency and period that has closed becomes a row (B3, B4, B7).
+
+One statement of SQL plans thousands of accounts. It reads the ledger up to a sequence number, adds it up, ages what is
+open, and copies into the row what the document will say of customer and company, so that rendering needs nothing that
+can change. Any number of planners may run: they share the accounts out by row locks, and a unique index would refuse a
+second row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from email_templates.company import Company
+from models.letterhead import Letterhead
+from tasks.failpoints import failpoint
+from tasks.ports import Ports
+
+#: Accounts planned in one transaction.
+PLAN_BATCH = 5_000
+
+#: Locked by a statement of its own: the next one then sees all that those did who held these locks before, a statement
+#: planned by another planner and an entry just committed, which one taken before the locks might not.
+LOCK_DUE = text("""
+    SELECT id FROM tenure.accounts WHERE status = 'active' AND statement_due_at <= now()
+     ORDER BY statement_due_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED""")
+
+#: The same for one account, which is waited for: somebody asked for its statement.
+LOCK_ONE = text("""
+    SELECT id FROM tenure.accounts WHERE id = :account AND status = 'active' AND statement_due_at <= now()
+       FOR NO KEY UPDATE""")
+
+PLAN = text("""
+    WITH due AS (
+        -- A period opens where the plan before it closed; the first one with its own first day. What the plan before
+        -- could see, it has stated, even if that came to nothing; the first one takes all that is older for history.
+        SELECT id, period_start, tenure.period_end(period_start, billing_day) AS period_end,
+               coalesce(stated_until, tenure.day_begins(period_start, time_zone)) AS opens_at,
+               greatest(statement_due_at, stated_until) AS closes_at,
+               coalesce(stated_cutoff, cutoff) AS opening_cutoff, cutoff,
+               ref, name, address, country, time_zone, statement_form
+          FROM tenure.accounts,
+               LATERAL (SELECT coalesce(max(sequence), 0) AS cutoff
+                          FROM tenure.ledger_entries WHERE account_id = accounts.id) AS seen
+         WHERE id = ANY (:accounts)
+    ), entries AS (
+        SELECT account_id, currency, amount, sequence, occurred_at, due_on, description,
+               sequence <= due.opening_cutoff AND occurred_at < due.opens_at AS stated
+          FROM due JOIN tenure.ledger_entries ON account_id = due.id AND occurred_at < due.closes_at
+    ), figures AS (
+        SELECT account_id, currency, coalesce(sum(amount) FILTER (WHERE stated), 0) AS opening,
+               count(*) FILTER (WHERE NOT stated) AS line_count, sum(amount) AS closing
+          FROM entries GROUP BY account_id, currency
+    ), owed AS (
+        -- Payments and credits settle what was due first. So what is open are the latest due amounts, back until they
+        -- make up the balance; of a balance in the customer's favour, the latest payments and credits.
+        SELECT account_id, currency, amount, description, sequence, closing, statement_form,
+               due.period_end - 1 AS last_day, (occurred_at AT TIME ZONE time_zone)::date AS day, due_on,
+               coalesce(due_on, (occurred_at AT TIME ZONE time_zone)::date) AS due_day,
+               sum(abs(amount)) OVER (
+                   PARTITION BY account_id, currency
+                   ORDER BY coalesce(due_on, (occurred_at AT TIME ZONE time_zone)::date) DESC, sequence DESC) AS running
+          FROM entries JOIN figures USING (account_id, currency) JOIN due ON due.id = account_id
+         WHERE sign(amount) = sign(closing)
+    ), open_items AS (
+        SELECT account_id, currency, day, due_on, due_day, description, sequence, amount, statement_form,
+               last_day - due_day AS late,
+               (sign(amount) * least(abs(amount), abs(closing) - running + abs(amount)))::bigint AS open
+          FROM owed WHERE running - abs(amount) < abs(closing)
+    ), ageing AS (
+        SELECT account_id, currency,
+               sum(open) FILTER (WHERE open > 0 AND late <= 0) AS not_due,
+               sum(open) FILTER (WHERE open > 0 AND late BETWEEN 1 AND 30) AS days_1_30,
+               sum(open) FILTER (WHERE open > 0 AND late BETWEEN 31 AND 60) AS days_31_60,
+               sum(open) FILTER (WHERE open > 0 AND late BETWEEN 61 AND 90) AS days_61_90,
+               sum(open) FILTER (WHERE open > 0 AND late > 90) AS over_90,
+               -sum(open) FILTER (WHERE open < 0) AS unapplied_credit,
+               jsonb_agg(jsonb_build_array(day, due_on, description, amount, open) ORDER BY due_day, sequence)
+                   FILTER (WHERE statement_form = 'open_item') AS items
+          FROM open_items GROUP BY account_id, currency
+    ), planned AS (
+        INSERT INTO tenure.statements (
+               account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
+               opening, closing, line_count, not_due, days_1_30, days_31_60, days_61_90, over_90, unapplied_credit,
+               form, open_items, account_ref, account_name, address, country, time_zone, language, letterhead)
+        SELECT figures.account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
+               opening, closing, line_count, coalesce(not_due, 0), coalesce(days_1_30, 0), coalesce(days_31_60, 0),
+               coalesce(days_61_90, 0), coalesce(over_90, 0), coalesce(unapplied_credit, 0),
+               statement_form, CASE statement_form WHEN 'open_item' THEN coalesce(items, '[]') END,
+               ref, name, address, country, time_zone,
+               (SELECT language FROM tenure.contacts
+                 WHERE contacts.account_id = due.id AND receives_statements ORDER BY created_at, id LIMIT 1),
+               :letterhead
+          FROM figures JOIN due ON due.id = figures.account_id LEFT JOIN ageing USING (account_id, currency)
+         WHERE opening <> 0 OR line_count > 0
+            ON CONFLICT (account_id, currency, period_start) DO NOTHING
+        RETURNING id
+    ), moved AS (
+        UPDATE tenure.accounts AS account
+           SET period_start = due.period_end, stated_until = due.closes_at, stated_cutoff = due.cutoff
+          FROM due WHERE account.id = due.id
+        RETURNING account.id
+    )
+    SELECT (SELECT count(*) FROM moved) AS accounts, (SELECT count(*) FROM planned) AS statements""")
+
+
+def plan(ports: Ports, *, account_id: UUID | None = None) -> dict[str, int]:
+    """Make a row for every account, currency and period that has closed; of one account, or of all.
+
+    One period of an account at a time, so that an account which was not looked at for months catches up.
+    """
+    counts = {"accounts": 0, "planned": 0}
+    while not ports.stopping():
+        with ports.database.transaction() as session:
+            accounts, statements = plan_batch(session, ports.letterhead.company, account_id)
+            failpoint("statements.plan", "before_commit")
+        failpoint("statements.plan", "after_commit")
+        counts["accounts"] += accounts
+        counts["planned"] += statements
+        if not accounts:
+            break
+    return counts
+
+
+def plan_batch(session: Session, company: Company, account_id: UUID | None = None) -> tuple[int, int]:
+    """Plan one closed period of up to `PLAN_BATCH` accounts; returns how many accounts moved on and rows were made."""
+    if account_id is None:
+        accounts = session.scalars(LOCK_DUE, {"batch": PLAN_BATCH}).all()
+    else:
+        accounts = session.scalars(LOCK_ONE, {"account": account_id}).all()
+    if not accounts:
+        return 0, 0
+    row = session.execute(PLAN, {"accounts": list(accounts), "letterhead": keep_letterhead(session, company)}).one()
+    return row.accounts, row.statements
+
+
+def keep_letterhead(session: Session, company: Company) -> bytes:
+    """See to it that the company as it is now is among the letterheads; returns the name of this version."""
+    content = msgspec.json.encode(company, order="sorted")
+    name = hashlib.sha256(content).digest()
+    session.execute(
+        insert(Letterhead).values(sha256=name, content=msgspec.json.decode(content)).on_conflict_do_nothing()
+    )
+    return name
