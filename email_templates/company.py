@@ -13,7 +13,8 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The sender, from the caller's settings.
 
     `website` is a host name alone (`example.com`): the only link that our messages make is `https://` and this host.
-    `registration` is free text such as a register entry and a VAT id, one item a line.
+    `registration` is free text such as a register entry and a VAT id, one item a line; `bank_account` is what one needs
+    to pay by transfer, such as the bank, the IBAN and the BIC.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     email: str
     website: str
     registration: tuple[str, ...] = ()
+    bank_account: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip():

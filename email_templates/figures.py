@@ -21,6 +21,7 @@ from babel.numbers import (
     get_currency_symbol,
     parse_pattern,
 )
+from babel.units import format_unit
 
 from email_templates.currencies import minor_digits
 
@@ -70,6 +71,20 @@ def percent(locale: Locale, value: float | Decimal) -> str:
     return own_digits(
         format_percent(value, locale=locale, decimal_quantization=False, numbering_system="default"), locale
     )
+
+
+def size(locale: Locale, octets: int) -> str:
+    """An amount of data, in decimal units (SI): 2483000000 is `2.5 GB`."""
+    unit, value = "byte", Decimal(octets)
+    for larger in ("kilobyte", "megabyte", "gigabyte", "terabyte"):
+        if value < 1000:
+            break
+        unit, value = larger, value / 1000
+    rounded = value.quantize(Decimal(1) if value >= 100 or unit == "byte" else Decimal("0.1"))
+    written = format_unit(
+        rounded, f"digital-{unit}", "long" if unit == "byte" else "short", locale=locale, numbering_system="default"
+    )
+    return own_digits(written, locale)
 
 
 @lru_cache(maxsize=1024)

@@ -91,14 +91,15 @@ def hosts_named(texts: Iterable[str], own: str) -> tuple[str, ...]:
     return tuple(sorted(found))[:_HOSTS_NAMED]
 
 
-def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Labels and figures in two columns; the figures end at one edge."""
-    labels = max((_width(label) for label, _ in rows), default=0)
-    figures = max((_width(figure) for _, figure in rows), default=0)
-    return "\n".join(
-        f"  {label}{' ' * (labels - _width(label))}  {' ' * (figures - _width(figure))}{figure}"
-        for label, figure in rows
-    )
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Labels and figures in two columns; the figures end at one edge. A third text of a row is a line below it."""
+    labels = max((_width(row[0]) for row in rows), default=0)
+    figures = max((_width(row[1]) for row in rows), default=0)
+    lines: list[str] = []
+    for label, figure, *notes in rows:
+        lines.append(f"  {label}{' ' * (labels - _width(label))}  {' ' * (figures - _width(figure))}{figure}")
+        lines += (f"    {note}" for note in notes)
+    return "\n".join(lines)
 
 
 def wrapped(text: str) -> str:

@@ -83,6 +83,10 @@ class Reader:
         """A share of 1: 0.195 is `19.5%`."""
         return figures.percent(self.locale, value)
 
+    def size(self, octets: int) -> str:
+        """An amount of data, in decimal units: 2483000000 is `2.5 GB`."""
+        return figures.size(self.locale, octets)
+
     def date(self, day: dt.date) -> str:
         return figures.day(self.locale, day, "long")
 

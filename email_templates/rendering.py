@@ -17,8 +17,10 @@ import msgspec
 from jinja2 import Environment, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 
-from email_templates import plain_text
-from email_templates.catalogue import Message
+from email_templates import plain_text, words
+from email_templates.catalogue.accounts import Detail
+from email_templates.catalogue.message import Message
+from email_templates.catalogue.payments import Method
 from email_templates.company import Company
 from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import Ageing
@@ -139,6 +141,26 @@ def _percent(context: Context, value: float | Decimal) -> str:
 
 
 @pass_context
+def _size(context: Context, octets: int) -> str:
+    return _who(context).size(octets)
+
+
+@pass_context
+def _method_name(context: Context, method: Method, digits: str) -> str:
+    return words.payment_method(_who(context), method, digits)
+
+
+@pass_context
+def _detail_name(context: Context, named: Detail) -> str:
+    return words.detail(_who(context), named)
+
+
+@pass_context
+def _due(context: Context, due_on: date, as_of: date) -> str:
+    return words.due(_who(context), due_on, as_of)
+
+
+@pass_context
 def _quoted(context: Context, text: str) -> str:
     return plain_text.quoted(text, _who(context).direction)
 
@@ -163,6 +185,10 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "datetime": _datetime,
     "number": _number,
     "percent": _percent,
+    "size": _size,
+    "method_name": _method_name,
+    "detail_name": _detail_name,
+    "due": _due,
     "quoted": _quoted,
     "cut": plain_text.cut,
     "ageing_rows": _ageing_rows,

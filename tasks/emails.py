@@ -26,7 +26,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from email_templates import catalogue
-from email_templates.catalogue import Message
+from email_templates.catalogue.accounts import AccountSetUp
+from email_templates.catalogue.message import Message
 from email_templates.plain_text import cut
 from email_templates.reader import reader
 from email_templates.rendering import render
@@ -112,7 +113,7 @@ def queue_for_contacts(session: Session, account_id: UUID, context: Message, rea
 def send_account_set_up(session: Session, account_id: UUID, _request_id: UUID, ports: Ports) -> None:
     """For a request `emails.send_account_set_up`: welcome each contact, once ever."""
     account = session.get_one(Account, account_id)
-    context = catalogue.AccountSetUp(
+    context = AccountSetUp(
         account_name=account.name,
         account_ref=account.ref,
         set_up_at=account.created_at,

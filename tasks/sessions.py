@@ -13,7 +13,7 @@ from celery import shared_task
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session as UnitOfWork
 
-from email_templates.catalogue import SecurityEvent, SecurityNotice
+from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models.account import Account
 from models.session import LIFETIME, Session
 from tasks.emails import queue_for_contacts

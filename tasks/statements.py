@@ -21,7 +21,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from email_templates.catalogue import StatementReady
+from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
 from models.contact import Contact

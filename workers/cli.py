@@ -206,6 +206,41 @@ def work_limit(task: str, concurrency: int | None, rate: float | None) -> None:
     sys.exit(work_commands.limit(task, concurrency, rate))
 
 
+@cli.group()
+def mail() -> None:
+    """The messages that can be sent, and how they look."""
+
+
+@mail.command("list")
+@as_json
+def mail_list(json: bool) -> None:
+    """The closed catalogue: each message, its promise, and why it is not marketing."""
+    from workers import mail_commands
+
+    sys.exit(mail_commands.list_messages(json))
+
+
+@mail.command("preview")
+@click.argument("name")
+@click.option(
+    "--variant", default="", help="Another of its believable contexts, as `tenure mail list --json` names them."
+)
+@click.option("--language", default="en", show_default=True, help="A BCP 47 tag, such as de-AT.")
+@click.option("--time-zone", default="UTC", show_default=True, help="An IANA name, such as Europe/Vienna.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the page to this file.")
+@click.option("--text", is_flag=True, help="Print the text part; this is what happens without an option.")
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+def mail_preview(
+    *, name: str, variant: str, language: str, time_zone: str, html: Path | None, text: bool, show: bool
+) -> None:
+    """A message as it will look, filled with a believable context."""
+    from workers import mail_commands
+
+    if text and (html or show):
+        raise click.UsageError("--text does not go with --html or --open.")
+    sys.exit(mail_commands.preview(name, variant, language=language, time_zone=time_zone, html=html, show=show))
+
+
 def main() -> None:
     cli()
 

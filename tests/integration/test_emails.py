@@ -25,7 +25,9 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from sqlalchemy import select, text
 
 from email_templates import rendering
-from email_templates.catalogue import AccountSetUp, SecurityEvent, SecurityNotice, ServiceNotice, ServiceNoticeKind
+from email_templates.catalogue.accounts import AccountSetUp
+from email_templates.catalogue.security import SecurityEvent, SecurityNotice
+from email_templates.catalogue.service import ServiceNotice, ServiceNoticeKind
 from models import Contact, EmailMessage, work
 from models.unit_of_work import Database
 from tasks import emails

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from email_templates.catalogue import StatementReady
+from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.glyphs import drawable
 from email_templates.documents.pdf import render_statement

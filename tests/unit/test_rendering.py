@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import msgspec
@@ -18,7 +20,12 @@ from hypothesis import strategies as st
 
 import email_templates
 from email_templates import plain_text
-from email_templates.catalogue import MESSAGES, AccountSetUp, Message, SecurityNotice, ServiceNotice, StatementReady
+from email_templates.catalogue import MESSAGES
+from email_templates.catalogue.accounts import AccountSetUp
+from email_templates.catalogue.message import Message
+from email_templates.catalogue.security import SecurityNotice
+from email_templates.catalogue.service import ServiceNotice
+from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.inlining import LosesMarkup, inlined
 from email_templates.rendering import SUBJECT_LENGTH, Rendered, environment, render
@@ -29,6 +36,7 @@ COMPANY = Company(
     email="billing@halden.example",
     website="halden.example",
     registration=("NO 987 654 321 MVA",),
+    bank_account=("DNB Bank", "IBAN NO93 8601 1117 947", "BIC DNBANOKK"),
 )
 LANGUAGES = {"en": "en", "de-AT": "de-AT", "fr": "fr", "ar-EG": "ar-EG"}
 CASES = [
@@ -39,9 +47,14 @@ CASES = [
 ]
 LAYOUT = Path(email_templates.__file__).parent / "_layout"
 VOID = {"meta", "br"}
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "div", "h1", "p", "br", "strong", "span", "a"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+}
 EVIL = "<img src=x onerror=alert(1)> & \"q\" 's' {{ 7*7 }} {% raw %} %(name)s %s"
 
 
+@cache
 def rendered(context: Message, language: str = "en", name: str = "Luís Gonçalves") -> Rendered:
     return render(context, language=language, time_zone="Europe/Vienna", company=COMPANY, recipient_name=name)
 
@@ -90,17 +103,31 @@ class Page(HTMLParser):
         self._open[-1].text += data
 
 
-@pytest.mark.parametrize(("context", "language"), CASES)
-def test_golden(context: Message, language: str, request: pytest.FixtureRequest, golden) -> None:
+#: Kept to be read: each message and variant in English, and each message in German. The pages hold the same words as
+#: the texts, so a few that have every part between them show the markup.
+GOLDEN = [
+    case for case in CASES if str(case.id).endswith(".en") or ("--" not in str(case.id) and ".de" in str(case.id))
+]
+GOLDEN_PAGES = [
+    case for case in CASES if str(case.id) in {"statement-ready.en", "payment-reminder.de-AT", "export-ready.ar-EG"}
+]
+
+
+@pytest.mark.parametrize(("context", "language"), GOLDEN)
+def test_golden_text(context: Message, language: str, request: pytest.FixtureRequest, golden) -> None:
     mail = rendered(context, language)
-    name = request.node.callspec.id
-    golden(f"mail/{name}.txt", f"Subject: {mail.subject}\n\n{mail.text}")
-    golden(f"mail/{name}.html", mail.html)
+    golden(f"mail/{request.node.callspec.id}.txt", f"Subject: {mail.subject}\n\n{mail.text}")
+
+
+@pytest.mark.parametrize(("context", "language"), GOLDEN_PAGES)
+def test_golden_page(context: Message, language: str, request: pytest.FixtureRequest, golden) -> None:
+    golden(f"mail/{request.node.callspec.id}.html", rendered(context, language).html)
 
 
 def test_golden_files_are_those_of_the_catalogue() -> None:
     folder = Path(__file__).parents[1] / "golden" / "mail"
-    assert {path.stem for path in folder.iterdir()} == {str(case.id) for case in CASES}
+    expected = {f"{case.id}.txt" for case in GOLDEN} | {f"{case.id}.html" for case in GOLDEN_PAGES}
+    assert {path.name for path in folder.iterdir()} == expected
 
 
 @pytest.mark.parametrize(("context", "language"), CASES)
@@ -115,21 +142,17 @@ def test_a_page_is_accessible_and_loads_nothing(context: Message, language: str)
     assert len(mail.html.encode()) < 100_000
 
     tags = {element.tag for element in page.all(*re.findall(r"<([a-z0-9]+)", mail.html))}
-    assert tags <= {
-        *("html", "head", "meta", "title", "style", "body", "div", "table", "tbody", "tr", "td", "th", "caption"),
-        *("h1", "p", "br", "strong", "a"),
-    }
+    assert tags <= TAGS
     assert not re.search(r"url\(|@import|@font-face|expression\(|javascript:|data:", mail.html, re.IGNORECASE)
     for element in page.all(*tags):
         names = set(element.attributes)
         assert not {name for name in names if name.startswith("on")}
         assert not names & {"src", "srcset", "background", "poster", "ping", "action", "style-src", "id"}
-    # One link, ours, without anything in it that could tell one reader from another.
-    assert [a.attributes["href"] for a in page.all("a")] == ["https://halden.example"]
-    assert set(re.findall(r"https?://[^\s\"<\u2069]+", mail.html)) <= {
-        "https://halden.example",
-        "https://status.example.org/upgrade",
-    }
+    # Links lead to our own site, without a query that could tell one reader from another.
+    links = [a.attributes["href"] for a in page.all("a")]
+    assert links and all(re.fullmatch(r"https://halden\.example(/[\w-]+)*", link) for link in links)
+    foreign = set(re.findall(r"https?://[^\s\"<\u2069]+", mail.html)) - set(links)
+    assert foreign <= {"https://status.example.org/upgrade"}
 
 
 @pytest.mark.parametrize(("context", "language"), CASES)
@@ -140,7 +163,10 @@ def test_tables_are_for_layout_or_have_heads(context: Message, language: str) ->
         else:
             (caption,) = table.all("caption")
             assert caption.text.strip()
-            for row in table.all("tr"):
+            for heads in table.all("thead"):
+                assert all(head.attributes["scope"] == "col" and head.text.strip() for head in heads.all("th"))
+            (body,) = table.all("tbody")
+            for row in body.all("tr"):
                 head, cell = row.children
                 assert head.tag == "th" and head.attributes["scope"] == "row" and head.text.strip()
                 assert cell.tag == "td" and cell.text.strip()
@@ -161,11 +187,11 @@ def test_text_and_html_say_the_same(context: Message, language: str) -> None:
         if [child.tag for child in row.children] == ["th", "td"]:
             head, cell = (plain(child.text).strip() for child in row.children)
             assert re.search(re.escape(head) + r"[ :]+" + re.escape(cell), text), (head, cell)
-    for paragraph in page.all("p", "strong"):
+    for paragraph in page.all("p", "strong", "span", "a"):
         for words in plain(paragraph.words).split("·"):
             assert words.strip() in text or len(paragraph.children) > 1, words
     (h1,) = page.all("h1")
-    assert plain(h1.text).strip() in f"{plain(mail.subject)}\n{text}" or isinstance(context, AccountSetUp)
+    assert h1.text.strip()
 
 
 @pytest.mark.parametrize(("context", "language"), CASES)
@@ -223,14 +249,6 @@ def test_an_undefined_variable_fails_before_anything_is_returned(file: str, monk
         rendered(AccountSetUp.examples()[""])
 
 
-TEXTS = {
-    message.name: [
-        name
-        for name, value in ((name, getattr(message.examples()[""], name)) for name in message.__struct_fields__)
-        if type(value) is str and name != "currency"
-    ]
-    for message in MESSAGES.values()
-}
 HOSTILE = st.text(st.characters(), max_size=300) | st.sampled_from(
     [
         "x\r\nBcc: all@example.org",
@@ -244,20 +262,32 @@ HOSTILE = st.text(st.characters(), max_size=300) | st.sampled_from(
 )
 
 
+def spoiled(value: object, text: Callable[[], str]) -> Any:
+    """The value with every text that somebody else may have written replaced, in all its parts."""
+    if type(value) is str:
+        return text()
+    if isinstance(value, msgspec.Struct):
+        own = {"page", "currency"}
+        fields = {name: getattr(value, name) for name in value.__struct_fields__ if name not in own}
+        return msgspec.structs.replace(value, **{name: spoiled(field, text) for name, field in fields.items()})
+    return tuple(spoiled(part, text) for part in value) if isinstance(value, tuple) else value
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(MESSAGES)), st.sampled_from(sorted(LANGUAGES)), st.data())
 def test_no_value_breaks_a_subject_or_the_page(message: str, language: str, data: st.DataObject) -> None:
     context = MESSAGES[message].examples()[""]
-    hostile = {name: data.draw(HOSTILE, label=name) for name in TEXTS[message]}
-    mail = rendered(msgspec.structs.replace(context, **hostile), language, data.draw(HOSTILE, label="name"))
+    hostile = spoiled(context, lambda: data.draw(HOSTILE))
+    mail = rendered(hostile, language, data.draw(HOSTILE, label="name"))
     assert len(mail.subject.splitlines()) == 1
     assert not [c for c in mail.subject if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"}]
     assert 0 < len(mail.subject) <= SUBJECT_LENGTH
     assert mail.subject.count("\u2068") == mail.subject.count("\u2069")
     assert not set(mail.subject + mail.text + mail.html) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067")
     (mail.subject + mail.text + mail.html).encode()
-    # As many elements as ever: none came from a value.
-    assert mail.html.count("<a ") == 1
+    # No element came from a value.
+    assert mail.html.count("<a ") == rendered(context, language).html.count("<a ")
+    assert set(re.findall(r"<[^/\s>]+", mail.html)) <= {f"<{tag}" for tag in TAGS} | {"<!DOCTYPE"}
     Page(mail.html)
 
 
