@@ -4,6 +4,7 @@ from models.account import Account, AccountStatus, StatementForm
 from models.base import SCHEMA, Base
 from models.contact import Contact
 from models.contract import Contract
+from models.counter import Counter
 from models.email_message import EmailMessage, EmailState
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
@@ -20,6 +21,7 @@ __all__ = [
     "Base",
     "Contact",
     "Contract",
+    "Counter",
     "EmailMessage",
     "EmailState",
     "EntryKind",

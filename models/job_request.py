@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,8 @@ class JobRequest(Work, Base):
     """A request that was understood: a work row that is done when its effect is committed."""
 
     __tablename__ = "job_requests"
+    #: The same dedupe key asks anew after that.
+    kept = timedelta(days=90)
     __table_args__ = (
         UniqueConstraint("kind", "dedupe_key"),
         CheckConstraint("source IN ('sql', 'queue', 'operator')", name="source"),

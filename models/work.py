@@ -30,6 +30,8 @@ from models.base import SCHEMA, one_of, recorded, timestamp
 LONGEST_WAIT = timedelta(hours=1)
 #: An error is kept for a person to read, not as an archive.
 ERROR_LENGTH = 2_000
+#: The states in which a row waits for a person.
+WANTING = ("failed", "unknown")
 
 
 class WorkState(StrEnum):
@@ -53,6 +55,8 @@ class Work:
     abandoned: ClassVar[str] = "'pending'"
     #: SQL: what else is set when a person asks for a row to be tried again.
     retried: ClassVar[str] = ""
+    #: How long a row is kept after its end (W10). None: as long as its account. Failed rows wait for a person.
+    kept: ClassVar[timedelta | None] = None
 
     @declared_attr
     def state(cls) -> Mapped[str]:
@@ -84,6 +88,7 @@ class Work:
                 postgresql_where=text("state = 'pending' AND crashes > 0"),
             ),
             Index(f"ix_{table}_lease", "lease_until", postgresql_where=text("state = 'running'")),
+            Index(f"ix_{table}_wanting", "due_at", postgresql_where=text(f"state IN {WANTING}")),
             Index(f"ix_{table}_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
             CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
         )
@@ -341,6 +346,36 @@ def tally(connection: Connection, work: type[Work]) -> Tally:
              WHERE state = 'pending' AND due_at <= now()""")
     ).one()
     return Tally(states, due.rows, due.oldest)
+
+
+def standing(connection: Connection, work: type[Work]) -> Tally:
+    """The same without the rows that are at their end, of which there may be millions: read from small indexes."""
+    waiting = f"(SELECT due_at FROM {_table(work)} WHERE state = 'pending' AND crashes"
+    row = connection.execute(
+        text(f"""
+            SELECT count(*) AS pending, count(*) FILTER (WHERE due_at <= now()) AS due, now() - min(due_at) AS oldest,
+                   (SELECT count(*) FROM {_table(work)} WHERE state = 'running') AS running
+              FROM ({waiting} = 0) UNION ALL {waiting} > 0)) AS waiting""")
+    ).one()
+    wanting = connection.execute(
+        text(f"SELECT state, count(*) AS rows FROM {_table(work)} WHERE state IN {WANTING} GROUP BY state")
+    )
+    states = {"pending": row.pending, "running": row.running} | {each.state: each.rows for each in wanting}
+    return Tally(states, row.due, row.oldest if row.due else None)
+
+
+def prune(connection: Connection, work: type[Work], *, limit: int) -> int:
+    """Delete up to `limit` rows that ended longer ago than their table keeps them; returns how many."""
+    if work.kept is None:
+        return 0
+    return connection.execute(
+        text(f"""
+            DELETE FROM {_table(work)} WHERE id = ANY (ARRAY(
+                SELECT id FROM {_table(work)}
+                 WHERE finished_at <= now() - :kept AND state IN ('done', 'cancelled')
+                 ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED))"""),
+        {"kept": work.kept, "limit": limit},
+    ).rowcount
 
 
 def retry(connection: Connection, work: type[Work], ids: Iterable[UUID]) -> set[UUID]:

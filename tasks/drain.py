@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import work
+from models.counter import count
 from models.unit_of_work import Database, is_outage
 from models.work import Claim, Work
 from models.work_control import allowance
@@ -232,6 +233,7 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
         if ours:
             kept = results if len(ours) == len(results) else {row: results[row] for row in results if row in ours}
             job.record(session, kept, ports)
+            count(session.connection(), job.task, job.done, len(ours))
             failpoint(job.task, "before_commit")
         if len(ours) < len(results):
             log.warning("work.taken_over", task=job.task, rows=len(results) - len(ours))
@@ -275,6 +277,7 @@ def _fail(
             continue
         with ports.database.connection() as connection:
             ended = work.fail(connection, job.table, token, errors, permanent=permanent)
+            count(connection, job.task, "failed", len(ended))
             failpoint(job.task, "before_fail_commit")
         counts["failed"] += len(ended)
         counts["retried"] += len(errors) - len(ended)

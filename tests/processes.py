@@ -217,6 +217,12 @@ class Processes:
 
         return self.run(name, [*_CELERY, "flower"], answers, **settings)
 
+    def metrics(self, name: str = "metrics", **settings: object) -> Running:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port: int = found.getsockname()[1]
+        return self.run(name, [*_TENURE, "metrics"], _says("metrics.listening"), metrics_port=port, **settings)
+
     def run(
         self,
         name: str,

@@ -52,6 +52,7 @@ imports = (
     "tasks.entry",
     "tasks.emails",
     "tasks.handling",
+    "tasks.pruning",
     "tasks.rescue",
     "tasks.sessions",
     "tasks.statements",

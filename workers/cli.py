@@ -70,6 +70,14 @@ def relay() -> None:
 
 
 @cli.command()
+def metrics() -> None:
+    """Figures for Prometheus, at TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
+    from workers import operations
+
+    sys.exit(operations.metrics())
+
+
+@cli.command()
 def doctor() -> None:
     """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
     from workers import doctor as examination

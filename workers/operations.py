@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from models import migrations
 from models.unit_of_work import Database, is_outage, outage_reason
 from workers import logs
-from workers.settings import Mode, SettingsError, settings
+from workers.settings import Mode, Settings, SettingsError, settings
 
 
 @contextmanager
@@ -48,14 +48,28 @@ def migrate() -> None:
 
 def relay() -> None:
     with in_words():
-        chosen = settings()
-        log_format = chosen.log_format or ("json" if chosen.mode is Mode.PRODUCTION else "text")
-        logs.configure(json=log_format == "json")
+        chosen = _logging()
         from tasks.jobs import JOBS
         from workers import bootstrap, relay
         from workers.app import app
 
         relay.main(bootstrap.ports(chosen, app), JOBS)
+
+
+def metrics() -> int:
+    with in_words():
+        chosen = _logging()
+        from workers import metrics
+
+        return metrics.serve(chosen)
+
+
+def _logging() -> Settings:
+    """The settings, with logs as they say."""
+    chosen = settings()
+    log_format = chosen.log_format or ("json" if chosen.mode is Mode.PRODUCTION else "text")
+    logs.configure(json=log_format == "json")
+    return chosen
 
 
 def request(kind: str, arguments: Sequence[str], dedupe_key: str | None) -> int:

@@ -14,6 +14,7 @@ ROUTES: Mapping[str, str] = {
     "emails.send_urgent": "urgent",
     "requests.handle": "lifecycle",
     "work.rescue": "lifecycle",
+    "work.prune": "sweeps",
     "emails.send": "mail",
     "statements.plan": "documents",
     "statements.render": "documents",

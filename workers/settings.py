@@ -57,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flower_port: int = 5555
     flower_user: str | None = None
     flower_password: str | None = None
+    metrics_address: str = "127.0.0.1"
+    metrics_port: int = 9750
     #: Seconds that a claim is held without renewal, and that one drain goes on.
     lease_seconds: float = 60
     drain_seconds: float = 10

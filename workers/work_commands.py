@@ -41,8 +41,6 @@ COLUMNS = (
     "finished_at",
     "last_error",
 )
-#: The states in which a row waits for a person.
-WANTING = ("failed", "unknown")
 
 
 def list_work(state: str | None, table: str | None, limit: int, json: bool) -> int:
@@ -58,11 +56,11 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
                 text(f"""
                     SELECT id, state, attempts, due_at, last_error FROM tenure.{each.__tablename__}
                      WHERE state = ANY (:states) ORDER BY due_at DESC LIMIT :limit"""),
-                {"states": [state] if state else list(WANTING), "limit": limit},
+                {"states": [state] if state else list(work.WANTING), "limit": limit},
             )
         ]
         controls = connection.execute(select(WorkControl.__table__).order_by(WorkControl.task)).all()
-    wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in WANTING)
+    wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in work.WANTING)
     if json:
         _print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
         return int(wanting > 0)

@@ -6,7 +6,7 @@ import base64
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import redis
@@ -93,6 +93,12 @@ def flower_says(environment: dict[str, str], path: str) -> str:
         return str(answer.read().decode())
 
 
+def metrics_say(environment: Mapping[str, str]) -> str:
+    address = f"http://127.0.0.1:{environment['TENURE_METRICS_PORT']}/metrics"
+    with urllib.request.urlopen(address, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
 def leaks(said: str) -> dict[str, str]:
     """Which canaries are there, as they are or as JSON or Python would write them, each with what is around it."""
     readable = said + "\n" + said.encode().decode("unicode_escape", "ignore")
@@ -125,7 +131,8 @@ def test_personal_data_are_in_no_log_no_message_and_not_in_flower(
         connection.execute(SEED)
     flower = processes.flower()
     worker = processes.worker()
-    running = [flower, worker, processes.relay(), processes.beat()]
+    metrics = processes.metrics()
+    running = [flower, metrics, worker, processes.relay(), processes.beat()]
     environment = processes.environment()
 
     with database.connection() as connection:
@@ -167,6 +174,9 @@ def test_personal_data_are_in_no_log_no_message_and_not_in_flower(
         assert leaks(flower_says(environment, path)) == {}, f"Flower's {path}"
     for id_ in tasks:
         assert leaks(flower_says(environment, f"/api/task/info/{id_}")) == {}, "Flower's page of a task"
+    figures = metrics_say(metrics.environment)
+    assert 'tenure_done_total{outcome="rendered",task="statements.render"} 19.0' in figures
+    assert leaks(figures) == {}, "in a metric"
     events = [command for command in monitor.heard if "celeryev" in command]
     assert events
     assert leaks(decoded(events)) == {}, "in an event"

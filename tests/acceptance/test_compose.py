@@ -29,8 +29,10 @@ import redis
 
 from models import migrations
 from models.unit_of_work import Database
+from scheduler.timetable import TIMETABLE
 from tests.architecture.repository import app_services, filled
 from tests.conftest import drop
+from workers.routing import ROUTES
 
 #: Seconds: the longest that a service may take to be ready, on a busy machine.
 PATIENCE = 60.0
@@ -63,6 +65,8 @@ def addresses(servers: dict[str, str], database_url: str, broker: str) -> dict[s
         "TENURE_BROKER_URL": broker,
         "TENURE_FLOWER_ADDRESS": "127.0.0.1",
         "TENURE_FLOWER_PORT": str(free_port()),
+        "TENURE_METRICS_ADDRESS": "127.0.0.1",
+        "TENURE_METRICS_PORT": str(free_port()),
     }
 
 
@@ -86,11 +90,12 @@ class Service:
             time.sleep(0.1)
 
     def is_healthy(self) -> bool:
-        """Ask as compose does, with Flower's port in the place of the one that it has there."""
+        """Ask as compose does, with our ports in the place of those that it has there."""
         how, *command = app_services()[self.name]["healthcheck"]["test"]
         assert how == "CMD"
-        port = self.environment.get("TENURE_FLOWER_PORT", "5555")
-        command = [word.replace(":5555/", f":{port}/") for word in command]
+        for there, setting in (("5555", "TENURE_FLOWER_PORT"), ("9750", "TENURE_METRICS_PORT")):
+            here = self.environment.get(setting, there)
+            command = [word.replace(f":{there}/", f":{here}/") for word in command]
         asked = subprocess.run(
             [f"{BIN}/{command[0]}", *command[1:]],
             cwd=self.folder,
@@ -160,7 +165,7 @@ def environment_of(name: str, addresses: Mapping[str, str]) -> dict[str, str]:
     return (
         {"PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         | given
-        | {key: value for key, value in addresses.items() if key in given}
+        | {key: value for key, value in addresses.items() if key in given or key == "TENURE_METRICS_PORT"}
     )
 
 
@@ -177,6 +182,11 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def text_of(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=20) as answer:  # noqa: S310 - our own, on loopback
+        return str(answer.read().decode())
 
 
 def status_of(address: str, credentials: str | None = None) -> int:
@@ -229,7 +239,7 @@ def test_beat_ticks_and_stops(start: StartService, broker: str) -> None:
     beat = start("beat")
     # With no worker to take them, one message for each tick waits in its queue.
     beat.wait_until(lambda: all(client.llen(queue) for queue in ("urgent", "mail", "documents", "sweeps", "lifecycle")))
-    assert client.llen("sweeps") == 1
+    assert client.llen("sweeps") == sum(ROUTES[entry.task] == "sweeps" for entry in TIMETABLE)
     client.close()
     beat.wait_until(beat.is_healthy)
     beat.stop()
@@ -260,7 +270,26 @@ def test_flower_asks_for_its_password_and_stops(start: StartService) -> None:
     flower.stop()
 
 
-@pytest.mark.parametrize("name", ["worker", "beat", "relay", "flower", "migrate"])
+def test_metrics_are_there_while_postgresql_is_and_say_when_it_is_not(
+    start: StartService, database_url: str, template: str
+) -> None:
+    metrics = start("metrics")
+    metrics.wait_until(metrics.is_healthy)
+    address = f"http://127.0.0.1:{metrics.environment['TENURE_METRICS_PORT']}/metrics"
+    name = database_url.rpartition("/")[2]
+    with psycopg.connect(template, autocommit=True) as connection:
+        assert "tenure_database_up 1.0" in text_of(address)
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            assert "tenure_database_up 0.0" in text_of(address)
+        finally:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert "tenure_database_up 1.0" in text_of(address)
+    metrics.stop()
+
+
+@pytest.mark.parametrize("name", ["worker", "beat", "relay", "metrics", "flower", "migrate"])
 def test_a_setting_that_is_missing_is_one_clear_line(name: str, start: StartService) -> None:
     service = start(name, without="TENURE_BROKER_URL")
     assert service.process.wait(PATIENCE) != 0

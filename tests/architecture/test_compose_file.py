@@ -26,7 +26,7 @@ def test_it_follows_the_compose_specification() -> None:
 
 
 def test_it_has_every_process_of_the_platform() -> None:
-    assert set(app_services()) == {"migrate", "worker", "beat", "relay", "flower"}
+    assert set(app_services()) == {"migrate", "worker", "beat", "relay", "metrics", "flower"}
     assert set(compose()["services"]) - set(app_services()) == {"postgres", "valkey", "s3", "mailpit"}
 
 
