@@ -5,6 +5,7 @@ from models.base import SCHEMA, Base
 from models.contact import Contact
 from models.contract import Contract
 from models.counter import Counter
+from models.data_map import DataMap, own_map
 from models.email_message import EmailMessage, EmailState
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
@@ -37,3 +38,8 @@ __all__ = [
     "WorkControl",
     "WorkState",
 ]
+
+
+def data_map() -> DataMap:
+    """The map of Tenure's own tables (T5)."""
+    return own_map(Base)

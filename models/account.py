@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import CURRENCY_CHECK, Base, currency_code, one_of, recorded, timestamp, uuid7
+from models.data_map import Category, Personal, Redact
 
 
 class AccountStatus(StrEnum):
@@ -37,6 +38,29 @@ class Account(Base):
     """
 
     __tablename__ = "accounts"
+    __data_map__ = Personal(
+        Category.SETUP,
+        exported=(
+            "id ref name address country currency status time_zone billing_day period_start statement_due_at "
+            "statement_form created_at"
+        ),
+        left_out={
+            "stated_until": "where the planning of statements stands; the statements themselves are exported",
+            "stated_cutoff": "where the planning of statements stands; the statements themselves are exported",
+        },
+        paths=("id = account.id",),
+        # The row stays as a tombstone, so that a late write for this customer finds a purged account and is refused.
+        # Whoever has the ref can find it; from the row nobody learns who the customer was.
+        purge=Redact(
+            {
+                "ref": "'purged:' || encode(sha256(convert_to(ref, 'UTF8')), 'hex')",
+                "name": "''",
+                "address": "'{}'",
+                "country": "NULL",
+                "time_zone": "'UTC'",
+            }
+        ),
+    )
     __table_args__ = (
         CheckConstraint("billing_day BETWEEN 1 AND 31", name="billing_day"),
         CheckConstraint(CURRENCY_CHECK, name="currency"),

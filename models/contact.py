@@ -8,10 +8,15 @@ from sqlalchemy import ForeignKey, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, recorded, uuid7
+from models.data_map import Category, Personal
 
 
 class Contact(Base):
     __tablename__ = "contacts"
+    __data_map__ = Personal(
+        Category.SETUP,
+        exported="id account_id name email language time_zone receives_statements created_at",
+    )
     __table_args__ = (UniqueConstraint("account_id", "email"),)
 
     id: Mapped[uuid7]

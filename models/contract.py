@@ -9,10 +9,12 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, recorded, uuid7
+from models.data_map import Category, Personal
 
 
 class Contract(Base):
     __tablename__ = "contracts"
+    __data_map__ = Personal(Category.SETUP, exported="id account_id plan starts_on ends_on created_at")
     __table_args__ = (
         CheckConstraint("ends_on IS NULL OR ends_on >= starts_on", name="ends_after_it_starts"),
         Index(None, "account_id"),

@@ -12,6 +12,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Connection, SmallInteger, Te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
+from models.data_map import Shared
 
 #: Rows for each count, so that workers which finish at the same time seldom wait for each other.
 SLOTS = 16
@@ -21,6 +22,7 @@ class Counter(Base):
     """One slot of one count; the count is the sum of its slots."""
 
     __tablename__ = "counters"
+    __data_map__ = Shared("how many, and nothing of whose")
     __table_args__ = (CheckConstraint("value >= 0", name="value"),)
 
     task: Mapped[str] = mapped_column(Text, primary_key=True)

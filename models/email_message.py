@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, timestamp, uuid7
+from models.data_map import Category, Personal
 from models.work import Work
 
 
@@ -34,6 +35,14 @@ class EmailMessage(Work, Base):
     """
 
     __tablename__ = "email_messages"
+    __data_map__ = Personal(
+        Category.PLATFORM,
+        exported="id account_id contact_id message to_address context attachments urgent message_id accepted_as",
+        left_out={
+            "dedupe_key": "made of ids of other rows, so that a message is queued once",
+            "committing_at": "how far the last attempt to send came",
+        },
+    )
     states = EmailState
     #: What a row becomes when its worker vanished.
     abandoned = "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END"

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, recorded, timestamp, uuid7
+from models.data_map import Category, Ignored, Personal, Shared
 from models.work import Work
 
 
@@ -31,6 +32,7 @@ class RequestKind(Base):
     """
 
     __tablename__ = "request_kinds"
+    __data_map__ = Shared("what may be asked for; the same for every customer")
 
     kind: Mapped[str] = mapped_column(Text, primary_key=True)
     version: Mapped[int] = mapped_column(SmallInteger)
@@ -43,6 +45,7 @@ class JobRequest(Work, Base):
     __tablename__ = "job_requests"
     #: The same dedupe key asks anew after that.
     kept = timedelta(days=90)
+    __data_map__ = Personal(Category.PLATFORM, exported="id kind args account_id dedupe_key source")
     __table_args__ = (
         UniqueConstraint("kind", "dedupe_key"),
         CheckConstraint("source IN ('sql', 'queue', 'operator')", name="source"),
@@ -62,6 +65,10 @@ class Quarantined(Base):
     """A message from the queue that could not be accepted, whole, with the reason. Nothing is dropped."""
 
     __tablename__ = "quarantine"
+    __data_map__ = Ignored(
+        "messages that nobody could understand, nor therefore of whom they speak; the web tier sends ids alone, and an "
+        "operator reads each one"
+    )
     __table_args__ = (Index(None, "received_at"),)
 
     id: Mapped[uuid7]

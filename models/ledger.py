@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Sequence,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, recorded, timestamp, uuid7
+from models.data_map import Category, Personal
 
 #: Numbers the entries of all accounts; a trigger draws from it while it holds the account's row.
 LEDGER_SEQUENCE = Sequence("ledger_sequence", metadata=Base.metadata)
@@ -34,6 +35,12 @@ class LedgerEntry(Base):
     """
 
     __tablename__ = "ledger_entries"
+    __data_map__ = Personal(
+        Category.PLATFORM,
+        exported=(
+            "id account_id sequence kind currency amount description occurred_at recorded_at due_on external_ref"
+        ),
+    )
     __table_args__ = (
         CheckConstraint(CURRENCY_CHECK, name="currency"),
         CheckConstraint("CASE WHEN kind IN ('payment', 'credit') THEN amount < 0 ELSE amount > 0 END", name="sign"),

@@ -9,12 +9,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, recorded
+from models.data_map import Shared
 
 
 class Letterhead(Base):
     """One version of the company's name, address and bank, named by what it says; written once, never changed."""
 
     __tablename__ = "letterheads"
+    __data_map__ = Shared("the company's own name and address")
     __table_args__ = (CheckConstraint("length(sha256) = 32", name="sha256"),)
 
     #: Of the content as JSON with sorted keys.

@@ -9,6 +9,7 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, recorded, uuid7
+from models.data_map import Category, Personal
 
 LIFETIME = timedelta(hours=24)
 
@@ -17,6 +18,11 @@ class Session(Base):
     """What the sweep removes. Readers use the view `tenure.live_sessions`, which knows the hour; the table does not."""
 
     __tablename__ = "sessions"
+    __data_map__ = Personal(
+        Category.MACHINE,
+        exported="id account_id contact_id ip user_agent created_at",
+        left_out={"secret_sha256": "proves that a cookie is genuine, and says nothing about anybody"},
+    )
     __table_args__ = (Index(None, "created_at"), Index(None, "account_id"), Index(None, "contact_id"))
 
     id: Mapped[uuid7]

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.account import StatementForm
 from models.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
+from models.data_map import Category, ObjectPrefix, Personal
 from models.work import Work
 
 
@@ -30,6 +31,16 @@ class Statement(Work, Base):
     """
 
     __tablename__ = "statements"
+    __data_map__ = Personal(
+        Category.PLATFORM,
+        exported=(
+            "id account_id currency period_start period_end opens_at closes_at opening_cutoff cutoff opening "
+            "closing line_count document_key document_sha256 document_bytes not_due days_1_30 days_31_60 days_61_90 "
+            "over_90 unapplied_credit form open_items account_ref account_name address country time_zone language "
+            "letterhead typesetter"
+        ),
+        objects=(ObjectPrefix("statements/{account_id}/", Category.PLATFORM),),
+    )
     __table_args__ = (
         UniqueConstraint("account_id", "currency", "period_start"),
         CheckConstraint(CURRENCY_CHECK, name="currency"),

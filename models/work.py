@@ -25,6 +25,7 @@ from sqlalchemy import CheckConstraint, Connection, Enum, Index, Integer, Text, 
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from models.base import SCHEMA, one_of, recorded, timestamp
+from models.data_map import Columns
 
 #: The longest that a failed row waits for its next attempt.
 LONGEST_WAIT = timedelta(hours=1)
@@ -46,6 +47,13 @@ class Work:
     """The columns of a work row, and what a table may say differently."""
 
     __tablename__: str
+    __data_map_columns__ = Columns(
+        exported="state due_at created_at finished_at",
+        left_out=dict.fromkeys(
+            ("attempts", "crashes", "claim_token", "claimed_by", "lease_until", "last_error"),
+            "how the platform got the work done, and nothing about the customer",
+        ),
+    )
 
     #: The states of this table; a superset of `WorkState`.
     states: ClassVar[type[StrEnum]] = WorkState

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import SCHEMA, Base, recorded
+from models.data_map import Shared
 from models.work import Work
 
 
@@ -18,6 +19,7 @@ class WorkControl(Base):
     """The limits of one job; the rate is a token bucket that holds one second's worth."""
 
     __tablename__ = "work_controls"
+    __data_map__ = Shared("limits that an operator put on a job; the same for every customer")
     __table_args__ = (
         CheckConstraint("concurrency >= 0", name="concurrency"),
         CheckConstraint("rate > 0", name="rate"),
