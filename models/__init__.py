@@ -5,13 +5,18 @@ from models.base import SCHEMA, Base
 from models.contact import Contact
 from models.contract import Contract
 from models.counter import Counter
+from models.currency import Currency
 from models.data_map import DataMap, own_map
 from models.email_message import EmailMessage, EmailState
+from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
 from models.letterhead import Letterhead
+from models.money import Money
+from models.open_item import Allocation, OpenItem, Side
 from models.session import Session
 from models.statement import Statement
+from models.tax import TaxCategory
 from models.work import Work, WorkState
 from models.work_control import WorkControl
 
@@ -19,21 +24,33 @@ __all__ = [
     "SCHEMA",
     "Account",
     "AccountStatus",
+    "Allocation",
     "Base",
     "Contact",
     "Contract",
     "Counter",
+    "Currency",
     "EmailMessage",
     "EmailState",
     "EntryKind",
+    "Invoice",
+    "InvoiceDocument",
+    "InvoiceKind",
+    "InvoiceLine",
+    "InvoiceSeries",
+    "InvoiceTax",
     "JobRequest",
     "LedgerEntry",
     "Letterhead",
+    "Money",
+    "OpenItem",
     "Quarantined",
     "RequestKind",
     "Session",
+    "Side",
     "Statement",
     "StatementForm",
+    "TaxCategory",
     "Work",
     "WorkControl",
     "WorkState",

@@ -42,7 +42,8 @@ class Account(Base):
         Category.SETUP,
         exported=(
             "id ref name address country currency status time_zone billing_day period_start statement_due_at "
-            "statement_form created_at"
+            "statement_form tax_id payment_terms invoice_series invoiced_from invoice_period_start invoice_due_at "
+            "created_at"
         ),
         left_out={
             "stated_until": "where the planning of statements stands; the statements themselves are exported",
@@ -57,6 +58,7 @@ class Account(Base):
                 "name": "''",
                 "address": "'{}'",
                 "country": "NULL",
+                "tax_id": "NULL",
                 "time_zone": "'UTC'",
             }
         ),
@@ -64,7 +66,10 @@ class Account(Base):
     __table_args__ = (
         CheckConstraint("billing_day BETWEEN 1 AND 31", name="billing_day"),
         CheckConstraint(CURRENCY_CHECK, name="currency"),
+        CheckConstraint("payment_terms BETWEEN 0 AND 365", name="payment_terms"),
+        CheckConstraint("(invoiced_from IS NULL) = (invoice_period_start IS NULL)", name="invoiced_from"),
         Index("ix_accounts_statement_due", "statement_due_at", postgresql_where=text("status = 'active'")),
+        Index("ix_accounts_invoice_due", "invoice_due_at", postgresql_where=text("status = 'active'")),
     )
 
     id: Mapped[uuid7]
@@ -95,4 +100,20 @@ class Account(Base):
     #: instant and have at most this number. None before the first plan, which takes all that is older for history.
     stated_until: Mapped[timestamp | None]
     stated_cutoff: Mapped[int | None] = mapped_column(BigInteger)
+    #: A tax number such as a VAT id, as it is to stand on invoices.
+    tax_id: Mapped[str | None] = mapped_column(Text)
+    #: Days from an invoice's issue to its due date; None where none was agreed, and then nobody is reminded (B18).
+    payment_terms: Mapped[int | None] = mapped_column(SmallInteger, server_default=text("14"))
+    invoice_series: Mapped[str] = mapped_column(Text, server_default="main")
+    #: The first local day whose charges Tenure invoices (B8); None where others do it. Earlier charges stand on no
+    #: invoice of ours, and payments that came before it was set settle none.
+    invoiced_from: Mapped[date | None]
+    #: The first local day of the period that the next invoice is about, and the instant at which it closes: kept, like
+    #: those of statements, by a trigger and by whoever issues.
+    invoice_period_start: Mapped[date | None] = mapped_column(
+        server_default=FetchedValue(), server_onupdate=FetchedValue()
+    )
+    invoice_due_at: Mapped[timestamp | None] = mapped_column(
+        server_default=FetchedValue(), server_onupdate=FetchedValue()
+    )
     created_at: Mapped[recorded]

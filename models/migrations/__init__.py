@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from models import currency
 from models.base import SCHEMA
 
 HERE = Path(__file__).parent
@@ -38,6 +39,7 @@ def upgrade(connection: Connection) -> None:
     connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
     command.upgrade(config(connection), "head")
     apply_sql_files(connection)
+    currency.publish(connection)
 
 
 def apply_sql_files(connection: Connection) -> None:

@@ -153,11 +153,12 @@ def test_planting_writes_what_was_made(done: Done) -> None:
     assert planted.sessions == 8 * 40
     assert 0 < planted.expired_sessions < planted.sessions
     rows = done.scene.connection.execute(
-        text("""SELECT count(*) AS entries, count(DISTINCT sequence) AS numbers, min(sequence) AS lowest
+        text("""SELECT count(*) AS entries, count(DISTINCT (account_id, sequence)) AS numbers, max(sequence) AS highest,
+                       (SELECT count(*) FROM tenure.ledger_entries GROUP BY account_id ORDER BY 1 DESC LIMIT 1) AS most
                   FROM tenure.ledger_entries""")
     ).one()
     assert rows.entries == rows.numbers == sum(len(customer.entries) for customer in company.customers)
-    assert rows.lowest > 0
+    assert rows.highest == rows.most
     first = done.scene.connection.execute(
         text("SELECT name FROM tenure.accounts WHERE ref = :ref"), {"ref": company.customers[0].ref}
     ).scalar_one()

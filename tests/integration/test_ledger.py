@@ -210,7 +210,7 @@ def entry(database: Database) -> LedgerEntry:
         ("UPDATE tenure.ledger_entries SET amount = 1", "UPDATE"),
         ("UPDATE tenure.ledger_entries SET description = 'x' WHERE false", "UPDATE"),
         ("DELETE FROM tenure.ledger_entries", "DELETE"),
-        ("TRUNCATE tenure.ledger_entries", "TRUNCATE"),
+        ("TRUNCATE tenure.ledger_entries CASCADE", "TRUNCATE"),
     ],
 )
 def test_what_stands_in_the_ledger_stays(database: Database, entry: LedgerEntry, change: str, verb: str) -> None:
