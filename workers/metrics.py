@@ -104,10 +104,14 @@ def _promises(chosen: Settings, connection: Connection) -> Metric:
         labels=["promise"],
     )
     installation = policy.Installation(chosen, connection)
+    verdicts: dict[str, bool] = {}
     for promise in policy.PROMISES:
         evidence = promise.measure(installation)
         if evidence.verdict is not policy.Verdict.UNKNOWN:
-            kept.add_metric([promise.number], evidence.verdict is policy.Verdict.KEPT)
+            # A promise may have several figures: it is kept where all of them say so.
+            verdicts[promise.number] = verdicts.get(promise.number, True) and evidence.verdict is policy.Verdict.KEPT
+    for number, is_kept in verdicts.items():
+        kept.add_metric([number], is_kept)
     return kept
 
 

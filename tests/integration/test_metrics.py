@@ -32,7 +32,10 @@ def figures(settings: Settings, database: Database) -> dict[Sample, float]:
     """What is answered now, by name and labels."""
     registry = CollectorRegistry()
     registry.register(Figures(settings, database))
-    families = text_string_to_metric_families(generate_latest(registry).decode())
+    said = generate_latest(registry).decode()
+    series = [line.rpartition(" ")[0] for line in said.splitlines() if not line.startswith("#")]
+    assert len(set(series)) == len(series), "Prometheus refuses a series that is there twice"
+    families = text_string_to_metric_families(said)
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 
 
