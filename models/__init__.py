@@ -7,6 +7,8 @@ from models.contract import Contract
 from models.counter import Counter
 from models.currency import Currency
 from models.data_map import DataMap, own_map
+from models.delivery_event import DeliveryEvent, DeliveryKind
+from models.detail_change import DetailChange
 from models.email_message import EmailMessage, EmailState
 from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
@@ -16,6 +18,7 @@ from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
 from models.session import Session
 from models.statement import Statement
+from models.suppression import Suppression, SuppressionReason
 from models.tax import TaxCategory
 from models.work import Work, WorkState
 from models.work_control import WorkControl
@@ -30,6 +33,9 @@ __all__ = [
     "Contract",
     "Counter",
     "Currency",
+    "DeliveryEvent",
+    "DeliveryKind",
+    "DetailChange",
     "EmailMessage",
     "EmailState",
     "EntryKind",
@@ -50,6 +56,8 @@ __all__ = [
     "Side",
     "Statement",
     "StatementForm",
+    "Suppression",
+    "SuppressionReason",
     "TaxCategory",
     "Work",
     "WorkControl",

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Text, text
+from sqlalchemy import ForeignKey, Index, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -16,7 +16,10 @@ from models.work import Work
 
 
 class EmailState(StrEnum):
-    """`done` means that the mail server took the message over; `unknown`, that nobody can tell (E10)."""
+    """`done` means that the mail server took the message over; `unknown`, that nobody can tell (E10).
+
+    `suppressed` means that the address is not written to any more (E11).
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,6 +27,7 @@ class EmailState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
+    SUPPRESSED = "suppressed"
 
 
 class EmailMessage(Work, Base):
@@ -37,10 +41,14 @@ class EmailMessage(Work, Base):
     __tablename__ = "email_messages"
     __data_map__ = Personal(
         Category.PLATFORM,
-        exported="id account_id contact_id message to_address context attachments urgent message_id accepted_as",
+        exported="id account_id contact_id message to_address context attachments urgent message_id accepted_by "
+        "accepted_as",
         left_out={
             "dedupe_key": "made of ids of other rows, so that a message is queued once",
             "committing_at": "how far the last attempt to send came",
+            "content_sha256": "proof of what was sent, and nothing that can be read from it",
+            "sent_again_at": "how far the last attempt to send came",
+            "forgotten_at": "when the message's data were deleted",
         },
     )
     states = EmailState
@@ -48,9 +56,31 @@ class EmailMessage(Work, Base):
     abandoned = "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END"
     #: Who sends an `unknown` message again has decided that it was not sent.
     retried = ", committing_at = NULL"
+    #: Until the mark, whoever sends it looks once more before anything leaves.
+    cancellable = "state IN ('pending', 'failed') OR state = 'running' AND committing_at IS NULL"
     __table_args__ = (
         Index(None, "account_id"),
         Index(None, "contact_id"),
+        # Urgent mail is found at once behind any backlog of bulk mail (W8).
+        Index(
+            "ix_email_messages_urgent_due",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'pending' AND crashes = 0 AND urgent"),
+        ),
+        # What a new suppression ends.
+        Index(
+            "ix_email_messages_waiting_address",
+            text("lower(to_address)"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index("ix_email_messages_unknown", "finished_at", postgresql_where=text("state = 'unknown'")),
+        Index(
+            "ix_email_messages_remembered",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND forgotten_at IS NULL"),
+        ),
+        Index(None, "accepted_as"),
         *Work.indexes("email_messages"),
     )
 
@@ -69,5 +99,12 @@ class EmailMessage(Work, Base):
     #: RFC 5322, without the angle brackets; the same at every attempt.
     message_id: Mapped[str] = mapped_column(Text, unique=True)
     committing_at: Mapped[timestamp | None]
-    #: The server's answer to the final dot.
+    #: The transport that took it over, and what that said: the answer to the final dot, or the name it gave it.
+    accepted_by: Mapped[str | None] = mapped_column(Text)
     accepted_as: Mapped[str | None] = mapped_column(Text)
+    #: SHA-256 of the message as it went over the wire; composed again from the same data, it is the same.
+    content_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: When it was sent a second time because nobody could tell of the first: at most once (E10).
+    sent_again_at: Mapped[timestamp | None]
+    #: When context and address were deleted (E12); of the address a hash stays.
+    forgotten_at: Mapped[timestamp | None]

@@ -65,6 +65,8 @@ class Work:
     retried: ClassVar[str] = ""
     #: How long a row is kept after its end (W10). None: as long as its account. Failed rows wait for a person.
     kept: ClassVar[timedelta | None] = None
+    #: SQL: which rows a person may take out of the work.
+    cancellable: ClassVar[str] = "state IN ('pending', 'failed')"
 
     @declared_attr
     def state(cls) -> Mapped[str]:
@@ -400,11 +402,14 @@ def retry(connection: Connection, work: type[Work], ids: Iterable[UUID]) -> set[
 
 
 def cancel(connection: Connection, work: type[Work], ids: Iterable[UUID], why: str) -> set[UUID]:
-    """Take rows out of the work for good: those that wait, and those that failed. What is running goes on."""
+    """Take rows out of the work for good: those that wait, and those that failed. What is running goes on.
+
+    Where a table can stop what is running, it says so by `cancellable`; the token stays, and is worth nothing.
+    """
     rows = connection.execute(
         text(f"""
-            UPDATE {_table(work)} SET state = 'cancelled', finished_at = now(), last_error = :why
-             WHERE id = ANY (:ids) AND state IN ('pending', 'failed') RETURNING id"""),
+            UPDATE {_table(work)} SET state = 'cancelled', finished_at = now(), lease_until = NULL, last_error = :why
+             WHERE id = ANY (:ids) AND ({work.cancellable}) RETURNING id"""),
         {"ids": list(ids), "why": why[:ERROR_LENGTH]},
     )
     return {row.id for row in rows}

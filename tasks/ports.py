@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -26,16 +27,34 @@ class Envelope:
     sender: str
     recipient: str
     content: bytes
+    #: Our own name for the message, which a provider quotes in what it tells of it later.
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Who took a message over, and what it said: of SMTP the answer, of an API the name that it gave the message."""
+
+    transport: str
+    answer: str
+
+
+#: Asked at the last moment whether a message may go; what it locks stays locked until the message is settled.
+Permit = Callable[[], AbstractContextManager[None]]
 
 
 class Mailer(Protocol):
-    def send(self, envelope: Envelope, *, before_commit: Callable[[], None]) -> str:
-        """Hand the message to the mail server and return its answer.
+    def send(self, envelope: Envelope, *, permit: Permit, before_commit: Callable[[], None]) -> Receipt:
+        """Hand the message over, and return what was said to it.
 
-        `before_commit` is called after the server agreed to take the message and just before it is told that the
-        message is complete. What it raises stops the sending. A failure before that call is certain and raises
-        `Unavailable`, `Transient` (4xx) or `Permanent` (5xx); after it, a refusal is as certain, but silence raises
-        `Ambiguous` (E10).
+        `permit` is entered when the server has agreed to the recipient and before anything of the message leaves: with
+        SMTP after RCPT and before DATA, with an API before the call. What it raises stops the sending, and the
+        connection stays. It is left when the message was answered, refused or given up (B12).
+
+        `before_commit` is called within it, just before the content leaves. What it raises stops the sending too.
+
+        A failure before that call is certain and raises `Unavailable`, `Transient` (4xx) or `Permanent` (5xx); after
+        it, a refusal is as certain, but silence raises `Ambiguous` (E10). No transport sends again by itself.
         """
 
     def close(self) -> None:
@@ -80,6 +99,8 @@ class Ports:
     #: How long a claim is held without renewal, and how long one drain goes on.
     lease: timedelta = timedelta(seconds=60)
     budget: timedelta = timedelta(seconds=10)
+    #: How long after its sending the data of a message are kept (E12).
+    remembered: timedelta = timedelta(days=30)
 
 
 class _Current:

@@ -125,7 +125,7 @@ def settings(servers: dict[str, str], database_url: str) -> Settings:
 @pytest.fixture
 def ports(settings: Settings, database: Database, inbox: Path) -> Iterator[Ports]:
     """Ports over this test's database and the real S3 and SMTP servers, in this process."""
-    mailer = SMTPMailer(settings.smtp_url)
+    mailer = SMTPMailer(settings.mail_url)
     made = Ports(
         database=database,
         objects=S3ObjectStore(settings),

@@ -11,8 +11,8 @@ from models.unit_of_work import Database
 from tasks import failpoints
 from tasks.ports import Letterhead, Ports
 from workers import lifecycle
+from workers.adapters import mail
 from workers.adapters.s3 import S3ObjectStore
-from workers.adapters.smtp import SMTPMailer
 from workers.identity import dead, identity
 from workers.settings import Settings
 from workers.waker import RedisWaker
@@ -24,7 +24,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
     return Ports(
         database=Database(settings.database_url),
         objects=S3ObjectStore(settings),
-        mailer=SMTPMailer(settings.smtp_url),
+        mailer=mail.mailer(settings.mail_url),
         letterhead=letterhead(settings),
         wake=RedisWaker(app),
         worker=identity(),
@@ -32,6 +32,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         stopping=lifecycle.stopping,
         lease=settings.lease,
         budget=settings.budget,
+        remembered=settings.mail_remembered,
     )
 
 

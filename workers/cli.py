@@ -36,7 +36,7 @@ def up(var: Path, detach: bool) -> None:
     """Start the local stack: servers, worker, beat, relay and Flower.
 
     For every address that the environment does not set (TENURE_DATABASE_URL, TENURE_BROKER_URL, TENURE_S3_ENDPOINT,
-    TENURE_SMTP_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
+    TENURE_MAIL_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
     """
     from workers import supervisor
 

@@ -18,7 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from models import migrations
 from models.base import SCHEMA
 from models.unit_of_work import Database, outage_reason
+from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.ses import SESMailer
 from workers.adapters.smtp import SMTPMailer
 from workers.settings import Settings, SettingsError, settings
 
@@ -175,19 +177,45 @@ def objects(chosen: Settings) -> Finding:
 
 
 def mail(chosen: Settings) -> Finding:
-    mailer = SMTPMailer(chosen.smtp_url, timeout=5)
+    """Every transport, in the order in which they are asked; one that is away is trouble, though others may serve."""
+    findings = [
+        _smtp(address) if isinstance(made, SMTPMailer) else _ses(made)
+        for address, made in zip(chosen.mail_url.split(), transports(chosen.mail_url, timeout=5), strict=True)
+    ]
+    wrong = [finding.trouble for finding in findings if finding.trouble]
+    return Finding("Mail server", fine="; ".join(finding.fine for finding in findings), trouble=" ".join(wrong))
+
+
+def _smtp(address: str) -> Finding:
+    mailer = SMTPMailer(address, timeout=5)
     try:
         extensions = mailer.greet()
     except smtplib.SMTPAuthenticationError:
-        return Finding("Mail server", trouble="It refuses the user or the password of TENURE_SMTP_URL.")
+        return Finding("Mail server", trouble="It refuses the user or the password of TENURE_MAIL_URL.")
     except (OSError, smtplib.SMTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        return Finding("Mail server", trouble=f"TENURE_SMTP_URL does not answer: {reason}.")
+        return Finding("Mail server", trouble=f"TENURE_MAIL_URL does not answer: {reason}.")
     finally:
         mailer.close()
     # The adapter gives up where the server offers no TLS that holds: what answered is encrypted.
-    link = PLAIN if chosen.smtp_url.startswith("smtp://") else ENCRYPTED
+    link = PLAIN if address.startswith("smtp://") else ENCRYPTED
     return Finding("Mail server", fine=f"answers, with {', '.join(sorted(extensions)) or 'no extensions'}, {link}")
+
+
+def _ses(mailer: SESMailer) -> Finding:
+    try:
+        account = mailer.client.get_account()
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        return Finding("Mail server", trouble=f"Amazon SES refuses ({code}): check the credentials and ses:GetAccount.")
+    except (BotoCoreError, ValueError) as error:
+        return Finding("Mail server", trouble=f"Amazon SES does not answer ({type(error).__name__}).")
+    finally:
+        mailer.close()
+    if not account.get("SendingEnabled"):
+        return Finding("Mail server", trouble="Amazon SES has paused sending for this account: see its console.")
+    rate = account.get("SendQuota", {}).get("MaxSendRate", 0)
+    return Finding("Mail server", fine=f"Amazon SES answers, at most {rate:g} messages a second, {ENCRYPTED}")
 
 
 CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail)

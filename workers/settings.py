@@ -21,6 +21,7 @@ import msgspec
 from tasks import failpoints
 
 PREFIX = "TENURE_"
+MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
 
 
 class SettingsError(Exception):
@@ -40,12 +41,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_endpoint: str
     s3_access_key: str
     s3_secret_key: str
-    smtp_url: str
+    #: Addresses of transports in order of preference, separated by blanks.
+    mail_url: str
     mail_from: str
     mode: Mode = Mode.PRODUCTION
     s3_bucket: str = "tenure"
     s3_region: str = "us-east-1"
     mail_reply_to: str | None = None
+    #: Days after sending that a message's data are kept (E12).
+    mail_data_days: int = 30
     company_name: str = "Example Company"
     #: Lines, separated by `|`.
     company_address: str = ""
@@ -75,21 +79,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def budget(self) -> timedelta:
         return timedelta(seconds=self.drain_seconds)
 
+    @property
+    def mail_remembered(self) -> timedelta:
+        return timedelta(days=self.mail_data_days)
+
     def __post_init__(self) -> None:
+        addresses = self.mail_url.split()
+        if not addresses or not all(each.startswith(MAIL_SCHEMES) for each in addresses):
+            raise ValueError(
+                f"{PREFIX}MAIL_URL has an address of no known kind: begin each with one of {', '.join(MAIL_SCHEMES)}"
+            )
+        if self.mail_data_days < 1:
+            raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
         if self.mode is Mode.PRODUCTION:
             _refuse_plaintext(self)
 
 
 def _refuse_plaintext(settings: Settings) -> None:
     # Not by urlsplit, which quotes an address that it does not understand, password and all.
-    database = parse_qs(settings.database_url.partition("?")[2]).get("sslmode", [""])[0]
+    database = [*_option(settings.database_url, "sslmode"), ""][0]
     checks = {
         "DATABASE_URL": (database in {"verify-ca", "verify-full"}, "?sslmode=verify-full"),
         "BROKER_URL": (settings.broker_url.startswith("rediss://"), "a rediss:// address"),
         "S3_ENDPOINT": (settings.s3_endpoint.startswith("https://"), "an https:// address"),
-        "SMTP_URL": (
-            settings.smtp_url.startswith(("smtps://", "smtp+starttls://")),
-            "an smtps:// or smtp+starttls:// address",
+        "MAIL_URL": (
+            all(_is_encrypted(address) for address in settings.mail_url.split()),
+            "smtps://, smtp+starttls:// or ses:// addresses",
         ),
     }
     for name, (encrypted, remedy) in checks.items():
@@ -98,6 +113,16 @@ def _refuse_plaintext(settings: Settings) -> None:
                 f"{PREFIX}{name} is a link without TLS, and personal data travels over it: use {remedy}, "
                 f"or {PREFIX}MODE=local on your own machine"
             )
+
+
+def _is_encrypted(mail: str) -> bool:
+    return mail.startswith(("smtps://", "smtp+starttls://")) or (
+        mail.startswith("ses://") and not any(each.startswith("http:") for each in _option(mail, "endpoint"))
+    )
+
+
+def _option(address: str, name: str) -> list[str]:
+    return parse_qs(address.partition("?")[2]).get(name, [])
 
 
 def parse(environment: Mapping[str, str]) -> Settings:

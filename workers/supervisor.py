@@ -66,7 +66,7 @@ _ADDRESSES = {
     "postgres": "TENURE_DATABASE_URL",
     "valkey": "TENURE_BROKER_URL",
     "s3": "TENURE_S3_ENDPOINT",
-    "inbox": "TENURE_SMTP_URL",
+    "inbox": "TENURE_MAIL_URL",
 }
 # The settings may name a file instead; it comes first.
 _FILE = "_FILE"

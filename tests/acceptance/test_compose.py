@@ -58,7 +58,7 @@ def addresses(servers: dict[str, str], database_url: str, broker: str) -> dict[s
     """What takes the place of the addresses inside the compose network."""
     there = {
         name: servers[name]
-        for name in ("TENURE_S3_ENDPOINT", "TENURE_S3_ACCESS_KEY", "TENURE_S3_SECRET_KEY", "TENURE_SMTP_URL")
+        for name in ("TENURE_S3_ENDPOINT", "TENURE_S3_ACCESS_KEY", "TENURE_S3_SECRET_KEY", "TENURE_MAIL_URL")
     }
     return there | {
         "TENURE_DATABASE_URL": database_url,

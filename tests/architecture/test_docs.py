@@ -73,7 +73,7 @@ def test_every_make_target_that_a_document_names_exists() -> None:
 
 def test_every_dependency_has_its_line() -> None:
     described = set(
-        re.findall(r"^\| ([a-z0-9\[\]-]+) \| \S.* \| \S.* \|$", _read("docs/dependencies.md"), re.MULTILINE)
+        re.findall(r"^\| ([a-z0-9\[\],-]+) \| \S.* \| \S.* \|$", _read("docs/dependencies.md"), re.MULTILINE)
     )
     groups = [
         project()["project"]["dependencies"],

@@ -22,7 +22,7 @@ NOWHERE = {
     "TENURE_S3_ENDPOINT": "http://127.0.0.1:1",
     "TENURE_S3_ACCESS_KEY": "-",
     "TENURE_S3_SECRET_KEY": "-",
-    "TENURE_SMTP_URL": "smtp://127.0.0.1:1",
+    "TENURE_MAIL_URL": "smtp://127.0.0.1:1",
     "TENURE_MAIL_FROM": "billing@company.example",
 }
 

@@ -26,7 +26,7 @@ PIPELINES = {
     "plan and sweep": ("statements.plan:", "sessions.sweep:"),
     "statements": ("statements.render:",),
     "long statements": ("statements.render_long:",),
-    "mail": ("emails.send:", "emails:"),
+    "mail": ("emails.send:", "emails:", "smtp:"),
     "urgent mail": ("emails.send_urgent:",),
     "requests": ("requests:", "requests.handle:"),
     "relay": ("relay:", "waker:"),

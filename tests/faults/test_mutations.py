@@ -59,7 +59,14 @@ MUTATIONS = [
         "tasks/emails.py",
         "WHERE id = :id AND claim_token = :token AND state = 'running'",
         "WHERE id = :id AND :token IS NOT NULL",
-        "tests/integration/test_emails.py -k taken_over",
+        "tests/integration/test_sending.py -k taken_over",
+    ),
+    Mutation(
+        "the look at the last moment",
+        "tasks/last_look.py",
+        "                look(session, row)",
+        "                pass",
+        "tests/integration/test_sending.py -k settled_before",
     ),
     Mutation(
         "the unique index on statements",

@@ -1,13 +1,21 @@
-"""What integration tests share: the `tenure` command as an operator types it."""
+"""What integration tests share: the `tenure` command as an operator types it, and a database that loses COMMITs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import pytest
+from sqlalchemy.engine import make_url
+
+from models.unit_of_work import Database
+from tasks.ports import Ports
+from tests.database_proxy import DatabaseProxy
+from tests.mail_server import MailServer
+from workers.adapters.smtp import SMTPMailer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,3 +36,33 @@ def tenure(servers: Mapping[str, str], database_url: str) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[DatabaseProxy]:
+    url = make_url(database_url)
+    with DatabaseProxy(url.host or "", url.port or 0) as made:
+        yield made
+
+
+@pytest.fixture
+def far_ports(ports: Ports, database_url: str, proxy: DatabaseProxy) -> Iterator[Ports]:
+    """The ports, with PostgreSQL behind the proxy."""
+    host, port = proxy.address
+    url = make_url(database_url).set(host=host, port=port)
+    far = Database(url.render_as_string(hide_password=False))
+    yield replace(ports, database=far)
+    far.engine.dispose()
+
+
+@pytest.fixture
+def server() -> Iterator[MailServer]:
+    with MailServer() as made:
+        yield made
+
+
+@pytest.fixture
+def server_ports(ports: Ports, server: MailServer) -> Iterator[Ports]:
+    mailer = SMTPMailer(server.url, timeout=10)
+    yield replace(ports, mailer=mailer)
+    mailer.close()

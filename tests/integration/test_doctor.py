@@ -28,7 +28,7 @@ def test_the_doctor_finds_a_sound_installation_sound(tenure: Run) -> None:
         ("TENURE_BROKER_URL", "redis://127.0.0.1:1/0", "TENURE_BROKER_URL does not answer"),
         ("TENURE_S3_ENDPOINT", "http://127.0.0.1:1", "TENURE_S3_ENDPOINT does not answer"),
         ("TENURE_S3_BUCKET", "not-this-one", "has no bucket 'not-this-one'"),
-        ("TENURE_SMTP_URL", "smtp://127.0.0.1:1", "TENURE_SMTP_URL does not answer"),
+        ("TENURE_MAIL_URL", "smtp://127.0.0.1:1", "TENURE_MAIL_URL does not answer"),
     ],
 )
 def test_the_doctor_says_in_words_what_is_wrong(tenure: Run, setting: str, value: str, said: str) -> None:
@@ -102,7 +102,7 @@ def test_production_on_links_with_tls_is_sound_and_says_so(
         encrypted(ports["TENURE_DATABASE_URL"], authority, protocols=["postgresql"]) as database,
         encrypted(ports["TENURE_BROKER_URL"], authority) as broker,
         encrypted(ports["TENURE_S3_ENDPOINT"], authority) as objects,
-        encrypted(ports["TENURE_SMTP_URL"], authority) as mail,
+        encrypted(ports["TENURE_MAIL_URL"], authority) as mail,
     ):
         parts = urlsplit(database_url)
         key = urlsplit(servers["TENURE_BROKER_URL"]).password
@@ -112,7 +112,7 @@ def test_production_on_links_with_tls_is_sound_and_says_so(
             f"?sslmode=verify-full&sslnegotiation=direct&sslrootcert={certificates}",
             "TENURE_BROKER_URL": f"rediss://:{key}@127.0.0.1:{broker}/0",
             "TENURE_S3_ENDPOINT": f"https://127.0.0.1:{objects}",
-            "TENURE_SMTP_URL": f"smtps://127.0.0.1:{mail}",
+            "TENURE_MAIL_URL": f"smtps://127.0.0.1:{mail}",
             "SSL_CERT_FILE": str(certificates),
             "AWS_CA_BUNDLE": str(certificates),
         }

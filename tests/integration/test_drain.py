@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import event, insert, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
@@ -24,6 +22,7 @@ from tasks.drain import Held, Job, Settled, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports
 from tests.conftest import RecordedWaker
+from tests.database_proxy import DatabaseProxy
 
 Act = Callable[[UUID, Held], str]
 Record = Callable[[Session, Mapping[UUID, str], Ports], None]
@@ -406,96 +405,10 @@ def test_two_drains_side_by_side_do_each_row_once(database: Database, ports: Por
     assert {row.attempts for row in rows(database).values()} == {1}
 
 
-@dataclass
-class Proxy:
-    """A PostgreSQL proxy that breaks a connection at COMMIT: before the server sees it, or its answer is seen."""
-
-    host: str
-    port: int
-    #: "lost commit" and "lost answer" are what happens to the COMMIT that `countdown` comes to zero at.
-    mode: str = "pass"
-    countdown: int = 0
-    broken: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _open: list[socket.socket] = field(default_factory=list)
-
-    def __enter__(self) -> Proxy:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listening.getsockname()
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # `shutdown` wakes the thread that waits in accept; `close` alone does not.
-        for each in [self._listening, *self._open]:
-            _end(each)
-
-    def arm(self, mode: str, nth: int = 1) -> None:
-        self.mode, self.countdown = mode, nth
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-                server = socket.create_connection((self.host, self.port))
-            except OSError:
-                return
-            self._open += [client, server]
-            for source, sink, is_client in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pump, args=(source, sink, is_client), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, is_client: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                # The simple query of psycopg, and the server's CommandComplete.
-                lost = (
-                    (self.mode == "lost commit" and b"COMMIT\0" in data)
-                    if is_client
-                    else (self.mode == "lost answer" and b"COMMIT\0" in data)
-                )
-                if lost and self._last():
-                    self.broken += 1
-                    break
-                sink.sendall(data)
-        _end(source)
-        _end(sink)
-
-    def _last(self) -> bool:
-        with self._lock:
-            self.countdown -= 1
-            if self.countdown == 0:
-                self.mode = "pass"
-                return True
-            return False
-
-
-def _end(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
-
-
-@pytest.fixture
-def proxy(database_url: str) -> Iterator[Proxy]:
-    url = make_url(database_url)
-    with Proxy(url.host or "", url.port or 0) as made:
-        yield made
-
-
-@pytest.fixture
-def far_ports(ports: Ports, database_url: str, proxy: Proxy) -> Iterator[Ports]:
-    """The ports, with PostgreSQL behind the proxy."""
-    host, port = proxy.address
-    url = make_url(database_url).set(host=host, port=port)
-    far = Database(url.render_as_string(hide_password=False))
-    yield replace(ports, database=far)
-    far.engine.dispose()
-
-
 @pytest.mark.parametrize("mode", ["lost commit", "lost answer"])
 @pytest.mark.parametrize("record_every", [1, 10])
 def test_a_commit_of_effects_whose_answer_was_lost_has_exactly_one_effect(
-    database: Database, far_ports: Ports, proxy: Proxy, mode: str, record_every: int
+    database: Database, far_ports: Ports, proxy: DatabaseProxy, mode: str, record_every: int
 ) -> None:
     ids = requests(database, 5)
     cut: list[UUID] = []
@@ -522,7 +435,7 @@ def test_a_commit_of_effects_whose_answer_was_lost_has_exactly_one_effect(
 
 @pytest.mark.parametrize("mode", ["lost commit", "lost answer"])
 def test_a_commit_of_a_claim_whose_answer_was_lost_loses_no_row_and_does_none_twice(
-    database: Database, far_ports: Ports, proxy: Proxy, mode: str
+    database: Database, far_ports: Ports, proxy: DatabaseProxy, mode: str
 ) -> None:
     ids = requests(database, 5)
     armed = False
@@ -546,7 +459,7 @@ def test_a_commit_of_a_claim_whose_answer_was_lost_loses_no_row_and_does_none_tw
 
 
 def test_effects_whose_row_was_taken_over_while_the_commit_was_unanswered_are_not_written_again(
-    database: Database, far_ports: Ports, other_worker: Ports, proxy: Proxy
+    database: Database, far_ports: Ports, other_worker: Ports, proxy: DatabaseProxy
 ) -> None:
     (key,) = requests(database, 1)
     heir: list[dict[str, int]] = []
@@ -575,7 +488,7 @@ def test_effects_whose_row_was_taken_over_while_the_commit_was_unanswered_are_no
 
 
 def test_when_postgresql_goes_away_the_drain_ends_and_no_row_is_blamed(
-    database: Database, far_ports: Ports, proxy: Proxy
+    database: Database, far_ports: Ports, proxy: DatabaseProxy
 ) -> None:
     ids = requests(database, 3)
 

@@ -65,7 +65,7 @@ def objects(environment: dict[str, str]):
 
 
 def mail(environment: dict[str, str]) -> smtplib.SMTP:
-    address = urlsplit(environment["TENURE_SMTP_URL"])
+    address = urlsplit(environment["TENURE_MAIL_URL"])
     return smtplib.SMTP(address.hostname or "", address.port or 0, local_hostname="test.localhost", timeout=10)
 
 
@@ -163,7 +163,7 @@ def test_the_inbox_takes_what_mail_clients_send(tmp_path: Path) -> None:
         assert kept[0]["mail_from"] == ""
         assert (kept[50]["mail_from"], kept[50]["rcpt_tos"]) == ("lúis@tenure.example", ["köhler@example.com"])
 
-        address = urlsplit(environment["TENURE_SMTP_URL"])
+        address = urlsplit(environment["TENURE_MAIL_URL"])
         with socket.create_connection((address.hostname or "", address.port or 0), 10) as raw:
             one = b"MAIL FROM:<p@tenure.example>\r\nRCPT TO:<q@example.com>\r\nDATA\r\n..dot\r\n.\r\n"
             raw.sendall(b"EHLO test.localhost\r\n" + one * 20 + b"QUIT\r\n")
@@ -296,7 +296,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", urlsplit(before["TENURE_BROKER_URL"]).port or 0)):
         after = embedded.start(directory, names=["valkey", "inbox"]).environment
     assert after["TENURE_BROKER_URL"] != before["TENURE_BROKER_URL"]
-    assert after["TENURE_SMTP_URL"] == before["TENURE_SMTP_URL"]
+    assert after["TENURE_MAIL_URL"] == before["TENURE_MAIL_URL"]
     assert broker(after).ping()
 
 

@@ -115,7 +115,7 @@ def test_a_link_in_the_clear_is_seen(sound: Database, settings: Settings) -> Non
         database_url=settings.database_url + "?sslmode=verify-full",
         broker_url="rediss://broker.example",
         s3_endpoint="https://objects.example",
-        smtp_url="smtps://mail.example",
+        mail_url="smtps://mail.example",
     )
     assert verdict(sound, production, "links_are_encrypted") is Verdict.BROKEN
 

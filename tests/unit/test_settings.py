@@ -21,7 +21,7 @@ PRODUCTION = {
     "TENURE_S3_ENDPOINT": "https://s3.example",
     "TENURE_S3_ACCESS_KEY": "key",
     "TENURE_S3_SECRET_KEY": SECRET,
-    "TENURE_SMTP_URL": f"smtps://user:{SECRET}@mail.example",
+    "TENURE_MAIL_URL": f"smtps://user:{SECRET}@mail.example",
     "TENURE_MAIL_FROM": "billing@company.example",
 }
 REQUIRED = list(PRODUCTION)
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("TENURE_DATABASE_URL", f"postgresql://tenure:p℀{SECRET}@[db.example/tenure"),
         ("TENURE_BROKER_URL", f"redis://:{SECRET}@broker.example/0"),
         ("TENURE_S3_ENDPOINT", f"http://{SECRET}.example"),
-        ("TENURE_SMTP_URL", f"smtp://user:{SECRET}@mail.example"),
+        ("TENURE_MAIL_URL", f"smtp://user:{SECRET}@mail.example"),
     ],
 )
 def test_production_refuses_a_link_that_could_be_read_on_its_way(name: str, plain: str) -> None:
@@ -119,7 +119,7 @@ def test_production_takes_links_whose_certificates_are_checked(scheme: str, sslm
     parse(
         PRODUCTION
         | {
-            "TENURE_SMTP_URL": f"{scheme}://mail.example",
+            "TENURE_MAIL_URL": f"{scheme}://mail.example",
             "TENURE_DATABASE_URL": f"postgresql://db.example/tenure?application_name=x&sslmode={sslmode}",
         }
     )

@@ -5,18 +5,27 @@ from __future__ import annotations
 import smtplib
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from urllib.parse import unquote, urlsplit
 
+from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Transient, Unavailable
-from tasks.ports import Ambiguous, Envelope
+from tasks.ports import Ambiguous, Envelope, Permit, Receipt
 
 #: Seconds for any one answer of the server.
 TIMEOUT = 30.0
 #: Seconds after which an idle connection is asked whether it still lives before a message is entrusted to it.
 IDLE = 10.0
+#: RFC 6152: without it, a message outside ASCII cannot be sent.
+EIGHTBITMIME = "8bitmime"
 #: RFC 6531: without it, an address or header outside ASCII cannot be sent.
 SMTPUTF8 = "smtputf8"
+#: RFC 2920: sender and recipient in one round trip.
+PIPELINING = "pipelining"
+
+#: What a connection that breaks off looks like.
+BROKEN = (OSError, smtplib.SMTPException)
 
 
 class SMTPMailer:
@@ -33,26 +42,79 @@ class SMTPMailer:
         self._connection: smtplib.SMTP | None = None
         self._used = 0.0
 
-    def send(self, envelope: Envelope, *, before_commit: Callable[[], None]) -> str:
+    def send(self, envelope: Envelope, *, permit: Permit, before_commit: Callable[[], None]) -> Receipt:
         connection = self._ready()
+        self._before_the_message(lambda: self._agree(connection, envelope))
+        with ExitStack() as permitted:
+            try:
+                permitted.enter_context(permit())
+            except BaseException:
+                # Nothing of the message has left: the server forgets the envelope, and the connection stays.
+                self._reset()
+                raise
+            self._before_the_message(lambda: self._announce(connection))
+            try:
+                before_commit()
+            except BaseException:
+                # The server waits for the message. Hanging up now, and only that, makes sure that it gets none.
+                self._drop()
+                raise
+            return Receipt(self._host, self._deliver(connection, envelope.content))
+
+    def _before_the_message(self, step: Callable[[], None]) -> None:
+        """A step in which no part of the message leaves: whatever fails, it was not sent."""
         try:
-            self._offer(connection, envelope)
-        except (OSError, smtplib.SMTPException) as error:
+            step()
+        except BROKEN as error:
             self._drop()
             raise Unavailable(f"The mail server broke off before the message ({type(error).__name__}).") from error
         except Failure:
             self._reset()
             raise
+
+    def _agree(self, connection: smtplib.SMTP, envelope: Envelope) -> None:
+        """MAIL and RCPT."""
+        addresses = envelope.sender + envelope.recipient
+        if not addresses.isprintable():
+            raise Permanent("An address with a control character was not sent: correct it, then retry.")
+        options = []
+        if not envelope.content.isascii():
+            if not connection.has_extn(EIGHTBITMIME):
+                raise Permanent("The mail server does not take messages outside ASCII (RFC 6152).")
+            options.append("BODY=8BITMIME")
+        if not addresses.isascii():
+            if not connection.has_extn(SMTPUTF8):
+                raise Permanent("The mail server does not take addresses outside ASCII (RFC 6531).")
+            options.append("SMTPUTF8")
+        mail = " ".join([f"MAIL FROM:{smtplib.quoteaddr(envelope.sender)}", *options])
+        rcpt = f"RCPT TO:{smtplib.quoteaddr(envelope.recipient)}"
+        connection.command_encoding = "ascii" if addresses.isascii() else "utf-8"
+        if connection.has_extn(PIPELINING):
+            connection.send(f"{mail}\r\n{rcpt}\r\n")
+            answers = [connection.getreply(), connection.getreply()]
+            _require(*answers[0], "the sender")
+            _require(*answers[1], "the recipient")
+        else:
+            _require(*connection.docmd(mail), "the sender")
+            failpoint("smtp", "after_mail")
+            _require(*connection.docmd(rcpt), "the recipient")
+        failpoint("smtp", "after_rcpt")
+
+    def _announce(self, connection: smtplib.SMTP) -> None:
+        """DATA: the server waits for the message when this returns."""
+        code, answer = connection.docmd("DATA")
+        if code != 354:
+            _require(code, answer, "a message")
+            raise Transient(f"The mail server answered DATA with {code}.")
+        failpoint("smtp", "after_data")
+
+    def _deliver(self, connection: smtplib.SMTP, content: bytes) -> str:
+        """The message with its closing dot. Whatever breaks from here on may have broken behind it (E10)."""
         try:
-            before_commit()
-        except BaseException:
-            # The server waits for the message. Hanging up now, and only that, makes sure that it gets none.
-            self._drop()
-            raise
-        try:
-            connection.send(dot_stuffed(envelope.content))
+            connection.send(dot_stuffed(content))
+            failpoint("smtp", "after_dot")
             code, answer = connection.getreply()
-        except (OSError, smtplib.SMTPException) as error:
+        except BROKEN as error:
             self._drop()
             raise Ambiguous(type(error).__name__) from error
         self._used = monotonic()
@@ -66,36 +128,21 @@ class SMTPMailer:
             raise
         return f"{code} {answer.decode(errors='replace')}"
 
-    def _offer(self, connection: smtplib.SMTP, envelope: Envelope) -> None:
-        """MAIL, RCPT and DATA: the server has agreed to take the message when this returns."""
-        options = ["BODY=8BITMIME"] if connection.has_extn("8bitmime") else []
-        if not (envelope.recipient + envelope.sender).isascii():
-            if not connection.has_extn(SMTPUTF8):
-                raise Permanent("The mail server does not take addresses outside ASCII (RFC 6531).")
-            options.append("SMTPUTF8")
-            connection.command_encoding = "utf-8"
-        else:
-            connection.command_encoding = "ascii"
-        _require(*connection.mail(envelope.sender, options), "the sender")
-        _require(*connection.rcpt(envelope.recipient), "the recipient")
-        code, answer = connection.docmd("DATA")
-        if code != 354:
-            _require(code, answer, "a message")
-            raise Transient(f"The mail server answered DATA with {code}.")
-
     def _ready(self) -> smtplib.SMTP:
         if self._connection is not None and monotonic() - self._used > IDLE:
             try:
                 self._connection.noop()
-            except (OSError, smtplib.SMTPException):
+            except BROKEN:
                 self._drop()
         if self._connection is None:
+            failpoint("smtp", "before_connect")
             try:
                 self._connection = self._connect()
             except smtplib.SMTPAuthenticationError as error:
-                raise Unavailable("The mail server refused user or password of TENURE_SMTP_URL.") from error
-            except (OSError, smtplib.SMTPException) as error:
+                raise Unavailable("The mail server refused user or password of TENURE_MAIL_URL.") from error
+            except BROKEN as error:
                 raise Unavailable(f"The mail server cannot be reached ({type(error).__name__}).") from error
+            failpoint("smtp", "after_connect")
         self._used = monotonic()
         return self._connection
 
@@ -116,7 +163,7 @@ class SMTPMailer:
         if self._connection is not None:
             try:
                 self._connection.rset()
-            except (OSError, smtplib.SMTPException):
+            except BROKEN:
                 self._drop()
 
     def _drop(self) -> None:
@@ -135,7 +182,7 @@ class SMTPMailer:
         if self._connection is not None:
             try:
                 self._connection.quit()
-            except (OSError, smtplib.SMTPException):
+            except BROKEN:
                 self._connection.close()
             self._connection = None
 

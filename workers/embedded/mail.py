@@ -9,7 +9,7 @@ import sys
 from workers.embedded.place import LOOPBACK, Place
 from workers.embedded.server import Launch, Server, missing, nothing
 
-_ADDRESS = "TENURE_SMTP_URL"
+_ADDRESS = "TENURE_MAIL_URL"
 
 
 def _prepare(place: Place) -> None:

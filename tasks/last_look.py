@@ -1,0 +1,102 @@
+"""The last look before a message leaves: may it still be sent? (B12, E11)
+
+Entered when the mail server has agreed to the recipient, before anything of the message goes out. Every message is
+looked at: it may have been taken over or cancelled, or its address suppressed, since it was claimed. A kind of message
+may register a look of its own, such as a reminder's at its invoice:
+
+    @last_look("payment-reminder")
+    def still_owed(session: Session, row: EmailMessage) -> None:
+        invoice = session.get_one(Invoice, ..., with_for_update=True)
+        if invoice.open_amount == 0:
+            raise Withdrawn("The invoice was paid before the reminder left.")
+
+What such a look locks stays locked until the message was answered: a payment that comes meanwhile is committed after
+the message, or waits. The wait for a lock is bounded; where it is too long, the message is tried again later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from models.email_message import EmailMessage, EmailState
+from models.suppression import sentence
+from tasks.drain import Held
+from tasks.failures import Transient
+
+Look = Callable[[Session, EmailMessage], None]
+
+#: Milliseconds that a look waits for a lock, and PostgreSQL's word for having waited so long.
+PATIENCE: Final = 5_000
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
+#: By the name of the message.
+_looks: dict[str, Look] = {}
+
+
+class TakenOver(Exception):
+    """The row is no longer ours."""
+
+
+class Withdrawn(Exception):
+    """The message must not go out any more; the text says why, in a sentence without personal data."""
+
+    def __init__(self, why: str, *, state: EmailState = EmailState.CANCELLED) -> None:
+        super().__init__(why)
+        self.state = state
+
+
+def last_look(message: str) -> Callable[[Look], Look]:
+    """Let the decorated function look before each `message` leaves. It reads, locks, and raises `Withdrawn`."""
+
+    def register(look: Look) -> Look:
+        _looks[message] = look
+        return look
+
+    return register
+
+
+@contextmanager
+def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
+    """Enter only if the message may still go; leave when it was answered. Raises `Withdrawn` or `TakenOver`."""
+    look = _looks.get(row.message)
+    session = Session(held.ports.database.engine)
+    try:
+        _look_at(session, row, held)
+        if look is None:
+            # There is nothing to hold on to, and the connection is needed elsewhere.
+            session.close()
+        else:
+            try:
+                session.execute(text(f"SET LOCAL lock_timeout = {PATIENCE}"))
+                look(session, row)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                    raise
+                raise Transient("What decides whether it may be sent is locked by another transaction.") from error
+        yield
+    finally:
+        # A look changes nothing, and what was sent is sent, whatever becomes of this connection.
+        with suppress(DBAPIError):
+            session.close()
+
+
+def _look_at(session: Session, row: EmailMessage, held: Held) -> None:
+    found = session.execute(
+        text("""
+            SELECT email.claim_token = :token AND email.state = 'running' AS ours, suppressed.reason
+              FROM tenure.email_messages AS email
+              LEFT JOIN tenure.suppressions AS suppressed
+                ON suppressed.address = lower(email.to_address) AND suppressed.lifted_at IS NULL
+             WHERE email.id = :id"""),
+        {"id": row.id, "token": held.token},
+    ).one_or_none()
+    if found is None or not found.ours:
+        raise TakenOver
+    if found.reason:
+        raise Withdrawn(sentence(found.reason), state=EmailState.SUPPRESSED)
