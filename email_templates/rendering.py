@@ -32,7 +32,7 @@ _STYLE_SHEET: Final = "_layout/mail.css"
 #: Well below the 998 octets of a header line, and more than any client shows.
 SUBJECT_LENGTH: Final = 150
 #: What every template is given beside the context's own fields.
-GIVEN: Final = frozenset({"reader", "company", "recipient_name", "third_party_hosts", "subject"})
+GIVEN: Final = frozenset({"reader", "company", "recipient_name", "third_party_hosts", "optional", "subject"})
 _EMPTY_LINES: Final = re.compile(r"\n\s*\n")
 
 
@@ -58,6 +58,7 @@ def render(context: Message, *, language: str, time_zone: str, company: Company,
         "reader": who,
         "company": plain_text.clean(company),
         "recipient_name": name,
+        "optional": context.optional,
         "third_party_hosts": plain_text.hosts_named((name, *plain_text.texts_of(cleaned)), company.website),
     }
     # The isolates in it are ours: values were cleaned of theirs.
