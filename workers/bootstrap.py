@@ -44,6 +44,7 @@ def letterhead(settings: Settings) -> Letterhead:
             email=settings.company_email or settings.mail_from,
             website=settings.company_website,
             registration=_lines(settings.company_registration),
+            bank_account=_lines(settings.company_bank_account),
         ),
         mail_from=settings.mail_from,
         reply_to=settings.mail_reply_to or settings.mail_from,

@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: A host name.
     company_website: str = "example.com"
     company_registration: str = ""
+    company_bank_account: str = ""
     flower_address: str = "127.0.0.1"
     flower_port: int = 5555
     flower_user: str | None = None
