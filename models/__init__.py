@@ -16,6 +16,7 @@ from models.ledger import EntryKind, LedgerEntry
 from models.letterhead import Letterhead
 from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
+from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.statement import Statement
 from models.suppression import Suppression, SuppressionReason
@@ -52,6 +53,8 @@ __all__ = [
     "OpenItem",
     "Quarantined",
     "RequestKind",
+    "SecurityAudit",
+    "SecurityFinding",
     "Session",
     "Side",
     "Statement",

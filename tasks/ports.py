@@ -65,6 +65,22 @@ class Ambiguous(Exception):
     """The message was handed over, and no answer came: it may or may not have been accepted (E10)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Vulnerability:
+    """What is publicly known against a version of a package: the advisory, and the versions without it."""
+
+    package: str
+    version: str
+    advisory: str
+    aliases: Sequence[str] = ()
+    fixed_in: Sequence[str] = ()
+
+
+class Auditor(Protocol):
+    def __call__(self) -> tuple[int, Sequence[Vulnerability]]:
+        """Look up what is installed: how many packages, and what is known against them. Raises `Unavailable`."""
+
+
 class Waker(Protocol):
     def __call__(self, task: str) -> None:
         """See to it that a message for `task` waits in the broker; does nothing where one does. Never raises."""
@@ -96,6 +112,8 @@ class Ports:
     dead: Callable[[Sequence[str]], list[str]]
     #: Whether this process was asked to stop.
     stopping: Callable[[], bool]
+    #: None where dependencies are not audited.
+    auditor: Auditor | None = None
     #: How long a claim is held without renewal, and how long one drain goes on.
     lease: timedelta = timedelta(seconds=60)
     budget: timedelta = timedelta(seconds=10)

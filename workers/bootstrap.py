@@ -9,12 +9,13 @@ from celery import Celery
 from email_templates.company import Company
 from models.unit_of_work import Database
 from tasks import failpoints
-from tasks.ports import Letterhead, Ports
+from tasks.ports import Auditor, Letterhead, Ports
 from workers import lifecycle
 from workers.adapters import mail
+from workers.adapters.osv import OSV
 from workers.adapters.s3 import S3ObjectStore
 from workers.identity import dead, identity
-from workers.settings import Settings
+from workers.settings import Mode, Settings
 from workers.waker import RedisWaker
 
 
@@ -30,10 +31,18 @@ def ports(settings: Settings, app: Celery) -> Ports:
         worker=identity(),
         dead=dead,
         stopping=lifecycle.stopping,
+        auditor=auditor(settings),
         lease=settings.lease,
         budget=settings.budget,
         remembered=settings.mail_remembered,
     )
+
+
+def auditor(settings: Settings) -> Auditor | None:
+    """On in production; elsewhere only where a vulnerability database is named."""
+    if settings.mode is Mode.PRODUCTION or settings.osv_url:
+        return OSV(settings.osv_url)
+    return None
 
 
 def letterhead(settings: Settings) -> Letterhead:

@@ -54,6 +54,7 @@ imports = (
     "tasks.handling",
     "tasks.pruning",
     "tasks.rescue",
+    "tasks.security",
     "tasks.sessions",
     "tasks.statements",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -123,6 +124,40 @@ def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> No
     from workers import operations
 
     sys.exit(operations.request(kind, arguments, dedupe_key))
+
+
+@cli.group()
+def security() -> None:
+    """Known vulnerabilities of what is installed: audit, findings, what was accepted and why."""
+
+
+@security.command("audit")
+def security_audit() -> None:
+    """Look up every installed package now. Exits 1 where something is open."""
+    from workers import security_commands
+
+    sys.exit(security_commands.audit())
+
+
+@security.command("findings")
+@as_json
+def security_findings(json: bool) -> None:
+    """What is open, for how long, and the versions without it. Exits 1 where anything is."""
+    from workers import security_commands
+
+    sys.exit(security_commands.findings(json))
+
+
+@security.command("accept")
+@click.argument("package")
+@click.argument("advisory")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), required=True, help="The day on which to look again.")
+@click.option("--why", required=True, help="Why it does no harm here.")
+def security_accept(package: str, advisory: str, until: datetime, why: str) -> None:
+    """Record that a finding does no harm here."""
+    from workers import security_commands
+
+    sys.exit(security_commands.accept(package, advisory, until.date(), why))
 
 
 @cli.group()

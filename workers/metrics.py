@@ -29,7 +29,7 @@ from workers.settings import Settings
 log = structlog.get_logger()
 
 #: Seconds for which the promises' evidence is shown again: some of it is more than an index scan.
-PROMISES_KEPT = 60.0
+PROMISES_KEPT = 300.0
 
 
 class Figures(Collector):

@@ -16,6 +16,7 @@ from rich.table import Table
 from sqlalchemy import Connection, text
 
 from email_templates.catalogue import MESSAGES
+from models.security_audit import DEADLINE, SILENCE
 from models.session import LIFETIME
 from models.unit_of_work import Database
 from tasks.requests import KINDS, fields
@@ -163,6 +164,27 @@ def links_are_encrypted(installation: Installation) -> Evidence:
     return _judged(bool(encrypted), "4 links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
 
 
+def vulnerabilities_are_patched(installation: Installation) -> Evidence:
+    """P5.1b: what is installed was looked up of late, and no finding has been open past its deadline."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT now() - max(begun_at) FROM tenure.security_audits WHERE packages IS NOT NULL) AS last,
+                   (SELECT now() - min(begun_at) FROM tenure.security_audits) AS first,
+                   count(*) AS open, max(now() - first_seen) AS oldest
+              FROM tenure.security_findings
+             WHERE gone_at IS NULL AND (accepted_until IS NULL OR accepted_until < current_date)""")
+    ).one()
+    if row.first is None or (row.last is None and row.first < SILENCE):
+        return Evidence(Verdict.UNKNOWN, "No audit of the installed packages has succeeded yet: tenure security audit")
+    if row.last is None or row.last > SILENCE:
+        return Evidence(Verdict.BROKEN, f"The last audit is {(row.last or row.first).days} d old")
+    oldest = f", the oldest for {row.oldest.days} d of {DEADLINE.days}" if row.open else ""
+    return _judged(
+        row.open == 0 or row.oldest <= DEADLINE,
+        f"Audited {row.last.total_seconds() / 3600:.0f} h ago; {row.open} findings open{oldest}",
+    )
+
+
 def sessions_end_after_a_day(installation: Installation) -> Evidence:
     """P9.3: none older than 24 hours is readable, none is stored much longer."""
     row = installation.connection.execute(
@@ -192,7 +214,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
     Promise("P3.1f", "No information sold or handed on", _not_yet("Processors are not listed yet.")),
     Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),
-    Promise("P5.1b", "Security bugs are patched in time", _not_yet("There is no scheduled audit yet.")),
+    Promise("P5.1b", "Security bugs are patched in time", vulnerabilities_are_patched),
     Promise("P6.1", "A record is sent and all records purged", _not_yet("There is no termination yet.")),
     Promise("P7", "Third-party links are not ours", _not_yet("Mail is linted in the tests, not yet live.")),
     Promise("P8.1", "Details are kept up to date", _not_yet("There is no details check yet.")),

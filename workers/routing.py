@@ -20,6 +20,7 @@ ROUTES: Mapping[str, str] = {
     "statements.render": "documents",
     "statements.render_long": "documents",
     "sessions.sweep": "sweeps",
+    "security.audit_dependencies": "sweeps",
     # Requests: what the web tier sends by name.
     "emails.send_account_set_up": INBOUND,
     "sessions.revoke": INBOUND,

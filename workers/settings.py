@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flower_password: str | None = None
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 9750
+    #: Of the OSV service that `security.audit_dependencies` asks; in production the public one by default.
+    osv_url: str | None = None
     #: Seconds that a claim is held without renewal, and that one drain goes on.
     lease_seconds: float = 60
     drain_seconds: float = 10

@@ -120,8 +120,12 @@ def test_a_link_in_the_clear_is_seen(sound: Database, settings: Settings) -> Non
     assert verdict(sound, production, "links_are_encrypted") is Verdict.BROKEN
 
 
+#: Broken by tests of their own, here and in test_security.py.
+OTHERWISE = {"messages_carry_ids_only", "links_are_encrypted", "vulnerabilities_are_patched"}
+
+
 def test_every_measured_promise_was_broken_here() -> None:
-    assert set(MEASURED) == {measure for measure, _ in BREAKS} | {"messages_carry_ids_only", "links_are_encrypted"}
+    assert set(MEASURED) == {measure for measure, _ in BREAKS} | OTHERWISE
 
 
 def test_a_mail_to_a_contact_is_not_undelivered_while_it_waits_its_turn(sound: Database, settings: Settings) -> None:
