@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 import msgspec
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+", re.ASCII)
+_COLOUR = re.compile("#[0-9a-fA-F]{6}", re.ASCII)
+#: It is kept with each version of the letterhead.
+_LOGO_LENGTH = 100_000
 
 
 class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +27,9 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     website: str
     registration: tuple[str, ...] = ()
     bank_account: tuple[str, ...] = ()
+    #: An SVG picture that stands for the name in documents, and their colour as `#rrggbb`.
+    logo: str = ""
+    accent: str = "#1f5f5b"
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -32,3 +39,18 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"The company's website is {self.website!r}, which is not a host name. "
                 "Give the lower-case host alone, such as 'example.com'."
             )
+        if not _COLOUR.fullmatch(self.accent):
+            raise ValueError(f"The company's colour is {self.accent!r}: write it as six hex digits, such as '#1f5f5b'.")
+        if self.logo and (len(self.logo) > _LOGO_LENGTH or not _is_svg(self.logo)):
+            raise ValueError(
+                f"The company's logo is not an SVG picture of {_LOGO_LENGTH:,} characters at the most: "
+                "give the text of an .svg file."
+            )
+
+
+def _is_svg(picture: str) -> bool:
+    try:
+        # The operator's own file, and no document type in it: nothing to expand.
+        return "<!" not in picture and ElementTree.fromstring(picture).tag.endswith("svg")  # noqa: S314
+    except ElementTree.ParseError:
+        return False

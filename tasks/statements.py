@@ -121,7 +121,7 @@ class ToRender:
     def pdf(self) -> bytes:
         """The same bytes whenever it is made from the same row by the same typesetter (B3)."""
         # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
-        from email_templates.documents.pdf import render_statement  # noqa: PLC0415
+        from email_templates.documents.statement_pdf import render_statement  # noqa: PLC0415
 
         return render_statement(self.document(), company=self.company, language=self.language)
 
@@ -175,7 +175,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
 
 def render(item: ToRender, held: Held) -> Rendered:
     """Make the PDF and store it under a key that the row fixes: made again, it is the same object (B3, B5)."""
-    from email_templates.documents.pdf import typesetter  # noqa: PLC0415
+    from email_templates.documents.typesetter import typesetter  # noqa: PLC0415
 
     statement = item.statement
     if not item.recipients:

@@ -54,6 +54,8 @@ def letterhead(settings: Settings) -> Letterhead:
             website=settings.company_website,
             registration=_lines(settings.company_registration),
             bank_account=_lines(settings.company_bank_account),
+            logo=settings.company_logo,
+            accent=settings.company_accent,
         ),
         mail_from=settings.mail_from,
         reply_to=settings.mail_reply_to or settings.mail_from,

@@ -58,6 +58,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     company_website: str = "example.com"
     company_registration: str = ""
     company_bank_account: str = ""
+    #: An SVG picture; `TENURE_COMPANY_LOGO_FILE` names its file.
+    company_logo: str = ""
+    company_accent: str = "#1f5f5b"
     flower_address: str = "127.0.0.1"
     flower_port: int = 5555
     flower_user: str | None = None

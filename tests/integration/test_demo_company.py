@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from email_templates.documents.glyphs import drawable
-from email_templates.documents.pdf import _covered
+from email_templates.documents.typesetter import _covered
 from models.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
 from tasks.drain import drain

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.glyphs import drawable
-from email_templates.documents.pdf import render_statement
-from email_templates.documents.statement import Ageing, Line, StatementDocument
+from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
+from email_templates.documents.invoice_pdf import render_invoice
+from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument, age
+from email_templates.documents.statement_pdf import render_statement
 from email_templates.reader import reader
 from email_templates.rendering import render
 
@@ -70,6 +72,74 @@ def pdf(statement: StatementDocument, language: str = "en", company: Company = C
     return render_statement(statement, company=company, language=language)
 
 
+def in_open_items(statement: StatementDocument) -> StatementDocument:
+    """The same statement in the other form: an old charge paid in part, and what is not due yet."""
+    items = (
+        OpenItem(date=START, due_on=date(2026, 1, 16), description="Team plan, 1 seats", amount=61_003, open=30_000),
+        OpenItem(date=START, due_on=date(2026, 2, 9), description="", amount=61_005, open=statement.closing - 30_000),
+    )
+    return msgspec.structs.replace(statement, open_items=items, ageing=age(items, statement.period_end))
+
+
+#: Two rates, and one line on which the recipient owes the tax.
+LINES = tuple(
+    InvoiceLine(
+        date=date(2026, 1, 5),
+        description=what,
+        net=net,
+        gross=net + net * rate // 10_000,
+        tax_rate=rate,
+        tax_category=category,
+    )
+    for what, net, rate, category in [
+        ("Team plan, 12 seats", 120_000, 1900, "S"),
+        ("Storage, 2 TB", 5_000, 1900, "S"),
+        ("Handbook, printed", 2_000, 700, "S"),
+        ("Training abroad", 40_000, 0, "AE"),
+    ]
+)
+INVOICE = InvoiceDocument(
+    number="INV-2026-00091",
+    issued_on=date(2026, 2, 1),
+    due_on=date(2026, 2, 15),
+    payment_terms=14,
+    period_start=START,
+    period_end=date(2026, 1, 31),
+    currency="EUR",
+    buyer=Buyer(
+        name="Köhler & Söhne GmbH",
+        ref="C-10417",
+        address=("Hauptstraße 5", "1010 Wien"),
+        country="AT",
+        tax_id="ATU12345678",
+    ),
+    lines=LINES,
+    taxes=(
+        InvoiceTax(base=125_000, tax=23_750, tax_rate=1900, tax_category="S"),
+        InvoiceTax(base=2_000, tax=140, tax_rate=700, tax_category="S"),
+        InvoiceTax(base=40_000, tax=0, tax_rate=0, tax_category="AE"),
+    ),
+    net=167_000,
+    tax=23_890,
+    total=190_890,
+    settled=45_000,
+)
+CREDIT_NOTE = msgspec.structs.replace(
+    INVOICE,
+    kind=DocumentKind.CREDIT_NOTE,
+    number="CN-2026-0007",
+    corrects=INVOICE.number,
+    reason="The storage was billed twice.",
+    lines=(LINES[1],),
+    taxes=(InvoiceTax(base=5_000, tax=950, tax_rate=1900, tax_category="S"),),
+    net=5_000,
+    tax=950,
+    total=5_950,
+    settled=0,
+)
+BANK = msgspec.structs.replace(COMPANY, bank_account=("DNB Bank", "IBAN NO93 8601 1117 947", "BIC DNBANOKK"))
+
+
 def read(file: bytes) -> str:
     """All text of a PDF; one kind of space, and no invisible characters."""
     pages = pypdf.PdfReader(io.BytesIO(file)).pages
@@ -85,6 +155,17 @@ def spaced(text: str) -> str:
 @pytest.mark.parametrize("language", ["en", "en-US", "de-AT", "fr", "ar-EG"])
 def test_golden(language: str, golden) -> None:
     golden(f"documents/statement.{language}.txt", read(pdf(a_statement(), language)) + "\n")
+
+
+@pytest.mark.parametrize("language", ["en", "de-AT", "ar-EG"])
+@pytest.mark.parametrize("document", [INVOICE, CREDIT_NOTE], ids=lambda document: document.kind)
+def test_golden_invoice(language: str, document: InvoiceDocument, golden) -> None:
+    shown = read(render_invoice(document, company=BANK, language=language))
+    golden(f"documents/{document.kind.replace('_', '-')}.{language}.txt", shown + "\n")
+
+
+def test_golden_open_items(golden) -> None:
+    golden("documents/statement--open-items.de-AT.txt", read(pdf(in_open_items(a_statement()), "de-AT", BANK)) + "\n")
 
 
 @pytest.mark.parametrize("language", ["en", "de-AT", "fr-CA", "ar-EG"])
@@ -233,6 +314,107 @@ def test_long_statements_repeat_the_heads_and_number_the_pages() -> None:
     for number, text in enumerate(pages, 1):
         assert f"Page {number} of {len(pages)}" in text
         assert "Description" in text
+
+
+@pytest.mark.parametrize("count", [*range(21, 31), 58, 59, 60, 61])
+def test_a_total_never_stands_alone_on_a_page(count: int) -> None:
+    """Wherever the page breaks fall, the last line of the table is on the page of its total."""
+    pages = [page.extract_text() for page in pypdf.PdfReader(io.BytesIO(pdf(a_statement(count)))).pages]
+    (closing,) = (text for text in pages if re.search(r"^Closing balance [\d,.-]+$", text, re.MULTILINE))
+    assert re.search(r"^Jan \d+, 2026 .* [\d,.-]+ [\d,.-]+$", closing, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "country"),
+    [
+        ("株式会社 東京ソフトウェア", "JP"),
+        ("北京软件有限公司", "CN"),
+        ("臺北軟體股份有限公司", None),
+        ("서울소프트웨어 주식회사", "KR"),
+        ("บริษัท สยามซอฟต์แวร์ จำกัด", "TH"),
+        ("देवनागरी कंपनी", "IN"),
+        ("Ελληνική Εταιρεία", "GR"),
+        ("Київське підприємство", "UA"),
+        ("Công ty Phần mềm Hà Nội", "VN"),
+    ],
+)
+def test_names_of_all_scripts_are_drawn_and_can_be_copied(name: str, country: str | None) -> None:
+    file = pdf(a_statement(account_name=name, country=country))
+    shown = re.sub(r"\s", "", read(file))
+    assert "\ufffd" not in shown
+    # Vowel signs of Thai and Devanagari may be copied in the order in which they are drawn.
+    assert set(unicodedata.normalize("NFKC", re.sub(r"\s", "", name))) <= set(unicodedata.normalize("NFKC", shown))
+    assert len(file) < 90_000
+
+
+def test_a_hebrew_name_is_drawn() -> None:
+    shown = read(pdf(a_statement(account_name="חברת אור בע״מ")))
+    assert "\ufffd" not in shown
+    assert set("חברתאורבע״מ") <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("country", "name", "form"),
+    [
+        ("JP", "直", "JP"),
+        ("TW", "直", "TC"),
+        ("KR", "直", "KR"),
+        ("CN", "直", "SC"),
+        (None, "直カ", "JP"),
+        (None, "直", "SC"),
+    ],
+)
+def test_chinese_characters_have_the_forms_of_their_country(country: str | None, name: str, form: str) -> None:
+    fonts = {
+        str(each.get_object()["/BaseFont"])
+        for page in pypdf.PdfReader(io.BytesIO(pdf(a_statement(account_name=name, country=country)))).pages
+        for each in page["/Resources"]["/Font"].values()
+    }
+    assert any(f"CJK{form}" in font.replace("-", "").upper() or f"CJK{form.lower()}" in font for font in fonts), fonts
+
+
+LOGO = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10"><rect width="20" height="10" fill="#123"/></svg>'
+
+
+def test_a_logo_stands_for_the_name_and_has_it_as_its_text() -> None:
+    with_logo = msgspec.structs.replace(COMPANY, logo=LOGO, accent="#7c2d12")
+    file = pdf(a_statement(), company=with_logo)
+    assert read(file).count("Halden Software") == read(pdf(a_statement())).count("Halden Software") - 1
+    assert pypdf.PdfReader(io.BytesIO(file)).root_object["/MarkInfo"]["/Marked"]
+
+
+@pytest.mark.parametrize("changes", [{"logo": "a.svg"}, {"logo": "<svg"}, {"logo": "<html/>"}, {"accent": "red"}])
+def test_what_is_no_logo_and_no_colour_is_refused_in_a_sentence(changes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"The company's (logo|colour) is .*\.$"):
+        msgspec.structs.replace(COMPANY, **changes)
+
+
+def test_both_forms_of_a_statement_show_the_same_figures() -> None:
+    plain = in_open_items(a_statement())
+    itemized, balance = read(pdf(plain)), read(pdf(msgspec.structs.replace(plain, open_items=None)))
+    assert "Open items" in itemized and "Open items" not in balance
+    for line in balance.splitlines():
+        assert line in itemized
+
+
+def test_open_items_that_do_not_make_the_ageing_are_refused() -> None:
+    statement = in_open_items(a_statement())
+    with pytest.raises(ValueError, match="its open items make"):
+        msgspec.structs.replace(statement, open_items=statement.open_items[:1])
+
+
+@pytest.mark.parametrize("changes", [{"total": 1}, {"net": 1}, {"settled": 190_891}, {"lines": LINES[:1]}])
+def test_an_invoice_that_does_not_add_up_cannot_be_made(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="Invoice 'INV-2026-00091' does not add up"):
+        msgspec.structs.replace(INVOICE, **changes)
+
+
+def test_how_to_pay_is_said_where_something_is_owed_and_nowhere_else() -> None:
+    owed = read(pdf(a_statement(), company=BANK))
+    assert "Please transfer €780.12." in owed and "NO93 8601 1117 947" in owed
+    credit = a_statement(0, opening=-5, closing=-5, ageing=Ageing(unapplied_credit=5))
+    assert "NO93" not in read(pdf(credit, company=BANK))
+    assert "NO93" not in read(render_invoice(CREDIT_NOTE, company=BANK, language="en"))
 
 
 def test_an_empty_statement_is_a_statement() -> None:
