@@ -127,7 +127,7 @@ BEGIN
               FROM tenure.open_items AS paid
               JOIN tenure.ledger_entries AS entry ON entry.id = paid.entry_id AND entry.kind = 'payment'
              WHERE paid.account_id = NEW.account_id AND paid.currency = NEW.currency AND paid.side = 'credit'
-               AND (SELECT coalesce(sum(amount), 0) FROM tenure.allocations AS settled
+               AND (SELECT coalesce(sum(settled.amount), 0) FROM tenure.allocations AS settled
                       JOIN tenure.open_items AS debit ON debit.id = debit_id AND debit.invoice_id IS NOT NULL
                      WHERE settled.credit_id = paid.id) > 0
              ORDER BY paid.sequence DESC LIMIT 1;

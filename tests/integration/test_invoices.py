@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from threading import Barrier
 from typing import Any
+from uuid import UUID
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.company import Company
-from models import Account, Invoice, InvoiceLine, InvoiceTax, Letterhead
+from models import Account, Invoice, InvoiceLine, InvoiceTax, Letterhead, Money
+from models.tax import included
 from models.unit_of_work import Database
-from tasks import invoices
+from tasks import credit_notes, invoice_issue
 from tests.company import a_contact, an_account, an_entry
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
@@ -28,7 +36,7 @@ def an_invoiced_account(session: Any, **values: Any) -> Account:
 def issue(database: Database) -> int:
     """Issue what is due of one closed period of each account; how many invoices that made."""
     with database.transaction() as session:
-        return len(invoices.issue_batch(session, SELLER)[1])
+        return len(invoice_issue.issue_batch(session, SELLER)[1])
 
 
 def all_invoices(database: Database) -> list[Invoice]:
@@ -117,7 +125,7 @@ def test_periods_that_an_outage_left_out_are_caught_up_one_by_one(database: Data
             an_entry(session, account, month, occurred_at=datetime(2026, month, 20, 12, tzinfo=UTC))
     while True:
         with database.transaction() as session:
-            if not invoices.issue_batch(session, SELLER)[0]:
+            if not invoice_issue.issue_batch(session, SELLER)[0]:
                 break
     made = all_invoices(database)
     # The period with nothing in it has no invoice; the last one is still open.
@@ -127,3 +135,203 @@ def test_periods_that_an_outage_left_out_are_caught_up_one_by_one(database: Data
         (date(2026, 10, 15), date(2026, 11, 14), 10),
     ]
     assert all(after.series_number == before.series_number + 1 for before, after in pairwise(made))
+
+
+def concurrently(count: int, work: Callable[[int], None]) -> None:
+    """Run `work(0)` to `work(count - 1)` at once, each in a thread of its own; raise what one raised."""
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
+
+
+def test_numbers_have_no_gap_under_fifty_issuers_of_whom_some_roll_back(database_url: str) -> None:
+    """Every third issuer changes its mind after its numbers were drawn, and tries again later (B8)."""
+    database = Database(database_url, pool_size=60)
+    with database.transaction() as session:
+        series = ["main", "main", "branch"]
+        session.execute(
+            text(
+                "INSERT INTO tenure.invoice_series VALUES ('branch', 'invoice', 'B-'), ('branch', 'credit_note', 'BC-')"
+            )
+        )
+        accounts = [an_invoiced_account(session, invoice_series=series[number % 3]) for number in range(50)]
+        for account in accounts:
+            an_entry(session, account, 1_000)
+            an_entry(session, account, 1_000, currency="JPY")
+        ids = [account.id for account in accounts]
+    start = Barrier(50)
+    rolled_back: list[UUID] = []
+
+    def issue_one(number: int) -> None:
+        start.wait(timeout=60)
+        if number % 3 == 0:
+            with pytest.raises(RuntimeError), database.transaction() as session:
+                rolled_back.extend(invoice_issue.issue_batch(session, SELLER, ids[number])[1])
+                raise RuntimeError
+        with database.transaction() as session:
+            invoice_issue.issue_batch(session, SELLER, ids[number])
+        if number % 10 == 1:
+            # Whoever issues what is due takes what others have left.
+            issue(database)
+
+    concurrently(50, issue_one)
+    while issue(database):
+        pass
+    with database.connection() as connection:
+        found = connection.execute(
+            text("""
+                SELECT series, array_agg(series_number ORDER BY series_number) AS numbers,
+                       count(DISTINCT number) AS names, (SELECT last_number FROM tenure.invoice_series
+                        WHERE name = series AND invoice_series.kind = 'invoice') AS last
+                  FROM tenure.invoices GROUP BY series""")
+        ).all()
+        lines = connection.execute(text("SELECT count(*) FROM tenure.invoice_lines")).scalar_one()
+    database.engine.dispose()
+    assert rolled_back
+    assert {row.series: row.last for row in found} == {"main": 68, "branch": 32}
+    for row in found:
+        assert row.numbers == list(range(1, row.last + 1)), row.series
+        assert row.names == row.last
+    assert lines == 100
+
+
+def test_twenty_credit_notes_at_once_never_take_back_more_than_there_was(database_url: str) -> None:
+    database = Database(database_url, pool_size=20)
+    with database.transaction() as session:
+        account = an_invoiced_account(session)
+        for rate in (1900, 700, 700):
+            an_entry(session, account, 1_003, tax_category="S", tax_rate=rate)
+    assert issue(database) == 1
+    (invoice,) = all_invoices(database)
+    start = Barrier(20)
+    refused: list[str] = []
+
+    def credit(number: int) -> None:
+        start.wait(timeout=60)
+        try:
+            with database.transaction() as session:
+                credit_notes.credit(session, SELLER, invoice.id, amount=Money(200 + number, "EUR"))
+        except credit_notes.CreditRefused as error:
+            refused.append(str(error))
+
+    concurrently(20, credit)
+    assert refused
+    with database.transaction() as session:
+        credit_notes.credit(session, SELLER, invoice.id, reason="The rest.")
+    with database.transaction() as session:
+        with pytest.raises(credit_notes.CreditRefused, match="nothing is left of INV-000001"):
+            credit_notes.credit(session, SELLER, invoice.id)
+        notes = session.scalars(select(Invoice).filter_by(kind="credit_note").order_by(Invoice.series_number)).all()
+        taxes = session.execute(
+            text("""
+                SELECT tax_category, tax_rate, sum(base) FILTER (WHERE corrects_id IS NULL) AS base,
+                       sum(base) FILTER (WHERE corrects_id IS NOT NULL) AS base_back,
+                       sum(invoice_taxes.tax) FILTER (WHERE corrects_id IS NULL) AS tax,
+                       sum(invoice_taxes.tax) FILTER (WHERE corrects_id IS NOT NULL) AS tax_back
+                  FROM tenure.invoice_taxes JOIN tenure.invoices ON invoices.id = invoice_id GROUP BY 1, 2""")
+        ).all()
+        credited = session.execute(
+            text("SELECT sum(amount) FROM tenure.ledger_entries WHERE kind = 'credit'")
+        ).scalar_one()
+    database.engine.dispose()
+    assert [note.number for note in notes] == [f"CN-{number:06}" for number in range(1, len(notes) + 1)]
+    assert sum(note.total for note in notes) == invoice.total == -credited
+    # All of it together is the invoice's own tax to the cent, however it was cut up.
+    assert len(taxes) == 2
+    assert all((row.base, row.tax) == (row.base_back, row.tax_back) for row in taxes)
+
+
+def test_a_credit_note_that_is_written_past_our_code_is_refused_too(database: Database) -> None:
+    with database.transaction() as session:
+        an_entry(session, an_invoiced_account(session), 1_000)
+    assert issue(database) == 1
+    beyond = text("""
+        WITH note AS (
+            INSERT INTO tenure.invoices (account_id, kind, series, series_number, number, corrects_id, issued_on,
+                                         currency, net, tax, total, letterhead, buyer, language, time_zone)
+            SELECT account_id, 'credit_note', 'main', 1, 'CN-000001', id, issued_on, currency, 1001, 0, 1001,
+                   letterhead, buyer, language, time_zone FROM tenure.invoices RETURNING id
+        ), taxes AS (
+            INSERT INTO tenure.invoice_taxes SELECT id, 'O', 0, 1001, 0 FROM note
+        )
+        INSERT INTO tenure.invoice_lines (invoice_id, position, corrects_id, description, occurred_on, tax_category,
+                                          tax_rate, net, gross)
+        SELECT note.id, 1, line.id, '', occurred_on, 'O', 0, 1001, 1001 FROM note, tenure.invoice_lines AS line""")
+    with pytest.raises(IntegrityError) as caught, database.connection() as connection:
+        connection.execute(beyond)
+    assert caught.value.orig.diag.message_primary == (  # type: ignore[union-attr]
+        "credit note CN-000001 takes back 1001 minor units, more than is left of its invoice"
+    )
+    assert [invoice.kind for invoice in all_invoices(database)] == ["invoice"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"amount": Money(1_001, "EUR")}, "10.01 EUR is more than what is left of INV-000001: 10.00 EUR."),
+        (
+            {"amount": Money(401, "EUR"), "positions": [1]},
+            "4.01 EUR is more than what is left of these lines: 4.00 EUR.",
+        ),
+        ({"amount": Money(1, "USD")}, "INV-000001 is in EUR: credit a positive amount of that, not 0.01 USD."),
+        ({"amount": Money(-1, "EUR")}, "INV-000001 is in EUR: credit a positive amount of that, not -0.01 EUR."),
+        ({"positions": [1, 3]}, "INV-000001 has 2 lines, and no line 3."),
+    ],
+)
+def test_a_credit_note_that_cannot_be_is_refused_in_a_sentence_and_leaves_nothing(
+    database: Database, asked: dict[str, Any], sentence: str
+) -> None:
+    with database.transaction() as session:
+        account = an_invoiced_account(session)
+        an_entry(session, account, 400)
+        an_entry(session, account, 600)
+    assert issue(database) == 1
+    (invoice,) = all_invoices(database)
+    with database.transaction() as session, pytest.raises(credit_notes.CreditRefused) as caught:
+        credit_notes.credit(session, SELLER, invoice.id, **asked)
+    assert str(caught.value) == sentence
+    assert len(all_invoices(database)) == 1
+    with database.transaction() as session:
+        assert session.execute(text("SELECT sum(last_number) FROM tenure.invoice_series")).scalar_one() == 1
+
+
+@profile(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 10**10), st.sampled_from([("S", 1900), ("S", 700), ("S", 1), ("Z", 0), ("AE", 0)])),
+        min_size=1,
+        max_size=12,
+    ),
+    st.lists(st.integers(1, 10**10), max_size=4),
+)
+def test_lines_and_taxes_make_the_total_whatever_is_charged_and_credited(
+    database: Database, charges: list[tuple[int, tuple[str, int]]], credited: list[int]
+) -> None:
+    """The database checks the sums; this, that SQL and Python round alike and nothing that is right is refused."""
+    with database.transaction() as session:
+        account = an_invoiced_account(session)
+        for amount, (category, rate) in charges:
+            an_entry(session, account, amount, tax_category=category, tax_rate=rate)
+        (made,) = invoice_issue.issue_batch(session, SELLER, account.id)[1]
+        invoice = session.get_one(Invoice, made)
+        assert invoice.total == sum(amount for amount, _ in charges)
+        for tax in session.scalars(select(InvoiceTax).filter_by(invoice_id=made)):
+            gross = sum(amount for amount, kind in charges if kind == (tax.tax_category, tax.tax_rate))
+            assert (tax.base, tax.tax) == (gross - included(gross, tax.tax_rate), included(gross, tax.tax_rate))
+        left = invoice.total
+        for amount in credited:
+            if amount <= left:
+                credit_notes.credit(session, SELLER, made, amount=Money(amount, "EUR"))
+                left -= amount
+        if left:
+            credit_notes.credit(session, SELLER, made)
+        sums = session.execute(
+            text("SELECT sum(net), sum(tax) FROM tenure.invoices WHERE corrects_id = :id"), {"id": made}
+        ).one()
+        assert tuple(sums) == (invoice.net, invoice.tax)
+        session.rollback()

@@ -1,7 +1,9 @@
-"""Invoices: what an account was charged in a period, as a document with a number, by mail (P3.1d, B8 to B10).
+"""Issuing: every period that has closed becomes an invoice of its charges (B8).
 
-`invoices.issue`, ticked by the clock, issues the invoice of every period that has closed.
-A second look finds no closed period, and no charge that is on no invoice yet.
+One statement of SQL invoices hundreds of accounts: it takes the charges that are on no invoice yet, works out the tax,
+draws the numbers and writes invoices, lines, taxes and the work rows of their documents. A unique index keeps a charge
+off a second invoice. Any number of issuers may run: they share the accounts out by row locks, and queue up for the
+numbers alone, which a rollback gives back.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
+from tasks.failpoints import failpoint
+from tasks.ports import Ports
 from tasks.statement_plan import keep_letterhead
 
 #: Accounts invoiced in one transaction, which is how long the others of a series wait for their numbers.
@@ -109,6 +113,24 @@ ISSUE = text("""
           FROM due WHERE account.id = due.account_id AND NOT :on_request
     )
     SELECT id FROM issued""")
+
+
+def issue(ports: Ports) -> dict[str, int]:
+    """Issue the invoices of all periods that have closed.
+
+    One period of an account at a time, so that an account which was not looked at for months gets an invoice for each.
+    """
+    counts = {"accounts": 0, "issued": 0}
+    while not ports.stopping():
+        with ports.database.transaction() as session:
+            accounts, invoices = issue_batch(session, ports.letterhead.company)
+            failpoint("invoices.issue", "before_commit")
+        failpoint("invoices.issue", "after_commit")
+        counts["accounts"] += accounts
+        counts["issued"] += len(invoices)
+        if not accounts:
+            break
+    return counts
 
 
 def issue_batch(session: Session, company: Company, account_id: UUID | None = None) -> tuple[int, list[UUID]]:
