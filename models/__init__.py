@@ -18,6 +18,7 @@ from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
+from models.session_sweep import SessionSweep
 from models.statement import Statement
 from models.suppression import Suppression, SuppressionReason
 from models.tax import TaxCategory
@@ -56,6 +57,7 @@ __all__ = [
     "SecurityAudit",
     "SecurityFinding",
     "Session",
+    "SessionSweep",
     "Side",
     "Statement",
     "StatementForm",

@@ -83,3 +83,21 @@ def outage_reason(error: DBAPIError) -> str:
     """Why PostgreSQL did not serve us, in one line, without statement or values."""
     lines = str(error.orig).strip().splitlines()
     return lines[0] if lines else type(error.orig).__name__
+
+
+def refusal(error: DBAPIError) -> str | None:
+    """What the database has against what was asked, as a sentence; None where it speaks of itself.
+
+    SQLSTATE classes 22 (data) and 23 (integrity) are about what was asked.
+    """
+    if str(getattr(error.orig, "sqlstate", None) or "")[:2] not in {"22", "23"}:
+        return None
+    diagnosis = getattr(error.orig, "diag", None)
+    primary = getattr(diagnosis, "message_primary", None) or "the database refused the request"
+    hint = getattr(diagnosis, "message_hint", None)
+    return f"{primary}. {hint}" if hint else f"{primary}."
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    """Whether a lock was not to be had for as long as its `lock_timeout` lets a statement wait (55P03)."""
+    return getattr(error.orig, "sqlstate", None) == "55P03"

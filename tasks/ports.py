@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from email_templates.company import Company
@@ -90,6 +90,46 @@ class Waker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """What is left in a session store, by its own clock."""
+
+    #: When the oldest of them began, as far as the store tells; None where there is none.
+    oldest_at: datetime | None
+    #: How many of them will last for more than a day unless somebody acts.
+    outlasting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep of a store did: sessions ended, sessions whose end was brought forward, and whether it got to the
+    end of the store."""
+
+    gone: int
+    cut: int
+    finished: bool
+
+
+class SessionStore(Protocol):
+    """Sessions that another program keeps (S5)."""
+
+    @property
+    def name(self) -> str:
+        """As the settings call it."""
+
+    def check(self) -> None:
+        """Raises `Permanent` where the store is not what its settings say, and `Unavailable` where it is away."""
+
+    def sweep(self, stopping: Callable[[], bool]) -> Swept:
+        """End the sessions that are a day old, in short steps, until none is left or `stopping`. Raises as `check`."""
+
+    def left(self) -> Left:
+        """What is left now. Raises as `check`."""
+
+    def count(self) -> int:
+        """How many sessions are stored. Raises as `check`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Letterhead:
     """How the company signs: what templates show, and what mail headers need."""
 
@@ -119,6 +159,8 @@ class Ports:
     budget: timedelta = timedelta(seconds=10)
     #: How long after its sending the data of a message are kept (E12).
     remembered: timedelta = timedelta(days=30)
+    #: The session stores of other programs.
+    session_stores: Sequence[SessionStore] = ()
 
 
 class _Current:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.job_request import RequestKind
+from models.unit_of_work import refusal
 
 #: What Python may hold as text and PostgreSQL may not.
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -99,21 +100,9 @@ def ask(session: Session, kind: str, args: dict[str, Any], *, dedupe_key: str | 
             ).scalar_one()
             return UUID(str(made))
     except DBAPIError as error:
-        if not _is_about_the_data(error):
+        if (reason := refusal(error)) is None:
             raise
-        raise RequestRefused(_sentence(error)) from None
-
-
-def _is_about_the_data(error: DBAPIError) -> bool:
-    """SQLSTATE classes 22 (data) and 23 (integrity) speak of what was asked, all others of the database."""
-    return str(getattr(error.orig, "sqlstate", None) or "")[:2] in {"22", "23"}
-
-
-def _sentence(error: DBAPIError) -> str:
-    diagnosis = getattr(error.orig, "diag", None)
-    primary = getattr(diagnosis, "message_primary", None) or "the database refused the request"
-    hint = getattr(diagnosis, "message_hint", None)
-    return f"{primary}. {hint}" if hint else f"{primary}."
+        raise RequestRefused(reason) from None
 
 
 def fields(kind: type[Request]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ from email_templates.documents.statement import Ageing, Line, OpenItem, Statemen
 from models.contact import Contact
 from models.letterhead import Letterhead
 from models.statement import Statement
+from models.unit_of_work import is_lock_timeout
 from models.work import WorkState
 from tasks import emails
 from tasks.drain import Held, Job, drain
@@ -40,7 +41,6 @@ from tasks.statement_plan import plan, plan_batch
 LONG = 500
 #: How long a request waits for those who write to the account's ledger at that moment.
 LOCK_SECONDS = 5
-LOCK_NOT_AVAILABLE = "55P03"
 
 #: The lines that each statement shows: see `models.statement`.
 LINES = text("""
@@ -259,7 +259,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
         while plan_batch(session, ports.letterhead.company, account_id)[0]:
             pass
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+        if not is_lock_timeout(error):
             raise
         raise Transient("A transaction that writes to the account's ledger is still open: wait for its end.") from None
     latest = select(func.max(Statement.period_start)).where(Statement.account_id == account_id).scalar_subquery()

@@ -52,7 +52,7 @@ def _database_link(connection: Connection) -> str:
 FORBIDDEN = text(f"""
     SELECT c.relname, string_agg(p.privilege, ', ' ORDER BY p.position) AS lacking
       FROM pg_class AS c, unnest(ARRAY['SELECT', 'INSERT']) WITH ORDINALITY AS p (privilege, position)
-     WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p')
+     WHERE c.relnamespace = '{SCHEMA}'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
        AND NOT has_table_privilege(c.oid, p.privilege)
      GROUP BY c.relname ORDER BY c.relname""")
 

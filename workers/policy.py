@@ -186,19 +186,24 @@ def vulnerabilities_are_patched(installation: Installation) -> Evidence:
 
 
 def sessions_end_after_a_day(installation: Installation) -> Evidence:
-    """P9.3: none older than 24 hours is readable, none is stored much longer."""
+    """P9.3: none older than 24 hours is readable, none is stored much longer, none says that it began in the future."""
     row = installation.connection.execute(
         text("""
-            SELECT (SELECT count(*) FROM tenure.live_sessions WHERE created_at <= now() - :lifetime) AS readable,
-                   count(*) AS stored, count(*) FILTER (WHERE created_at < now() - :lifetime - :patience) AS overdue,
-                   extract(epoch FROM now() - min(created_at)) AS oldest
-              FROM tenure.sessions"""),
+            SELECT (SELECT count(*) FROM tenure.live_sessions WHERE id < tenure.oldest_live_session_id()) AS readable,
+                   (SELECT count(*) FROM tenure.sessions) AS stored,
+                   (SELECT count(*) FROM tenure.sessions
+                     WHERE id < tenure.session_id_at(now() - :lifetime - :patience)) AS overdue,
+                   (SELECT count(*) FROM tenure.sessions
+                     WHERE id > tenure.session_id_at(now() + interval '10 minutes')) AS ahead,
+                   (SELECT extract(epoch FROM now() - created_at)
+                      FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest"""),
         {"lifetime": LIFETIME, "patience": SWEEP_PATIENCE},
     ).one()
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
     return _judged(
-        row.readable == 0 and row.overdue == 0,
-        f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h",
+        row.readable == row.overdue == row.ahead == 0,
+        f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
+        + (f", {row.ahead} from the future" if row.ahead else ""),
     )
 
 

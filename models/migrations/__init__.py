@@ -33,6 +33,17 @@ def config(connection: Connection | None = None) -> Config:
     return made
 
 
+def ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Whether Alembic may look at something of this name.
+
+    Tenure shares a database with the application, so nothing outside its own schema; and the partitions of the sessions
+    come and go by the hour.
+    """
+    if kind == "table":
+        return not str(name).startswith("sessions_")
+    return kind != "schema" or name == SCHEMA
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the database to the newest schema, in the caller's transaction: wholly or not at all."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

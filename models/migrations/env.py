@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from alembic import context
 
 import models
+from models import migrations
 from models.migrations import VERSION_TABLE
-
-
-def ours(name: str | None, type_: str, _parents: Any) -> bool:
-    """Tenure shares a database with the application: nothing outside its own schema is looked at."""
-    return type_ != "schema" or name == models.SCHEMA
-
 
 connection = context.config.attributes["connection"]
 # A role may be called as the schema is; then PostgreSQL takes the schema for its default one, and Alembic, which leaves
@@ -23,7 +16,7 @@ context.configure(
     connection=connection,
     target_metadata=models.Base.metadata,
     include_schemas=True,
-    include_name=ours,
+    include_name=migrations.ours,
     version_table=VERSION_TABLE,
     version_table_schema=models.SCHEMA,
     compare_server_default=True,

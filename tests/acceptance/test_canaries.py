@@ -44,7 +44,7 @@ SEED = text("""
                ref <> 'vogel-4'
           FROM made
     ), sessions AS (
-        INSERT INTO tenure.sessions (account_id, secret_sha256, user_agent) SELECT id, '', 'Neuntöter' FROM made
+        INSERT INTO tenure.sessions (account_id, secret_sha256, user_agent) SELECT id, sha256(''), 'Neuntöter' FROM made
     )
     INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
     SELECT id, 'charge', 'EUR', 7654321, 'Nachtigall', period_start::timestamptz + interval '3 days' FROM made""")

@@ -100,8 +100,8 @@ def seed(database: Database) -> None:
         )
         connection.execute(
             text("""
-                INSERT INTO tenure.sessions (account_id, secret_sha256, created_at)
-                SELECT id, '\\x00', now() - age FROM tenure.accounts,
+                INSERT INTO tenure.sessions (id, account_id, secret_sha256)
+                SELECT uuidv7(-age), id, sha256('') FROM tenure.accounts,
                        unnest(ARRAY[interval '1 hour', interval '25 hours']) AS age""")
         )
 
@@ -137,10 +137,18 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
         beat.kill()
         beat.start()
         with database.connection() as connection:
+            # A partition that is over, where there is none, for the one; for the other is none, ever.
             connection.execute(
                 text("""
-                    INSERT INTO tenure.sessions (account_id, secret_sha256, created_at)
-                    SELECT id, '\\x00', now() - interval '26 hours' FROM tenure.accounts LIMIT 1""")
+                    SELECT tenure.make_session_partition(now() - interval '30 hours') WHERE NOT EXISTS (
+                        SELECT FROM tenure.session_partitions WHERE until <= now() - interval '24 hours')""")
+            )
+            connection.execute(
+                text("""
+                    INSERT INTO tenure.sessions (id, account_id, secret_sha256)
+                    SELECT uuidv7(-age), account.id, sha256('')
+                      FROM (SELECT id FROM tenure.accounts LIMIT 1) AS account,
+                           unnest(ARRAY[interval '30 hours', interval '60 hours']) AS age""")
             )
 
 

@@ -282,8 +282,8 @@ TAMPERINGS: dict[str, tuple[Callable[[Done], None], Callable[[Scene], Finding], 
     ),
     "a session is too old": (
         _sql(
-            "INSERT INTO tenure.sessions (account_id, secret_sha256, created_at)"
-            " SELECT id, '\\x00', now() - interval '24 hours 1 second' FROM tenure.accounts LIMIT 1"
+            "INSERT INTO tenure.sessions (id, account_id, secret_sha256)"
+            " SELECT uuidv7(- interval '24 hours 5 minutes'), id, sha256('') FROM tenure.accounts LIMIT 1"
         ),
         checks.no_old_session,
         "1 older ones are stored",

@@ -67,7 +67,7 @@ def queue_an_advertisement(connection: Connection) -> None:
 
 
 def keep_a_session_for_two_days(connection: Connection) -> None:
-    connection.execute(text("UPDATE tenure.sessions SET created_at = now() - interval '2 days'"))
+    connection.execute(text("UPDATE tenure.sessions SET id = uuidv7(- interval '2 days')"))
 
 
 BREAKS: list[tuple[str, Callable[[Connection], None]]] = [

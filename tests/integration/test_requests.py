@@ -642,8 +642,8 @@ def test_sessions_are_revoked_and_each_contact_is_told_once(database: Database, 
     account = a_customer(database)
     with database.transaction() as session:
         other = an_account(session, ref="other")
-        session.add_all([WebSession(account_id=account.id, secret_sha256=b"x") for _ in range(3)])
-        session.add(WebSession(account_id=other.id, secret_sha256=b"y"))
+        session.add_all([WebSession(account_id=account.id, secret_sha256=bytes(32)) for _ in range(3)])
+        session.add(WebSession(account_id=other.id, secret_sha256=bytes(32)))
     assert handled(database, ports, SessionsRevoke(account="customer"), "k").state == "done"
     handled(database, ports, SessionsRevoke(account="customer"), "k")
     with database.transaction() as session:
@@ -671,7 +671,7 @@ def test_contacts_are_welcomed_once_ever_however_often_it_is_asked(database: Dat
 def test_a_handler_that_fails_half_way_leaves_nothing_of_its_effects(database: Database, ports: Ports) -> None:
     account = a_customer(database)
     with database.transaction() as session:
-        session.add(WebSession(account_id=account.id, secret_sha256=b"x"))
+        session.add(WebSession(account_id=account.id, secret_sha256=bytes(32)))
         # The mail's row is refused after the sessions were deleted.
         session.execute(text("ALTER TABLE tenure.email_messages ADD CHECK (message <> 'security-notice')"))
     failed = handled(database, ports, SessionsRevoke(account="customer"))

@@ -25,16 +25,16 @@ _BROWSERS = [
 
 #: Ages between 0 and 22 hours, and between 25 hours and four days: none passes 24 hours while the demo runs.
 _SESSIONS = """
-    INSERT INTO tenure.sessions (account_id, contact_id, secret_sha256, ip, user_agent, created_at)
-    SELECT account.id,
+    INSERT INTO tenure.sessions (id, account_id, contact_id, secret_sha256, ip, user_agent)
+    SELECT uuidv7(- interval '1 hour' * CASE WHEN number * 37 %% 100 < %(expired)s THEN 25 + number * 2.3 %% 71
+                                              ELSE number * 1.7 %% 22 END),
+           account.id,
            (SELECT contact.id FROM tenure.contacts AS contact WHERE contact.account_id = account.id
              ORDER BY contact.email LIMIT 1),
            sha256(convert_to(account.ref || number, 'UTF8')),
            CASE WHEN number %% 3 = 0 THEN '2001:db8::' || to_hex(number * 97 %% 65536)
                 ELSE '198.51.100.' || number %% 254 + 1 END,
-           (%(browsers)s::text[])[number %% 3 + 1],
-           now() - interval '1 hour' * CASE WHEN number * 37 %% 100 < %(expired)s THEN 25 + number * 2.3 %% 71
-                                            ELSE number * 1.7 %% 22 END
+           (%(browsers)s::text[])[number %% 3 + 1]
       FROM (SELECT id, ref, row_number() OVER (ORDER BY ref) AS place FROM tenure.accounts) AS account,
            LATERAL (SELECT account.place * %(each)s + n AS number FROM generate_series(1, %(each)s) AS n) AS numbers"""
 
