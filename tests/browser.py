@@ -50,7 +50,7 @@ def chromium() -> str | None:
 class Browser:
     """One page of one browser."""
 
-    def __init__(self, process: subprocess.Popen[bytes], to: int, of: int, reached: list[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], to: int, of: int, reached: list[str], place: Path) -> None:
         self._process, self._to, self._of = process, to, of
         self._selector = selectors.DefaultSelector()
         self._selector.register(of, selectors.EVENT_READ)
@@ -59,12 +59,17 @@ class Browser:
         self._session: str | None = None
         #: First lines of whatever came to the proxy.
         self.reached = reached
-        #: Addresses that the page asked for since it was opened.
+        #: Addresses that the page asked for.
         self.requested: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable")
         self.call("Network.enable")
+        # A page with an address, from which relative ones would be found.
+        place.write_text("<!DOCTYPE html>", encoding="utf-8")
+        self._frame = self.call("Page.navigate", url=place.as_uri())["frameId"]
+        while self._read().get("method") != "Page.loadEventFired":
+            pass
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
@@ -78,12 +83,10 @@ class Browser:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return answer["result"]
 
-    def open(self, page: Path) -> None:
-        """Load a file, wholly."""
+    def open(self, html: str) -> None:
+        """Show this page, as one that lies beside the profile."""
         self.requested = []
-        self.call("Page.navigate", url=page.as_uri())
-        while self._read().get("method") != "Page.loadEventFired":
-            pass
+        self.call("Page.setDocumentContent", frameId=self._frame, html=html)
 
     def look(self, *, width: int, dark: bool) -> None:
         """Show the page at this width, in CSS pixels, and in one of the colour schemes."""
@@ -124,7 +127,7 @@ def browser(program: str, folder: Path) -> Iterator[Browser]:
         process = subprocess.Popen(
             # The protocol is spoken over file descriptors 3 and 4.
             [
-                *("sh", "-c", f'exec "$0" "$@" 3<&{commands[0]} 4>&{answers[1]}', program, *_FLAGS),
+                *("bash", "-c", f'exec "$0" "$@" 3<&{commands[0]} 4>&{answers[1]}', program, *_FLAGS),
                 *(f"--user-data-dir={folder}", f"--proxy-server=http://127.0.0.1:{port}", "about:blank"),
             ],
             pass_fds=(commands[0], answers[1]),
@@ -136,7 +139,7 @@ def browser(program: str, folder: Path) -> Iterator[Browser]:
         os.close(commands[0])
         os.close(answers[1])
         try:
-            yield Browser(process, commands[1], answers[0], reached)
+            yield Browser(process, commands[1], answers[0], reached, folder / "page.html")
         finally:
             # It ends when nobody speaks to it any more.
             os.close(commands[1])
