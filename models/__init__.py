@@ -20,8 +20,10 @@ from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.session_sweep import SessionSweep
 from models.statement import Statement
+from models.submission import FileState, SubmittedFile, SubmittedRecord
 from models.suppression import Suppression, SuppressionReason
 from models.tax import TaxCategory
+from models.usage_event import UsageEvent
 from models.work import Work, WorkState
 from models.work_control import WorkControl
 
@@ -41,6 +43,7 @@ __all__ = [
     "EmailMessage",
     "EmailState",
     "EntryKind",
+    "FileState",
     "Invoice",
     "InvoiceDocument",
     "InvoiceKind",
@@ -61,9 +64,12 @@ __all__ = [
     "Side",
     "Statement",
     "StatementForm",
+    "SubmittedFile",
+    "SubmittedRecord",
     "Suppression",
     "SuppressionReason",
     "TaxCategory",
+    "UsageEvent",
     "Work",
     "WorkControl",
     "WorkState",

@@ -28,6 +28,8 @@ TIMETABLE: Sequence[Entry] = (
     Entry("statements.render_long", timedelta(seconds=30), "As above, for statements of many lines."),
     Entry("sessions.sweep", timedelta(minutes=5), "Sessions are unreadable at 24 h and gone within an hour more (S2)."),
     Entry("security.audit_dependencies", timedelta(hours=1), "Due once a day; a day without network is caught up."),
+    Entry("files.sweep", timedelta(minutes=10), "Discarded files go soon; uploads that never ended, after a day."),
+    Entry("usage.partition", timedelta(hours=6), "Partitions are made three months ahead: any day will do."),
     Entry("work.prune", timedelta(hours=1), "Finished rows are kept for weeks or more (W10): any hour will do."),
     Entry("work.rescue", timedelta(seconds=30), "Behind new children and drains, which rescue what they can see (W4)."),
 )

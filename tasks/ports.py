@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +18,19 @@ class ObjectStore(Protocol):
 
     def get(self, key: str) -> bytes:
         """The bytes stored under `key`. Raises `Unavailable`, or `Permanent` where there are none."""
+
+    def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
+        """Store the parts, of any sizes, one after the other under `key`, whole or not at all, in flat memory.
+
+        What `parts` raises ends the upload and leaves no object. Raises `Unavailable`, or `Permanent` where it is too
+        large. An upload that `erase` came across cannot be completed.
+        """
+
+    def erase(self, key: str) -> None:
+        """Remove the object under exactly this key, all its versions, and uploads that were not completed.
+
+        Nothing there is no error. Raises `Unavailable`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ Celery nor the rest of Tenure's machinery. From other languages: `SELECT tenure.
 from __future__ import annotations
 
 import json
-import re
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -27,9 +26,7 @@ from sqlalchemy.orm import Session
 
 from models.job_request import RequestKind
 from models.unit_of_work import refusal
-
-#: What Python may hold as text and PostgreSQL may not.
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+from tasks.storable import UNSTORABLE
 
 #: The application's own key of an active account.
 AccountRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "account"})]

@@ -51,12 +51,14 @@ task_send_sent_event = False
 imports = (
     "tasks.entry",
     "tasks.emails",
+    "tasks.file_sweep",
     "tasks.handling",
     "tasks.pruning",
     "tasks.rescue",
     "tasks.security",
     "tasks.sessions",
     "tasks.statements",
+    "tasks.usage_partitions",
 )
 task_default_queue = INBOUND
 task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES]

@@ -21,6 +21,8 @@ ROUTES: Mapping[str, str] = {
     "statements.render_long": "documents",
     "sessions.sweep": "sweeps",
     "security.audit_dependencies": "sweeps",
+    "files.sweep": "sweeps",
+    "usage.partition": "sweeps",
     # Requests: what the web tier sends by name.
     "emails.send_account_set_up": INBOUND,
     "sessions.revoke": INBOUND,

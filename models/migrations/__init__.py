@@ -36,11 +36,11 @@ def config(connection: Connection | None = None) -> Config:
 def ours(name: str | None, kind: str, _parents: Any) -> bool:
     """Whether Alembic may look at something of this name.
 
-    Tenure shares a database with the application, so nothing outside its own schema; and the partitions of the sessions
-    come and go by the hour.
+    Tenure shares a database with the application, so nothing outside its own schema; and partitions come and go by the
+    clock.
     """
     if kind == "table":
-        return not str(name).startswith("sessions_")
+        return not str(name).startswith(("sessions_", "usage_events_"))
     return kind != "schema" or name == SCHEMA
 
 

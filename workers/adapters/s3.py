@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import boto3
@@ -13,6 +15,11 @@ from workers.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import CompletedPartTypeDef
+
+#: What is held in memory of an upload. Of a multipart upload S3 takes parts from 5 MiB on, 10,000 at the most.
+PART = 8 << 20
+MOST_PARTS = 10_000
 
 
 class S3ObjectStore:
@@ -53,6 +60,59 @@ class S3ObjectStore:
             return self.client.get_object(Bucket=self._settings.s3_bucket, Key=key)["Body"].read()
         except (BotoCoreError, ClientError) as error:
             raise _failure(error, "read") from error
+
+    def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
+        # Always in parts, however small: `erase` aborts what was begun, which a single PUT would outlive.
+        bucket = self._settings.s3_bucket
+        try:
+            begun = self.client.create_multipart_upload(Bucket=bucket, Key=key, ContentType=content_type)["UploadId"]
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "store") from error
+        try:
+            sent: list[CompletedPartTypeDef] = []
+            for number, part in enumerate(_regrouped(parts), start=1):
+                if number > MOST_PARTS:
+                    raise Permanent(f"The object is larger than {MOST_PARTS * PART >> 30} GiB, which is not stored.")
+                answer = self.client.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=number, Body=part)
+                sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+            self.client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=begun, MultipartUpload={"Parts": sent}
+            )
+        except BaseException as error:
+            with suppress(BotoCoreError, ClientError):
+                self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun)
+            if isinstance(error, BotoCoreError | ClientError):
+                raise _failure(error, "store") from error
+            raise
+
+    def erase(self, key: str) -> None:
+        bucket = self._settings.s3_bucket
+        try:
+            # Uploads first: one that completes before its turn has come is found among the versions.
+            for uploads in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key):
+                for upload in uploads.get("Uploads", ()):
+                    if upload["Key"] == key:
+                        self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
+            for page in self.client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key):
+                for version in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
+                    if version["Key"] == key:
+                        self.client.delete_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "remove") from error
+
+
+def _regrouped(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of `PART`, the last one smaller; an empty object is one empty part."""
+    waiting = bytearray()
+    number = 0
+    for chunk in parts:
+        waiting += chunk
+        while len(waiting) >= PART:
+            yield bytes(memoryview(waiting)[:PART])
+            del waiting[:PART]
+            number += 1
+    if waiting or not number:
+        yield bytes(waiting)
 
 
 def _failure(error: BotoCoreError | ClientError, verb: str) -> Permanent | Unavailable:
