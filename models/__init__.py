@@ -1,6 +1,7 @@
 """What do we know? One aggregate a file; importing this package registers every table on `Base.metadata`."""
 
 from models.account import Account, AccountStatus, StatementForm
+from models.account_key import AccountKey, KeyPurpose
 from models.base import SCHEMA, Base
 from models.contact import Contact
 from models.contract import Contract
@@ -30,6 +31,7 @@ from models.work_control import WorkControl
 __all__ = [
     "SCHEMA",
     "Account",
+    "AccountKey",
     "AccountStatus",
     "Allocation",
     "Base",
@@ -51,6 +53,7 @@ __all__ = [
     "InvoiceSeries",
     "InvoiceTax",
     "JobRequest",
+    "KeyPurpose",
     "LedgerEntry",
     "Letterhead",
     "Money",

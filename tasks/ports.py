@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from email_templates.company import Company
 from models.unit_of_work import Database
+from tasks.sealing.keyring import Keyring
 
 
 class ObjectStore(Protocol):
@@ -174,6 +175,8 @@ class Ports:
     remembered: timedelta = timedelta(days=30)
     #: The session stores of other programs.
     session_stores: Sequence[SessionStore] = ()
+    #: What seals and opens objects of accounts (T17); an empty one refuses to.
+    keyring: Keyring = field(default_factory=Keyring)
 
 
 class _Current:

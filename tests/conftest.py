@@ -23,6 +23,7 @@ from models import migrations
 from models.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.requests import publish
+from tasks.sealing.keyring import Keyring
 from workers import bootstrap, embedded
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.smtp import SMTPMailer
@@ -137,6 +138,7 @@ def ports(settings: Settings, database: Database, inbox: Path) -> Iterator[Ports
         stopping=lambda: False,
         lease=timedelta(seconds=60),
         budget=timedelta(seconds=30),
+        keyring=Keyring(settings.key_encryption_keys),
     )
     yield made
     mailer.close()

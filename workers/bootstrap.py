@@ -10,6 +10,7 @@ from email_templates.company import Company
 from models.unit_of_work import Database
 from tasks import failpoints
 from tasks.ports import Auditor, Letterhead, Ports
+from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers.adapters import mail
 from workers.adapters.osv import OSV
@@ -35,6 +36,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         lease=settings.lease,
         budget=settings.budget,
         remembered=settings.mail_remembered,
+        keyring=Keyring(settings.key_encryption_keys),
     )
 
 

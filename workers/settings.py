@@ -19,9 +19,12 @@ from urllib.parse import parse_qs
 import msgspec
 
 from tasks import failpoints
+from tasks.sealing.wrapping import wrapping_keys
 
 PREFIX = "TENURE_"
 MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
+#: What has a default, and must be set all the same where customers are real.
+PRODUCTION_NEEDS = frozenset({"TENURE_KEY_ENCRYPTION_KEYS"})
 
 
 class SettingsError(Exception):
@@ -76,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     soft_time_limit: int = 240
     time_limit: int = 300
     log_format: str | None = None
+    #: base64 of 32 bytes each, separated by `|`: the first wraps new keys of accounts, all open old ones (T17).
+    key_encryption_keys: str = ""
 
     @property
     def lease(self) -> timedelta:
@@ -99,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
         if self.mode is Mode.PRODUCTION:
             _refuse_plaintext(self)
+            wrapping_keys(self.key_encryption_keys)
 
 
 def _refuse_plaintext(settings: Settings) -> None:
@@ -144,7 +150,7 @@ def parse(environment: Mapping[str, str]) -> Settings:
                 raise SettingsError(f"{name}_FILE names {file}, which cannot be read: {error.strerror}.") from None
         elif environment.get(name):
             values[field.name] = environment[name]
-        elif field.required:
+        elif field.required or (name in PRODUCTION_NEEDS and values.get("mode", Mode.PRODUCTION) == Mode.PRODUCTION):
             raise SettingsError(
                 f"{name} is not set. For a try on your own machine run `tenure up`, then `set -a; . var/tenure.env`; "
                 "docs/production.md lists what production needs."

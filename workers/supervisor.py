@@ -71,7 +71,14 @@ _ADDRESSES = {
 # The settings may name a file instead; it comes first.
 _FILE = "_FILE"
 # What the environment may set beside an embedded server; the rest belongs to the server and comes from it.
-_TASTE = ("TENURE_MODE", "TENURE_MAIL_FROM", "TENURE_FLOWER_PORT", "TENURE_FLOWER_USER", "TENURE_FLOWER_PASSWORD")
+_TASTE = (
+    "TENURE_MODE",
+    "TENURE_MAIL_FROM",
+    "TENURE_KEY_ENCRYPTION_KEYS",
+    "TENURE_FLOWER_PORT",
+    "TENURE_FLOWER_USER",
+    "TENURE_FLOWER_PASSWORD",
+)
 _MARK = ".tenure"
 _MARK_TEXT = "This folder belongs to `tenure up`; `tenure down --purge` removes what it made in it.\n"
 _MADE = ("postgres", "valkey", "s3", "inbox", "log", "run", "secrets.json", "ports.json", "tenure.env", _MARK)

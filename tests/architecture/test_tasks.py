@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -24,6 +25,7 @@ NOWHERE = {
     "TENURE_S3_SECRET_KEY": "-",
     "TENURE_MAIL_URL": "smtp://127.0.0.1:1",
     "TENURE_MAIL_FROM": "billing@company.example",
+    "TENURE_KEY_ENCRYPTION_KEYS": base64.b64encode(bytes(32)).decode(),
 }
 
 REGISTERED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ PRODUCTION = {
     "TENURE_S3_SECRET_KEY": SECRET,
     "TENURE_MAIL_URL": f"smtps://user:{SECRET}@mail.example",
     "TENURE_MAIL_FROM": "billing@company.example",
+    "TENURE_KEY_ENCRYPTION_KEYS": base64.b64encode(bytes(32)).decode(),
 }
 REQUIRED = list(PRODUCTION)
 

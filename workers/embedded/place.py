@@ -1,7 +1,9 @@
 """Where the local servers of one directory live: their folders, passwords and ports, the same at every start."""
 
+import base64
 import contextlib
 import fcntl
+import hmac
 import json
 import secrets
 import socket
@@ -32,6 +34,11 @@ class Secrets:
     s3_access_key: str
     s3_secret_key: str
     flower: str
+
+    @property
+    def key_encryption_key(self) -> str:
+        """For TENURE_KEY_ENCRYPTION_KEYS: derived, so that places that are older than the setting have one, too."""
+        return base64.b64encode(hmac.digest(self.s3_secret_key.encode(), b"key-encryption key", "sha256")).decode()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Encryption of what lies in the object store: the file format, and the keys with which it is opened."""
