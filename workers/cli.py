@@ -284,6 +284,48 @@ def mail_preview(
     sys.exit(mail_commands.preview(name, variant, language=language, time_zone=time_zone, html=html, show=show))
 
 
+@cli.group()
+def statements() -> None:
+    """Close periods now; look at statements, and make their documents again."""
+
+
+@statements.command("run")
+@click.option("--account", metavar="REF", help="Only this account, by the application's own key.")
+@click.option(
+    "--period",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="A day of the period that is meant; refused where that has not closed.",
+)
+@as_json
+def statements_run(account: str | None, period: datetime | None, json: bool) -> None:
+    """Plan every period that has closed, as the clock does each minute. Workers render and send what is planned."""
+    from workers import statement_commands
+
+    sys.exit(statement_commands.run(account, period.date() if period else None, json))
+
+
+@statements.command("show")
+@click.argument("which", metavar="ID|ACCOUNT")
+@as_json
+def statements_show(which: str, json: bool) -> None:
+    """A statement with its lines and ageing; or, of an account's ref, the list of its statements."""
+    from workers import statement_commands
+
+    sys.exit(statement_commands.show(which, json))
+
+
+@statements.command("render")
+@click.argument("statement", metavar="ID", type=click.UUID)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Write the PDF to this file."
+)
+def statements_render(statement: UUID, out: Path) -> None:
+    """Make the document again. Exits 1 where it is not the one that was sent, byte for byte."""
+    from workers import statement_commands
+
+    sys.exit(statement_commands.render(statement, out))
+
+
 def main() -> None:
     cli()
 

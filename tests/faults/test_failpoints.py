@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from models.unit_of_work import Database
 from tasks.requests import SessionsRevoke, StatementsSend, submit
+from tasks.statements import LONG
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.faults.places import all_failpoints
 from tests.faults.test_file_uploads import UPLOAD
@@ -89,6 +90,7 @@ def seed(database: Database) -> None:
     customers(database, ACCOUNTS)
     customers(database, 1, prefix="ohne-")
     customers(database, 1, prefix="falsch-")
+    long_customers(database)
     with database.connection() as connection:
         connection.execute(text("DELETE FROM tenure.contacts WHERE name LIKE '%ohne-%'"))
         connection.execute(text("UPDATE tenure.contacts SET email = 'no address' WHERE name LIKE '%falsch-%'"))
@@ -104,6 +106,21 @@ def seed(database: Database) -> None:
                 INSERT INTO tenure.sessions (id, account_id, secret_sha256)
                 SELECT uuidv7(-age), id, sha256('') FROM tenure.accounts,
                        unnest(ARRAY[interval '1 hour', interval '25 hours']) AS age""")
+        )
+
+
+def long_customers(database: Database) -> None:
+    """Some whose statements have so many lines that they are rendered apart; one of them has no contact."""
+    customers(database, 2, prefix="lang-")
+    customers(database, 1, prefix="ohne-lang-")
+    with database.connection() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
+                SELECT id, kind, 'EUR', amount, 'Miete ' || n, period_start::timestamptz + interval '5 days'
+                  FROM tenure.accounts, generate_series(1, :count) AS n,
+                       (VALUES ('charge', 500), ('payment', -500)) AS entry (kind, amount) WHERE ref LIKE '%lang-%'"""),
+            {"count": LONG // 2},
         )
 
 
@@ -160,7 +177,7 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
 
 def finished(outcome: Outcome) -> bool:
     return (
-        outcome.states("statements") == {"done": ACCOUNTS + 1, "failed": 1}
+        outcome.states("statements") == {"done": ACCOUNTS + 3, "failed": 2}
         and outcome.states("job_requests") == {"done": 5, "failed": 1}
         and outcome.one("SELECT count(*) FROM tenure.quarantine") == 1
         and outcome.one("SELECT count(*) FROM tenure.sessions WHERE created_at < now() - interval '24 hours'") == 0
@@ -174,7 +191,7 @@ def nothing_is_lost_or_doubled(outcome: Outcome) -> None:
     assert outcome.stored({str(row.account_id) for row in statements}) == {row.document_key for row in statements}
 
     mails = outcome.query("SELECT * FROM tenure.email_messages")
-    expected = Counter({"statement-ready": ACCOUNTS + 1, "security-notice": 11, "account-set-up": 1})
+    expected = Counter({"statement-ready": ACCOUNTS + 3, "security-notice": 11, "account-set-up": 1})
     # Asked for again after it had gone out, the statement of kunde-2 goes once more; asked for before, it does not.
     again = [row for row in mails if row.message == "statement-ready" and row.dedupe_key.startswith("request:")]
     assert len(again) <= 1

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,13 +16,14 @@ from itertools import pairwise
 from threading import Barrier, Event, Thread
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 from email_templates.company import Company
 from models import Account, Contact, EmailMessage, LedgerEntry, Statement, StatementForm
@@ -434,6 +436,27 @@ def test_a_ledger_that_was_changed_past_its_guard_is_found_out(database: Databas
     assert statement.last_error.startswith("The statement was planned with 2 lines, its ledger has 1")
 
 
+def race(planners: int, database_url: str, ports: Ports) -> list[dict[str, int]]:
+    """So many planners that start at once, each with a connection of its own; what each counted."""
+    start = Barrier(planners)
+    counted: list[dict[str, int]] = []
+
+    def plan() -> None:
+        own = Database(database_url, pool_size=1, connect_timeout=30)
+        try:
+            start.wait(timeout=60)
+            counted.append(statements.plan(replace(ports, database=own)))
+        finally:
+            own.engine.dispose()
+
+    threads = [Thread(target=plan) for _ in range(planners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return counted
+
+
 def test_twenty_racing_planners_make_one_statement_for_each_account_currency_and_period(
     database: Database, database_url: str, ports: Ports
 ) -> None:
@@ -444,22 +467,7 @@ def test_twenty_racing_planners_make_one_statement_for_each_account_currency_and
                 for currency in ("EUR", "USD"):
                     occurred_at = datetime(2026, month, 10, tzinfo=UTC)
                     an_entry(session, account, 100, currency=currency, occurred_at=occurred_at)
-    start = Barrier(20)
-    counted: list[dict[str, int]] = []
-
-    def race() -> None:
-        own = Database(database_url, pool_size=1, connect_timeout=30)
-        try:
-            start.wait(timeout=60)
-            counted.append(statements.plan(replace(ports, database=own)))
-        finally:
-            own.engine.dispose()
-
-    planners = [Thread(target=race) for _ in range(20)]
-    for planner in planners:
-        planner.start()
-    for planner in planners:
-        planner.join(timeout=60)
+    counted = race(20, database_url, ports)
     statements.plan(ports)
     found = all_statements(database)
     assert sum(counts["planned"] for counts in counted) <= len(found) == 30 * 2 * 3
@@ -467,6 +475,116 @@ def test_twenty_racing_planners_make_one_statement_for_each_account_currency_and
     for each in found:
         months_before = each.period_start.month - 8
         assert (each.opening, each.closing) == (months_before * 100, months_before * 100 + 100)
+
+
+#: Days on which the clock changes, in spring and autumn, at midnight and by half an hour; month-ends of a February.
+BILLED = [
+    ("Europe/Berlin", 25, date(2026, 9, 25)),
+    ("Europe/Berlin", 29, date(2026, 2, 28)),
+    ("America/New_York", 8, date(2026, 2, 8)),
+    ("America/Santiago", 5, date(2026, 8, 5)),
+    ("America/Havana", 8, date(2026, 2, 8)),
+    ("Africa/Cairo", 24, date(2026, 3, 24)),
+    ("Asia/Beirut", 29, date(2026, 2, 28)),
+    ("Australia/Lord_Howe", 4, date(2026, 9, 4)),
+    ("Pacific/Apia", 31, date(2026, 1, 31)),
+    ("Pacific/Kiritimati", 30, date(2026, 1, 30)),
+    ("UTC", 31, date(2026, 1, 31)),
+]
+
+
+def test_twenty_planners_over_dst_changes_and_month_ends(database: Database, database_url: str, ports: Ports) -> None:
+    """One statement for each account, currency and period; its period is the local one, by Python's own time zones."""
+    with database.transaction() as session:
+        for zone, day, start in BILLED:
+            account = an_account(session, time_zone=zone, billing_day=day, period_start=start)
+            # On every local midnight from the first on, and just before it.
+            midnights = [begins(start + timedelta(days=number), zone) for number in range(1, 280)]
+            entry = {"account_id": account.id, "kind": "charge", "amount": 1, "description": "Day"}
+            session.execute(
+                insert(LedgerEntry),
+                [
+                    {**entry, "currency": currency, "occurred_at": midnight - early}
+                    for currency, early in (("EUR", timedelta(0)), ("JPY", timedelta(microseconds=1)))
+                    for midnight in midnights
+                ],
+            )
+    race(20, database_url, ports)
+    statements.plan(ports)
+    found = all_statements(database)
+    assert len({(each.account_id, each.currency, each.period_start) for each in found}) == len(found)
+    by_account: dict[UUID, list[Statement]] = defaultdict(list)
+    for each in found:
+        if each.currency == "EUR":
+            by_account[each.account_id].append(each)
+    assert len(by_account) == len(BILLED)
+    for each in found:
+        zone = each.time_zone
+        assert (each.opens_at, each.closes_at) == (begins(each.period_start, zone), begins(each.period_end, zone))
+        if each.period_start > min(start for _, _, start in BILLED) and each.opening:
+            days = (each.period_end - each.period_start).days
+            assert each.line_count <= days
+    for rows in by_account.values():
+        for before, after in pairwise(rows):
+            assert (after.period_start, after.opening) == (before.period_end, before.closing)
+            # An entry at each of its midnights, whatever the clock did that day.
+            last = after.closing == rows[-1].closing
+            assert last or after.line_count == (after.period_end - after.period_start).days
+
+
+def begins(day: date, zone: str) -> datetime:
+    """The first instant of a local day, found by looking at every quarter of an hour around its midnight."""
+    about = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    steps = (about + timedelta(minutes=15 * number) for number in range(-80, 80))
+    local = [(step, step.astimezone(ZoneInfo(zone)).date()) for step in steps]
+    return max(step for step, its_day in local if its_day < day) + timedelta(minutes=15)
+
+
+def test_short_statements_do_not_wait_for_a_long_one(database: Database, ports: Ports) -> None:
+    """The long one is due first; a worker that renders short ones does not even claim it."""
+    with database.transaction() as session:
+        long = an_account(session)
+        a_contact(session, long)
+        session.execute(
+            text("""
+                INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
+                SELECT :id, 'charge', 'EUR', n, 'Call ' || n, '2026-10-10' FROM generate_series(1, :count) AS n"""),
+            {"id": long.id, "count": statements.LONG * 4},
+        )
+        for _ in range(3):
+            account = an_account(session, period_start=date(2026, 10, 2), billing_day=2)
+            a_contact(session, account)
+            an_entry(session, account, 100)
+    statements.plan(ports)
+    assert drain(statements.RENDER, ports) == {"rendered": 3}
+    assert {each.state for each in all_statements(database) if each.account_id == long.id} == {"pending"}
+    # A lease that is shorter than the rendering is renewed meanwhile: nobody takes the row over.
+    renewed = Event()
+
+    def watch() -> None:
+        first: datetime | None = None
+        while not renewed.is_set():
+            with database.connection() as connection:
+                until = connection.execute(
+                    text("SELECT lease_until FROM tenure.statements WHERE state = 'running'")
+                ).scalar_one_or_none()
+            if until and first and until > first:
+                renewed.set()
+            first = first or until
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    assert drain(statements.RENDER_LONG, replace(ports, lease=timedelta(seconds=0.3))) == {"rendered": 1}
+    renewed.wait(timeout=5)
+    assert renewed.is_set()
+    (mail,) = (each for each in mails_of(database) if each.account_id == long.id)
+    assert mail.context["entries"] == statements.LONG * 4
+    assert {each.state for each in all_statements(database)} == {"done"}
+
+
+def mails_of(database: Database) -> list[EmailMessage]:
+    with database.transaction() as session:
+        return list(session.scalars(select(EmailMessage)))
 
 
 def test_a_planner_that_began_before_another_committed_sees_all_that_the_other_did(

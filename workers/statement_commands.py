@@ -1,0 +1,276 @@
+"""`tenure statements`: close periods now, look at a statement, make its document again (B2, B3).
+
+Exit codes: 0 fine, 1 something is not as it was, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from email_templates.documents.ageing import ageing_rows
+from email_templates.documents.statement import StatementDocument
+from email_templates.reader import Reader, reader
+from models.account import Account
+from models.statement import Statement
+from models.unit_of_work import Database
+from tasks.failures import Failure
+from tasks.statement_plan import plan
+from tasks.statements import RENDER, RENDER_LONG, ToRender, load
+from workers.operations import in_words
+from workers.settings import settings
+
+
+class Refused(Exception):
+    """What was asked for cannot be; the text is a sentence."""
+
+
+def run(ref: str | None, period: date | None, json: bool) -> int:
+    """Plan what has closed, of all accounts or of one; the workers render and send it."""
+    from workers import bootstrap  # noqa: PLC0415 - it brings Celery, which only this command needs
+    from workers.app import app  # noqa: PLC0415
+
+    with in_words():
+        ports = bootstrap.ports(settings(), app)
+        try:
+            account = _account(ports.database, ref) if ref is not None else None
+            if period is not None:
+                _has_closed(ports.database, account, period)
+        except Refused as refusal:
+            return _refuse(refusal)
+        counts = plan(ports, account_id=account.id if account else None)
+        if counts["planned"]:
+            ports.wake(RENDER.task)
+            ports.wake(RENDER_LONG.task)
+    if json:
+        click.echo(msgspec.json.encode(counts).decode())
+    elif not counts["accounts"]:
+        click.echo("Nothing was due: every period that has closed was planned before.")
+    else:
+        click.echo(
+            f"{_count(counts['accounts'], 'period')} closed, {_count(counts['planned'], 'statement')} planned; "
+            "workers render and send them."
+        )
+    return 0
+
+
+def show(which: str, json: bool) -> int:
+    """One statement with its lines, or the list of an account's statements."""
+    with in_words():
+        database = _database()
+        try:
+            found = _statements(database, which)
+            if isinstance(found, ToRender):
+                document = found.document()
+        except (Refused, Failure) as refusal:
+            return _refuse(refusal)
+    if isinstance(found, ToRender):
+        (_print_json if json else _print_one)(found, document)
+    elif json:
+        click.echo(msgspec.json.format(msgspec.json.encode([_summary(row) for row in found])).decode())
+    else:
+        _print_list(found)
+    return 0
+
+
+def render(statement: UUID, out: Path) -> int:
+    """Make the document again, and say whether it is the one that was stored."""
+    from email_templates.documents.typesetter import typesetter  # noqa: PLC0415 - Typst and its fonts
+
+    with in_words():
+        try:
+            item = _one(_database(), statement)
+            body = item.pdf()
+        except (Refused, Failure) as refusal:
+            return _refuse(refusal)
+    try:
+        out.write_bytes(body)
+    except OSError as error:
+        return _refuse(Refused(f"{out} cannot be written: {error.strerror}."))
+    row = item.statement
+    if row.document_sha256 is None:
+        click.echo(f"{out}: {len(body):,} bytes. The workers have not made this document yet.")
+        return 0
+    if hashlib.sha256(body).digest() == row.document_sha256:
+        click.echo(f"{out}: {len(body):,} bytes, the same as the document that was sent.")
+        return 0
+    click.echo(
+        f"tenure: {out} is not the document that was sent. That was made by {row.typesetter}, this by {typesetter()}; "
+        f"the one that was sent is in the object store under {row.document_key}.",
+        err=True,
+    )
+    return 1
+
+
+def _database() -> Database:
+    return Database(settings().database_url)
+
+
+def _account(database: Database, ref: str) -> Account:
+    with database.snapshot() as session:
+        found = session.scalars(select(Account).where(Account.ref == ref)).one_or_none()
+    if found is None:
+        raise Refused(f"there is no account {ref!r}: name one by its ref, the application's own key.")
+    if found.status != "active":
+        raise Refused(f"the account {ref!r} is {found.status}: no period of it closes.")
+    return found
+
+
+def _has_closed(database: Database, account: Account | None, period: date) -> None:
+    """That `period`, a day in it, has ended; Refused with the day on which it will."""
+    if account is None:
+        raise Refused("--period asks about one account: name it with --account.")
+    with database.snapshot() as session:
+        end = session.execute(
+            text("SELECT tenure.period_end(:start, :day)"), {"start": account.period_start, "day": account.billing_day}
+        ).scalar_one()
+        closed = session.execute(
+            text("SELECT statement_due_at <= now() FROM tenure.accounts WHERE id = :id"), {"id": account.id}
+        ).scalar_one()
+    if period >= end or (period >= account.period_start and not closed):
+        raise Refused(
+            f"the period of {period:%Y-%m-%d} has not closed: the open one of {account.ref!r} goes from "
+            f"{account.period_start:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}."
+        )
+
+
+def _statements(database: Database, which: str) -> ToRender | list[Statement]:
+    try:
+        return _one(database, UUID(which))
+    except ValueError:
+        pass
+    with database.snapshot() as session:
+        known = session.execute(select(Account.id).where(Account.ref == which)).scalar_one_or_none()
+        if known is None:
+            raise Refused(f"{which!r} is neither the id of a statement nor the ref of an account.")
+        return list(
+            session.scalars(
+                select(Statement)
+                .where(Statement.account_id == known)
+                .order_by(Statement.period_start, Statement.currency)
+            )
+        )
+
+
+def _one(database: Database, statement: UUID) -> ToRender:
+    with database.snapshot() as session:
+        found = _load(session, statement)
+    if found is None:
+        raise Refused(f"there is no statement {statement}; `tenure statements show ACCOUNT` lists those of an account.")
+    return found
+
+
+def _load(session: Session, statement: UUID) -> ToRender | None:
+    return load(session, [statement]).get(statement)
+
+
+def _summary(row: Statement) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": row.state,
+        "currency": row.currency,
+        "period_start": row.period_start,
+        "period_end": row.period_end - timedelta(days=1),
+        "opening": row.opening,
+        "closing": row.closing,
+        "lines": row.line_count,
+        "form": row.form,
+    }
+
+
+def _print_json(item: ToRender, document: StatementDocument) -> None:
+    row = item.statement
+    told = _summary(row) | {
+        "document": msgspec.to_builtins(document),
+        "document_key": row.document_key,
+        "document_sha256": row.document_sha256 and row.document_sha256.hex(),
+        "document_bytes": row.document_bytes,
+        "typesetter": row.typesetter,
+        "last_error": row.last_error,
+    }
+    click.echo(msgspec.json.format(msgspec.json.encode(told)).decode())
+
+
+def _print_list(rows: list[Statement]) -> None:
+    if not rows:
+        click.echo("The account has no statement yet: no period of it with entries in its ledger was planned.")
+        return
+    who = reader("en", "UTC")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("period", "opening", "lines", "closing", "state", "id"):
+        table.add_column(
+            heading, justify="right" if heading in {"opening", "lines", "closing"} else "left", no_wrap=True
+        )
+    for row in rows:
+        table.add_row(
+            who.period(row.period_start, row.period_end - timedelta(days=1)),
+            who.money(row.opening, row.currency),
+            str(row.line_count),
+            who.money(row.closing, row.currency),
+            row.state,
+            str(row.id),
+        )
+    Console(highlight=False, markup=False).print(table, soft_wrap=True)
+
+
+def _print_one(item: ToRender, document: StatementDocument) -> None:
+    who = reader("en", "UTC")
+    console = Console(highlight=False, markup=False)
+    row = item.statement
+    console.print(
+        f"Statement {document.number}, {who.period(document.period_start, document.period_end)}", style="bold"
+    )
+    console.print(f"{document.account_name}, {_state(row)}\n", soft_wrap=True)
+    lines = Table(box=None, pad_edge=False)
+    for heading, side in (("date", "left"), ("description", "left"), ("amount", "right"), ("balance", "right")):
+        lines.add_column(heading, justify=side)  # type: ignore[arg-type]
+    balance = document.opening
+    lines.add_row("", "Opening balance", "", who.money(balance, document.currency), style="dim")
+    for line in document.lines:
+        balance += line.amount
+        late = " (recorded late)" if line.late else ""
+        lines.add_row(
+            f"{line.date:%Y-%m-%d}",
+            f"{line.description or line.kind}{late}",
+            who.figure(line.amount, document.currency),
+            who.figure(balance, document.currency),
+        )
+    lines.add_row("", "Closing balance", "", who.money(document.closing, document.currency), style="bold")
+    console.print(lines)
+    console.print(_ageing(document, who))
+
+
+def _ageing(document: StatementDocument, who: Reader) -> Table:
+    ageing = Table(
+        box=None, pad_edge=False, title="\nHow long it has been due", title_justify="left", title_style="bold"
+    )
+    rows = ageing_rows(who, document.ageing, document.currency)
+    for label, _amount in rows:
+        ageing.add_column(label, justify="right")
+    ageing.add_row(*(amount for _label, amount in rows))
+    return ageing
+
+
+def _state(row: Statement) -> str:
+    if row.document_bytes is not None and row.finished_at is not None:
+        return f"a PDF of {row.document_bytes:,} bytes since {row.finished_at:%Y-%m-%d %H:%M} UTC"
+    return f"{row.state}{f': {row.last_error}' if row.last_error else ''}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _refuse(refusal: Exception) -> int:
+    click.echo(f"tenure: {refusal}", err=True)
+    return 2
