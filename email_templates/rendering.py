@@ -31,6 +31,8 @@ _FOLDER: Final = Path(__file__).parent
 _STYLE_SHEET: Final = "_layout/mail.css"
 #: Well below the 998 octets of a header line, and more than any client shows.
 SUBJECT_LENGTH: Final = 150
+#: Who signs up with an advertisement for a name gets no room for it.
+NAME_LENGTH: Final = 80
 #: What every template is given beside the context's own fields.
 GIVEN: Final = frozenset({"reader", "company", "recipient_name", "third_party_hosts", "optional", "subject"})
 _EMPTY_LINES: Final = re.compile(r"\n\s*\n")
@@ -52,7 +54,7 @@ def render(context: Message, *, language: str, time_zone: str, company: Company,
     """
     who = reader(language, time_zone)
     cleaned = plain_text.clean(context)
-    name = plain_text.one_line(recipient_name)
+    name = plain_text.cut(plain_text.one_line(recipient_name), NAME_LENGTH)
     values: dict[str, Any] = {field: getattr(cleaned, field) for field in cleaned.__struct_fields__}
     values |= {
         "reader": who,

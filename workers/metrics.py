@@ -23,7 +23,8 @@ from sqlalchemy.exc import DBAPIError
 from models import counter, work
 from models.unit_of_work import Database, outage_reason
 from tasks.rescue import work_tables
-from workers import policy
+from workers.policy import PROMISES
+from workers.promises import Installation, Verdict
 from workers.settings import Settings
 
 log = structlog.get_logger()
@@ -103,13 +104,13 @@ def _promises(chosen: Settings, connection: Connection) -> Metric:
         "1 where a promise is kept, 0 where it is broken; left out where neither is known.",
         labels=["promise"],
     )
-    installation = policy.Installation(chosen, connection)
+    installation = Installation(chosen, connection)
     verdicts: dict[str, bool] = {}
-    for promise in policy.PROMISES:
+    for promise in PROMISES:
         evidence = promise.measure(installation)
-        if evidence.verdict is not policy.Verdict.UNKNOWN:
+        if evidence.verdict is not Verdict.UNKNOWN:
             # A promise may have several figures: it is kept where all of them say so.
-            verdicts[promise.number] = verdicts.get(promise.number, True) and evidence.verdict is policy.Verdict.KEPT
+            verdicts[promise.number] = verdicts.get(promise.number, True) and evidence.verdict is Verdict.KEPT
     for number, is_kept in verdicts.items():
         kept.add_metric([number], is_kept)
     return kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 import click
@@ -13,16 +12,18 @@ import msgspec
 import redis
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
 from models.security_audit import DEADLINE, SILENCE
 from models.session import LIFETIME
 from models.unit_of_work import Database
 from tasks.requests import KINDS, fields
+from workers.mail_evidence import foreign_links_are_text, messages_follow_their_reader, messages_load_nothing
 from workers.operations import in_words
+from workers.promises import Evidence, Installation, Verdict, judged
 from workers.routing import QUEUES
-from workers.settings import Mode, Settings, settings
+from workers.settings import Mode, settings
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)
@@ -32,36 +33,11 @@ SWEEP_PATIENCE = timedelta(hours=1)
 SAMPLE = 1_000
 
 
-class Verdict(StrEnum):
-    KEPT = "kept"
-    BROKEN = "broken"
-    UNKNOWN = "not measurable"
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    verdict: Verdict
-    #: The figure, or why there is none.
-    figure: str
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """What evidence is taken from."""
-
-    settings: Settings
-    connection: Connection
-
-
 @dataclass(frozen=True, slots=True)
 class Promise:
     number: str
     clause: str
     measure: Callable[[Installation], Evidence]
-
-
-def _judged(kept: bool, figure: str) -> Evidence:
-    return Evidence(Verdict.KEPT if kept else Verdict.BROKEN, figure)
 
 
 def _not_yet(why: str) -> Callable[[Installation], Evidence]:
@@ -83,7 +59,7 @@ def messages_carry_ids_only(installation: Installation) -> Evidence:
                 wrong += sum(not _declared(raw, allowed) for raw in waiting)
     except (redis.RedisError, OSError):
         return Evidence(Verdict.UNKNOWN, "The broker does not answer: see tenure doctor.")
-    return _judged(wrong == 0, f"{looked} messages wait in the broker, {wrong} with more than declared ids")
+    return judged(wrong == 0, f"{looked} messages wait in the broker, {wrong} with more than declared ids")
 
 
 def _declared(raw: bytes, allowed: Mapping[str, set[str]]) -> bool:
@@ -118,7 +94,7 @@ def statements_are_sent(installation: Installation) -> Evidence:
                         OR state IN ('pending', 'running') AND created_at < now() - :patience)) AS unsent"""),
         {"patience": STATEMENT_PATIENCE},
     ).one()
-    return _judged(
+    return judged(
         row.unplanned == row.stuck == row.unsent == 0,
         f"{row.done} statements made, {row.stuck} late or failed, {row.unsent} of their mails not delivered, "
         f"{row.unplanned} closed periods without one",
@@ -138,7 +114,7 @@ def statements_agree_with_the_ledger(installation: Installation) -> Evidence:
                    AND sequence <= cutoff AND occurred_at < closes_at), 0)) AS wrong
               FROM latest""")
     ).one()
-    return _judged(row.wrong == 0, f"{row.statements} latest statements compared with the ledger, {row.wrong} differ")
+    return judged(row.wrong == 0, f"{row.statements} latest statements compared with the ledger, {row.wrong} differ")
 
 
 def only_catalogued_messages(installation: Installation) -> Evidence:
@@ -149,7 +125,7 @@ def only_catalogued_messages(installation: Installation) -> Evidence:
               FROM tenure.email_messages"""),
         {"known": list(MESSAGES)},
     ).one()
-    return _judged(
+    return judged(
         row.foreign == 0, f"{row.messages} messages of {len(MESSAGES)} catalogued kinds, {row.foreign} of no known kind"
     )
 
@@ -161,7 +137,7 @@ def links_are_encrypted(installation: Installation) -> Evidence:
     encrypted = installation.connection.execute(
         text("SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)")
     ).scalar_one()
-    return _judged(bool(encrypted), "4 links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
+    return judged(bool(encrypted), "4 links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
 
 
 def vulnerabilities_are_patched(installation: Installation) -> Evidence:
@@ -179,7 +155,7 @@ def vulnerabilities_are_patched(installation: Installation) -> Evidence:
     if row.last is None or row.last > SILENCE:
         return Evidence(Verdict.BROKEN, f"The last audit is {(row.last or row.first).days} d old")
     oldest = f", the oldest for {row.oldest.days} d of {DEADLINE.days}" if row.open else ""
-    return _judged(
+    return judged(
         row.open == 0 or row.oldest <= DEADLINE,
         f"Audited {row.last.total_seconds() / 3600:.0f} h ago; {row.open} findings open{oldest}",
     )
@@ -200,7 +176,7 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
         {"lifetime": LIFETIME, "patience": SWEEP_PATIENCE},
     ).one()
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
-    return _judged(
+    return judged(
         row.readable == row.overdue == row.ahead == 0,
         f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
         + (f", {row.ahead} from the future" if row.ahead else ""),
@@ -208,12 +184,10 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
 
 
 PROMISES: Sequence[Promise] = (
-    Promise("P1.2", "No tracking, no advertising cookies", _not_yet("Mail is linted in the tests, not yet live.")),
+    Promise("P1.2", "No tracking, no advertising cookies", messages_load_nothing),
     Promise("P1.3, P4", "Confidential; disclosed only where law requires", messages_carry_ids_only),
     Promise("P2.1", "What we collect and store", _not_yet("There is no data map yet.")),
-    Promise(
-        "P3.1a-c", "Administer, personalise, enable", _not_yet("Messages follow language and zone; no figure yet.")
-    ),
+    Promise("P3.1a-c", "Administer, personalise, enable", messages_follow_their_reader),
     Promise("P3.1d", "Statements, invoices, reminders: sent", statements_are_sent),
     Promise("P3.1d", "Statements, invoices, reminders: right", statements_agree_with_the_ledger),
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
@@ -221,7 +195,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),
     Promise("P5.1b", "Security bugs are patched in time", vulnerabilities_are_patched),
     Promise("P6.1", "A record is sent and all records purged", _not_yet("There is no termination yet.")),
-    Promise("P7", "Third-party links are not ours", _not_yet("Mail is linted in the tests, not yet live.")),
+    Promise("P7", "Third-party links are not ours", foreign_links_are_text),
     Promise("P8.1", "Details are kept up to date", _not_yet("There is no details check yet.")),
     Promise("P9.2, P9.3", "Session cookies expire past 24 hours", sessions_end_after_a_day),
     Promise("P9.4", "No tracking cookies", _not_yet("Tenure serves no page that could set one.")),

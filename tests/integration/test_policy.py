@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import jinja2
 import msgspec
 import pytest
 import redis
@@ -13,6 +14,7 @@ from celery import Celery
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
+from email_templates import rendering
 from models import Account, Contact, EmailMessage
 from models import Session as WebSession
 from models.unit_of_work import Database
@@ -20,7 +22,9 @@ from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports
 from tests.company import a_contact, an_account, an_entry
-from workers.policy import PROMISES, Installation, Verdict
+from workers import mail_evidence
+from workers.policy import PROMISES
+from workers.promises import Installation, Verdict
 from workers.settings import Mode, Settings
 
 MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES if promise.measure.__name__ != "<lambda>"}
@@ -70,10 +74,15 @@ def keep_a_session_for_two_days(connection: Connection) -> None:
     connection.execute(text("UPDATE tenure.sessions SET id = uuidv7(- interval '2 days')"))
 
 
+def move_a_contact_to_mars(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.contacts SET time_zone = 'Mars/Olympus'"))
+
+
 BREAKS: list[tuple[str, Callable[[Connection], None]]] = [
     ("statements_are_sent", forget_a_period),
     ("statements_are_sent", lose_a_mail),
     ("statements_agree_with_the_ledger", tamper_with_the_ledger),
+    ("messages_follow_their_reader", move_a_contact_to_mars),
     ("only_catalogued_messages", queue_an_advertisement),
     ("sessions_end_after_a_day", keep_a_session_for_two_days),
 ]
@@ -120,8 +129,41 @@ def test_a_link_in_the_clear_is_seen(sound: Database, settings: Settings) -> Non
     assert verdict(sound, production, "links_are_encrypted") is Verdict.BROKEN
 
 
+def test_a_template_that_loads_or_links_is_seen(
+    sound: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for measure, planted in [
+        ("messages_load_nothing", '<p style="background: url(//x)">x</p>'),
+        ("messages_load_nothing", "<p>"),
+        ("foreign_links_are_text", '<a href="{{ recipient_name }}">x</a>'),
+    ]:
+        assert verdict(sound, settings, measure) is Verdict.KEPT
+        with monkeypatch.context() as patch:
+            plant(planted, patch)
+            mail_evidence._looks.cache_clear()
+            assert verdict(sound, settings, measure) is Verdict.BROKEN
+        mail_evidence._looks.cache_clear()
+
+
+def plant(planted: str, patch: pytest.MonkeyPatch) -> None:
+    """Put markup into a template that everything else is taken from."""
+    whole = rendering.environment()
+    path = "contract-ending/body.html"
+    source = whole.loader.get_source(whole, path)[0]
+    source = source.replace("{% block content %}", "{% block content %}" + planted)
+    tampered = whole.overlay(cache_size=400)
+    patch.setattr(tampered, "loader", jinja2.ChoiceLoader([jinja2.DictLoader({path: source}), whole.loader]))
+    patch.setattr(rendering, "environment", lambda: tampered)
+
+
 #: Broken by tests of their own, here and in test_security.py.
-OTHERWISE = {"messages_carry_ids_only", "links_are_encrypted", "vulnerabilities_are_patched"}
+OTHERWISE = {
+    "messages_load_nothing",
+    "foreign_links_are_text",
+    "messages_carry_ids_only",
+    "links_are_encrypted",
+    "vulnerabilities_are_patched",
+}
 
 
 def test_every_measured_promise_was_broken_here() -> None:

@@ -19,7 +19,8 @@ from tasks.ports import Ports, Vulnerability
 from tasks.security import audit
 from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed
-from workers.policy import Evidence, Installation, Verdict, vulnerabilities_are_patched
+from workers.policy import vulnerabilities_are_patched
+from workers.promises import Evidence, Installation, Verdict
 from workers.settings import Settings
 
 NOTICE = "PYSEC-2026-1"

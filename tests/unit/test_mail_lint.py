@@ -11,8 +11,9 @@ import pytest
 import email_templates
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.service import PolicyUpdated
-from tests.mail import CASES, COMPANY, NotWellFormed, rendered
-from tests.mail_lint import findings
+from email_templates.lint import findings
+from email_templates.markup import NotWellFormed
+from tests.mail import CASES, COMPANY, rendered
 
 LAYOUT = Path(email_templates.__file__).parent / "_layout"
 

@@ -1,4 +1,4 @@
-"""What messages say, and what no value can make of them (E3, E6, E7, P7). Their markup is tests/mail_lint.py's."""
+"""What messages say, and what no value can make of them (E3, E6, E7, P7). Their markup is the lint's."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from email_templates.catalogue.security import SecurityNotice
 from email_templates.catalogue.service import ServiceNotice
 from email_templates.catalogue.statements import StatementReady
 from email_templates.inlining import LosesMarkup, inlined
+from email_templates.lint import TAGS
+from email_templates.markup import page
 from email_templates.rendering import SUBJECT_LENGTH, environment
-from tests.mail import CASES, COMPANY, LANGUAGES, page, rendered
-from tests.mail_lint import TAGS
+from tests.mail import CASES, COMPANY, LANGUAGES, rendered
 
 EVIL = "<img src=x onerror=alert(1)> & \"q\" 's' {{ 7*7 }} {% raw %} %(name)s %s"
 

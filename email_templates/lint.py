@@ -5,30 +5,34 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from typing import Final
 
+from email_templates.markup import Element, page
 from email_templates.rendering import Rendered
-from tests.mail import Element, page
 
 #: All that our pages are made of. None of these loads anything.
-TAGS = {
+TAGS: Final = {
     *("html", "head", "meta", "title", "style", "body", "div", "h1", "p", "br", "strong", "span", "a"),
     *("table", "caption", "thead", "tbody", "tr", "th", "td"),
 }
 #: All that a tag may carry; none of them loads anything or runs.
-ATTRIBUTES = {
+ATTRIBUTES: Final = {
     *("lang", "dir", "charset", "name", "content", "class", "style", "role", "scope", "href"),
     *("align", "width", "border", "cellpadding", "cellspacing"),
 }
-_LOADING = re.compile(
+_LOADING: Final = re.compile(
     r"url\s*\(|@import|@font-face|@namespace|expression\s*\(|javascript:|data:|\\[0-9a-f]", re.IGNORECASE
 )
-_LEFT_OVER = re.compile(r"\{\{|\{%|\{#|%\(|\bNone\b|\bUndefined\b|<built-in|jinja-\d")
+_LEFT_OVER: Final = re.compile(r"\{\{|\{%|\{#|%\(|\bNone\b|\bUndefined\b|<built-in|jinja-\d")
 #: Below the size from which Gmail cuts a message off.
-_SIZE = 100_000
+_SIZE: Final = 100_000
 
 
 def findings(mail: Rendered, *, language: str, own_host: str) -> list[str]:
-    """What is wrong with a rendered message, in sentences; empty where nothing is."""
+    """What is wrong with a rendered message, in sentences; empty where nothing is.
+
+    `language` is the reader's tag and `own_host` the company's website. Raises NotWellFormed.
+    """
     root = page(mail.html)
     return [
         *_remote(mail, root),

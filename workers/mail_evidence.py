@@ -1,0 +1,98 @@
+"""Evidence about mail for `tenure policy`: messages are rendered as this installation sends them, and looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import text
+
+from email_templates.catalogue import MESSAGES
+from email_templates.company import Company
+from email_templates.lint import findings
+from email_templates.markup import NotWellFormed
+from email_templates.reader import reader
+from email_templates.rendering import render
+from email_templates.translations import SOURCE, languages
+from workers.bootstrap import letterhead
+from workers.promises import Evidence, Installation, Verdict, judged
+
+#: A name that is an address, which anybody may give themselves.
+STRANGER = "third-party.example"
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What was seen of messages that greet somebody whose name is an address."""
+
+    rendered: int
+    findings: tuple[str, ...]
+    #: Messages that make the address a link, or do not say whose it is.
+    mistaken: tuple[str, ...]
+
+
+def messages_load_nothing(installation: Installation) -> Evidence:
+    """P1.2: no rendered message loads anything or links anywhere but to the company's own site."""
+    company = letterhead(installation.settings).company
+    looks = _looks(company)
+    if looks.findings:
+        return Evidence(Verdict.BROKEN, looks.findings[0])
+    return Evidence(
+        Verdict.KEPT, f"{looks.rendered} messages rendered: nothing remote, no link but to {company.website}"
+    )
+
+
+def foreign_links_are_text(installation: Installation) -> Evidence:
+    """P7: an address that somebody wrote is text in every message, and the message says that it is not ours."""
+    looks = _looks(letterhead(installation.settings).company)
+    if looks.mistaken:
+        return Evidence(Verdict.BROKEN, f"A foreign address is a link, or not named, in {', '.join(looks.mistaken)}")
+    return Evidence(Verdict.KEPT, f"{looks.rendered} messages rendered with a foreign address: text in each, and named")
+
+
+def messages_follow_their_reader(installation: Installation) -> Evidence:
+    """P3.1a-c: whoever is written to has a time zone that exists; how many have a language that is written."""
+    groups = installation.connection.execute(
+        text("SELECT language, time_zone, count(*) AS contacts FROM tenure.contacts GROUP BY language, time_zone")
+    ).all()
+    contacts = understood = lost = 0
+    for group in groups:
+        contacts += group.contacts
+        try:
+            own = reader(group.language, group.time_zone).language
+        except ValueError:
+            lost += group.contacts
+            continue
+        if own != SOURCE or group.language.lower().startswith(SOURCE):
+            understood += group.contacts
+    return judged(
+        lost == 0,
+        f"{contacts} contacts, {understood} of them read their own language, {lost} in a time zone that is none",
+    )
+
+
+@cache
+def _looks(company: Company) -> Looks:
+    """Every message in every language. Kept, since templates do not change while a process runs."""
+    rendered = 0
+    found: list[str] = []
+    mistaken: dict[str, None] = {}
+    for message in MESSAGES.values():
+        for language in languages():
+            mail = render(
+                message.examples()[""],
+                language=language,
+                time_zone="UTC",
+                company=company,
+                recipient_name=f"https://{STRANGER}/prize",
+            )
+            rendered += 1
+            try:
+                wrong = findings(mail, language=language, own_host=company.website)
+            except NotWellFormed as error:
+                wrong = [f"{error}."]
+            found += (f"{message.name} ({language}): {each}" for each in wrong)
+            # It is named twice: where it is quoted, and where it is said that it is not ours.
+            if f'="https://{STRANGER}' in mail.html or mail.text.count(STRANGER) < 2:
+                mistaken[message.name] = None
+    return Looks(rendered, tuple(found), tuple(mistaken))
