@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Text, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, uuid7
+from models.base import Base, recorded, timestamp, uuid7
 from models.data_map import Category, Personal
 
 
@@ -15,9 +15,14 @@ class Contact(Base):
     __tablename__ = "contacts"
     __data_map__ = Personal(
         Category.SETUP,
-        exported="id account_id name email language time_zone receives_statements created_at",
+        exported="id account_id name email language time_zone receives_statements optional_mail details_checked_at "
+        "created_at",
     )
-    __table_args__ = (UniqueConstraint("account_id", "email"),)
+    __table_args__ = (
+        UniqueConstraint("account_id", "email"),
+        # Whose details were not asked after for the longest time.
+        Index("ix_contacts_details_checked", text("coalesce(details_checked_at, created_at)")),
+    )
 
     id: Mapped[uuid7]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
@@ -28,4 +33,8 @@ class Contact(Base):
     #: An IANA name: dates and times in messages are this person's own.
     time_zone: Mapped[str] = mapped_column(Text, server_default="UTC")
     receives_statements: Mapped[bool] = mapped_column(server_default=text("false"))
+    #: Whether messages that one can do without are sent to this person (RFC 8058).
+    optional_mail: Mapped[bool] = mapped_column(server_default=text("true"))
+    #: When this person was last asked whether the recorded details are right (P8.1, E14).
+    details_checked_at: Mapped[timestamp | None]
     created_at: Mapped[recorded]

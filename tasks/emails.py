@@ -129,7 +129,8 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToSend]:
         .where(EmailMessage.id.in_(ids))
     )
     return {
-        row.id: ToSend(row, contact.name, contact.language, contact.time_zone, reason) for row, contact, reason in rows
+        row.id: ToSend(row, contact.name, contact.language, contact.time_zone, contact.optional_mail, reason)
+        for row, contact, reason in rows
     }
 
 
@@ -138,6 +139,9 @@ def send(item: ToSend, held: Held) -> Sent:
     ports = held.ports
     if item.suppressed:
         _settle(held, EmailState.SUPPRESSED, sentence(item.suppressed))
+    known = catalogue.MESSAGES.get(item.row.message)
+    if known is not None and known.optional and not item.optional_mail:
+        _settle(held, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
     attachments = [(described, ports.objects.get(described["key"])) for described in item.row.attachments]
     envelope = Envelope(
         sender=ports.letterhead.mail_from,

@@ -7,7 +7,6 @@ time there is no request to finish.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from celery import shared_task
@@ -15,28 +14,36 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.job_request import JobRequest
-from tasks import emails, sessions, statements
+from tasks import details, emails, mail_events, sessions, statements
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent
 from tasks.job import Tick
 from tasks.ports import Ports, current
-from tasks.requests import EmailsSendAccountSetUp, SessionsRevoke, StatementsSend
+from tasks.requests import (
+    DetailsConfirmChange,
+    EmailsRecordEvent,
+    EmailsSendAccountSetUp,
+    EmailsUnsubscribe,
+    SessionsRevoke,
+    StatementsSend,
+)
 
 Handler = Callable[[Session, UUID, UUID, Ports], None]
+MessageHandler = Callable[[Session, UUID, Ports], None]
+Effect = Callable[[Session, Ports], None]
 
 #: Kind, and what it does: `handler(session, account_id, request_id, ports)`.
 HANDLERS: Mapping[str, Handler] = {
     StatementsSend.kind: statements.send_again,
     SessionsRevoke.kind: sessions.revoke,
     EmailsSendAccountSetUp.kind: emails.send_account_set_up,
+    DetailsConfirmChange.kind: details.confirm_change,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    id: UUID
-    account_id: UUID
-    handler: Handler
+#: The same for kinds that name a message, from which the account follows: `handler(session, request_id, ports)`.
+MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {
+    EmailsRecordEvent.kind: mail_events.record_event,
+    EmailsUnsubscribe.kind: mail_events.unsubscribe,
+}
 
 
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[str, UUID | None]]:
@@ -44,21 +51,22 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[str, UUID | 
     return {row.id: (row.kind, row.account_id) for row in rows}
 
 
-def understand(item: tuple[str, UUID | None], held: Held) -> Asked:
+def understand(item: tuple[str, UUID | None], held: Held) -> Effect:
     """Find the handler. The kind and the account come from the row, never from a message (W21)."""
     kind, account_id = item
-    handler = HANDLERS.get(kind)
-    if handler is None or account_id is None:
+    if kind in MESSAGE_HANDLERS:
+        return lambda session, ports: MESSAGE_HANDLERS[kind](session, held.id, ports)
+    if kind not in HANDLERS or account_id is None:
         raise Permanent(f'This version has no handler for "{kind}": deploy one that has, then retry.')
-    return Asked(held.id, account_id, handler)
+    return lambda session, ports: HANDLERS[kind](session, account_id, held.id, ports)
 
 
-def record(session: Session, results: Mapping[UUID, Asked], ports: Ports) -> None:
-    for asked in results.values():
-        asked.handler(session, asked.account_id, asked.id, ports)
+def record(session: Session, results: Mapping[UUID, Effect], ports: Ports) -> None:
+    for effect in results.values():
+        effect(session, ports)
 
 
-HANDLE: Job[tuple[str, UUID | None], Asked] = Job(
+HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     task="requests.handle",
     table=JobRequest,
     load=load,

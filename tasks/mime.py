@@ -36,6 +36,8 @@ class ToSend:
     name: str
     language: str
     time_zone: str
+    #: Whether the recipient takes what one can do without.
+    optional_mail: bool = True
     #: Why the address was not to be written to when the row was claimed; None where it is.
     suppressed: str | None = None
 
@@ -67,6 +69,8 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
     mail["Message-ID"] = f"<{row.message_id}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "OOF, AutoReply"
+    if context.optional:
+        _offer_to_unsubscribe(mail, row, letterhead)
     mail.set_content(rendered.text)
     mail.add_alternative(rendered.html, subtype="html")
     for described, body in attachments:
@@ -77,6 +81,16 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
     for number, part in enumerate(part for part in mail.walk() if part.is_multipart()):
         part.set_boundary(f"=_{number}_{row.id.hex}")
     return mail.as_bytes()
+
+
+def _offer_to_unsubscribe(mail: MIMEMessage, row: EmailMessage, letterhead: Letterhead) -> None:
+    """By mail (RFC 2369), and where the company has a page for it with one click (RFC 8058). It names no person."""
+    by_mail = f"<mailto:{letterhead.reply_to}?subject=unsubscribe%20{row.id}>"
+    if letterhead.unsubscribe is None:
+        mail["List-Unsubscribe"] = by_mail
+    else:
+        mail["List-Unsubscribe"] = f"<{letterhead.unsubscribe}/{row.id}>, {by_mail}"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
 
 
 def recipient(name: str, address: str) -> Address:

@@ -151,6 +151,8 @@ class Letterhead:
     mail_from: str
     reply_to: str
     mail_domain: str
+    #: The page below which each message has its own to unsubscribe by one click; None where there is none.
+    unsubscribe: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,35 @@ class EmailsSendAccountSetUp(Request, frozen=True, kw_only=True, forbid_unknown_
     account: AccountRef
 
 
+class EmailsRecordEvent(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Record what a mail provider told of a message; `tenure.record_mail_event` makes it of SES or SNS JSON (E11)."""
+
+    kind = "emails.record_event"
+    #: The row's id (the tag `tenure-message`), its Message-ID, or the provider's own name for it.
+    message: str
+    #: One of `models.delivery_event.DeliveryKind`.
+    event: str
+    #: ISO 8601, with a zone.
+    occurred_at: str
+    #: The provider's class of it, never free text.
+    detail: str | None = None
+
+
+class EmailsUnsubscribe(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Send the contact who got this message no more of what one can do without (RFC 8058)."""
+
+    kind = "emails.unsubscribe"
+    message: UUID
+
+
+class DetailsConfirmChange(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Confirm a change of details to those whom it concerns; asked for by the change itself (P8.1)."""
+
+    kind = "details.confirm_change"
+    account: AccountRef
+    change: UUID
+
+
 KINDS: dict[str, type[Request]] = {kind.kind: kind for kind in Request.__subclasses__()}
 
 

@@ -62,6 +62,7 @@ def letterhead(settings: Settings) -> Letterhead:
         mail_from=settings.mail_from,
         reply_to=settings.mail_reply_to or settings.mail_from,
         mail_domain=settings.mail_from.rpartition("@")[2],
+        unsubscribe=settings.unsubscribe_url and settings.unsubscribe_url.rstrip("/"),
     )
 
 

@@ -50,9 +50,11 @@ task_send_sent_event = False
 
 imports = (
     "tasks.entry",
+    "tasks.details",
     "tasks.emails",
     "tasks.file_sweep",
     "tasks.handling",
+    "tasks.mail_upkeep",
     "tasks.pruning",
     "tasks.rescue",
     "tasks.security",

@@ -23,8 +23,14 @@ ROUTES: Mapping[str, str] = {
     "security.audit_dependencies": "sweeps",
     "files.sweep": "sweeps",
     "usage.partition": "sweeps",
+    "emails.settle": "sweeps",
+    "emails.forget": "sweeps",
+    "details.plan_checks": "sweeps",
     # Requests: what the web tier sends by name.
+    "details.confirm_change": INBOUND,
+    "emails.record_event": INBOUND,
     "emails.send_account_set_up": INBOUND,
+    "emails.unsubscribe": INBOUND,
     "sessions.revoke": INBOUND,
     "statements.send": INBOUND,
 }

@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_bucket: str = "tenure"
     s3_region: str = "us-east-1"
     mail_reply_to: str | None = None
+    #: A page of the company's that takes one-click unsubscriptions (RFC 8058).
+    unsubscribe_url: str | None = None
     #: Days after sending that a message's data are kept (E12).
     mail_data_days: int = 30
     company_name: str = "Example Company"
@@ -100,6 +102,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"{PREFIX}MAIL_URL has an address of no known kind: begin each with one of {', '.join(MAIL_SCHEMES)}"
             )
+        if self.unsubscribe_url is not None and not re.fullmatch(r"https://[!-;=?-~]+", self.unsubscribe_url):
+            raise ValueError(f"{PREFIX}UNSUBSCRIBE_URL must be an https:// address (RFC 8058)")
         if self.mail_data_days < 1:
             raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
         if self.mode is Mode.PRODUCTION:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.unit_of_work import Database
+from scheduler.timetable import TIMETABLE
 from tasks.requests import SessionsRevoke, StatementsSend, submit
 from tasks.statements import LONG
 from tests.acceptance.outcome import Outcome, customers, send_task
@@ -26,6 +27,7 @@ ACCOUNTS = 10
 #: Which process is made to die in which run.
 PIPELINES = {
     "plan and sweep": ("statements.plan:", "sessions.sweep:", "files.sweep:", "usage.partition:"),
+    "mail's upkeep": ("emails.settle:", "emails.forget:", "details.plan_checks:"),
     "statements": ("statements.render:",),
     "long statements": ("statements.render_long:",),
     "mail": ("emails.send:", "emails:", "smtp:"),
@@ -93,7 +95,19 @@ def seed(database: Database) -> None:
     long_customers(database)
     with database.connection() as connection:
         connection.execute(text("DELETE FROM tenure.contacts WHERE name LIKE '%ohne-%'"))
-        connection.execute(text("UPDATE tenure.contacts SET email = 'no address' WHERE name LIKE '%falsch-%'"))
+        connection.execute(text("DELETE FROM tenure.contacts WHERE name LIKE '%falsch-%'"))
+        connection.execute(
+            text("""
+                INSERT INTO tenure.contacts (account_id, name, email, receives_statements)
+                SELECT id, 'Zoë', 'no address', true FROM tenure.accounts WHERE ref = 'falsch-1'""")
+        )
+        # It is time to ask one whether the details are right.
+        connection.execute(
+            text("""
+                INSERT INTO tenure.contacts (account_id, name, email, created_at)
+                SELECT id, 'Zoë', 'alt@customer.example', now() - interval '2 years'
+                  FROM tenure.accounts WHERE ref = 'ohne-1'""")
+        )
         # Each death in urgent mail may leave one message that nobody can tell of: there must be enough to die for.
         connection.execute(
             text("""
@@ -151,9 +165,13 @@ def ask_in_sql(database: Database) -> None:
 
 def nudge(database: Database, beat: Running, pipeline: str) -> None:
     """Beat's next tick may be a minute away: a new Beat ticks at once. The sweep needs something to sweep again."""
-    if pipeline == "plan and sweep" and beat.alive():
-        beat.kill()
-        beat.start()
+    if pipeline not in {"plan and sweep", "mail's upkeep"} or not beat.alive():
+        return
+    beat.kill()
+    beat.start()
+    # Killed again before it has ticked them all, it would never come to the last ones.
+    eventually(lambda: all(f"due task {entry.task} " in beat.text() for entry in TIMETABLE), "Beat has ticked all")
+    if pipeline == "plan and sweep":
         with database.connection() as connection:
             # A partition that is over, where there is none, for the one; for the other is none, ever.
             connection.execute(
@@ -182,6 +200,7 @@ def finished(outcome: Outcome) -> bool:
         and outcome.one("SELECT count(*) FROM tenure.quarantine") == 1
         and outcome.one("SELECT count(*) FROM tenure.sessions WHERE created_at < now() - interval '24 hours'") == 0
         and outcome.one("SELECT count(*) FROM tenure.submitted_files") == 0
+        and outcome.one("SELECT count(*) FROM tenure.email_messages WHERE message = 'details-check'") == 1
         and outcome.quiet()
     )
 
@@ -191,7 +210,9 @@ def nothing_is_lost_or_doubled(outcome: Outcome) -> None:
     assert outcome.stored({str(row.account_id) for row in statements}) == {row.document_key for row in statements}
 
     mails = outcome.query("SELECT * FROM tenure.email_messages")
-    expected = Counter({"statement-ready": ACCOUNTS + 3, "security-notice": 11, "account-set-up": 1})
+    expected = Counter(
+        {"statement-ready": ACCOUNTS + 3, "security-notice": 11, "account-set-up": 1, "details-check": 1}
+    )
     # Asked for again after it had gone out, the statement of kunde-2 goes once more; asked for before, it does not.
     again = [row for row in mails if row.message == "statement-ready" and row.dedupe_key.startswith("request:")]
     assert len(again) <= 1

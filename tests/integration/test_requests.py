@@ -25,7 +25,7 @@ from models.unit_of_work import Database
 from tasks import entry, statements
 from tasks.drain import drain
 from tasks.entry import accept
-from tasks.handling import HANDLE, HANDLERS
+from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
 from tasks.ports import Ports, _Current, provide
 from tasks.requests import (
     KINDS,
@@ -412,7 +412,7 @@ def test_every_type_of_field_has_its_name_in_the_database() -> None:
 
 
 def test_every_kind_has_a_handler_a_route_and_a_task() -> None:
-    assert set(KINDS) == set(HANDLERS) == {kind.kind for kind in Request.__subclasses__()}
+    assert set(KINDS) == {*HANDLERS, *MESSAGE_HANDLERS} == {kind.kind for kind in Request.__subclasses__()}
     assert set(KINDS) <= set(ROUTES)
     tasks = Celery("tests", set_as_current=False).tasks
     assert {name for name, task in tasks.items() if isinstance(task, entry.Inbound)} == set(KINDS)
