@@ -17,6 +17,7 @@ from models.ledger import EntryKind, LedgerEntry
 from models.letterhead import Letterhead
 from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
+from models.payment import AttemptOutcome, AttemptState, CollectionAttempt, DeclineReason, MethodKind, PaymentMethod
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.session_sweep import SessionSweep
@@ -34,11 +35,15 @@ __all__ = [
     "AccountKey",
     "AccountStatus",
     "Allocation",
+    "AttemptOutcome",
+    "AttemptState",
     "Base",
+    "CollectionAttempt",
     "Contact",
     "Contract",
     "Counter",
     "Currency",
+    "DeclineReason",
     "DeliveryEvent",
     "DeliveryKind",
     "DetailChange",
@@ -56,8 +61,10 @@ __all__ = [
     "KeyPurpose",
     "LedgerEntry",
     "Letterhead",
+    "MethodKind",
     "Money",
     "OpenItem",
+    "PaymentMethod",
     "Quarantined",
     "RequestKind",
     "SecurityAudit",

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import emails, handling, statements
+from tasks import emails, handling, payments, statements
 from tasks.drain import Job
 
 JOBS: Sequence[Job[Any, Any]] = (
     handling.HANDLE,
     emails.SEND_URGENT,
     emails.SEND,
+    payments.COLLECT,
+    payments.SETTLE,
     statements.RENDER,
     statements.RENDER_LONG,
 )

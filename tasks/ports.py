@@ -10,6 +10,7 @@ from typing import Protocol
 
 from email_templates.company import Company
 from models.unit_of_work import Database
+from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
 
 
@@ -179,6 +180,8 @@ class Ports:
     session_stores: Sequence[SessionStore] = ()
     #: What seals and opens objects of accounts (T17); an empty one refuses to.
     keyring: Keyring = field(default_factory=Keyring)
+    #: None where no provider is configured: then nothing is collected.
+    payments: PaymentGateway | None = None
 
 
 class _Current:

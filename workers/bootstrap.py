@@ -9,12 +9,14 @@ from celery import Celery
 from email_templates.company import Company
 from models.unit_of_work import Database
 from tasks import failpoints
+from tasks.payment_gateway import PaymentGateway
 from tasks.ports import Auditor, Letterhead, Ports
 from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers.adapters import mail
 from workers.adapters.osv import OSV
 from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.stripe import StripeGateway
 from workers.identity import dead, identity
 from workers.settings import Mode, Settings
 from workers.waker import RedisWaker
@@ -37,6 +39,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         budget=settings.budget,
         remembered=settings.mail_remembered,
         keyring=Keyring(settings.key_encryption_keys),
+        payments=payments(settings),
     )
 
 
@@ -45,6 +48,13 @@ def auditor(settings: Settings) -> Auditor | None:
     if settings.mode is Mode.PRODUCTION or settings.osv_url:
         return OSV(settings.osv_url)
     return None
+
+
+def payments(settings: Settings) -> PaymentGateway | None:
+    """None where no provider is configured."""
+    if settings.stripe_secret_key is None:
+        return None
+    return StripeGateway(settings.stripe_secret_key, settings.stripe_webhook_secret, settings.stripe_api)
 
 
 def letterhead(settings: Settings) -> Letterhead:

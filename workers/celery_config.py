@@ -55,6 +55,7 @@ imports = (
     "tasks.file_sweep",
     "tasks.handling",
     "tasks.mail_upkeep",
+    "tasks.payments",
     "tasks.pruning",
     "tasks.rescue",
     "tasks.security",

@@ -71,4 +71,6 @@ def connect(app: Celery) -> None:
     def end(**_: Any) -> None:
         current = ports.current()
         current.mailer.close()
+        if current.payments is not None:
+            current.payments.close()
         current.database.engine.dispose()

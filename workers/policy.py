@@ -137,7 +137,8 @@ def links_are_encrypted(installation: Installation) -> Evidence:
     encrypted = installation.connection.execute(
         text("SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)")
     ).scalar_one()
-    return judged(bool(encrypted), "4 links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
+    links = 4 + (installation.settings.stripe_secret_key is not None)
+    return judged(bool(encrypted), f"{links} links demand TLS" if encrypted else "PostgreSQL's link is not encrypted")
 
 
 def vulnerabilities_are_patched(installation: Installation) -> Evidence:

@@ -74,6 +74,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int = 9750
     #: Of the OSV service that `security.audit_dependencies` asks; in production the public one by default.
     osv_url: str | None = None
+    #: Without a key nothing is collected.
+    stripe_secret_key: str | None = None
+    #: What Stripe signs events with; without it, events are taken by their ids alone.
+    stripe_webhook_secret: str | None = None
+    stripe_api: str = "https://api.stripe.com"
     #: Seconds that a claim is held without renewal, and that one drain goes on.
     lease_seconds: float = 60
     drain_seconds: float = 10
@@ -122,6 +127,7 @@ def _refuse_plaintext(settings: Settings) -> None:
             all(_is_encrypted(address) for address in settings.mail_url.split()),
             "smtps://, smtp+starttls:// or ses:// addresses",
         ),
+        "STRIPE_API": (settings.stripe_api.startswith("https://"), "an https:// address"),
     }
     for name, (encrypted, remedy) in checks.items():
         if not encrypted:
@@ -129,6 +135,11 @@ def _refuse_plaintext(settings: Settings) -> None:
                 f"{PREFIX}{name} is a link without TLS, and personal data travels over it: use {remedy}, "
                 f"or {PREFIX}MODE=local on your own machine"
             )
+    if settings.stripe_secret_key and "_test_" in settings.stripe_secret_key:
+        raise ValueError(
+            f"{PREFIX}STRIPE_SECRET_KEY is a test key, with which nobody is charged and invoices count as paid: use a "
+            f"live one, or {PREFIX}MODE=local on your own machine"
+        )
 
 
 def _is_encrypted(mail: str) -> bool:

@@ -27,6 +27,20 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "asking what became of a payment",
+        "tasks/payments.py",
+        "    found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)",
+        "    found = None",
+        "tests/integration/test_payments.py -k before_anything_else",
+    ),
+    Mutation(
+        "the mark of a payment that may be made",
+        "models/payment.py",
+        "CASE WHEN asked_at IS NULL THEN 'pending' ELSE 'unknown' END",
+        "'pending'",
+        "tests/integration/test_payments.py -k zombie",
+    ),
+    Mutation(
         "the token in finish",
         "models/work.py",
         "WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running' RETURNING id)",

@@ -1,0 +1,234 @@
+"""Collection: invoices that are due are charged, once each, where the customer lets us (P3.1d, B20, B21, B23).
+
+`payments.plan`, ticked by the clock, makes an attempt for each; `payments.collect` asks the provider for it. Before
+that, the amount and the fact that it will be asked are committed; a crash or a lost answer after this point leaves the
+attempt `unknown`. `payments.settle` asks the provider what became of those, and of payments that take days. Only where
+the provider has never heard of a key is it asked again, with the same key, which it would charge once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import shared_task
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
+
+from models.payment import AttemptOutcome, CollectionAttempt
+from models.work import LONGEST_WAIT
+from tasks.drain import Held, Job, Settled, drain
+from tasks.failpoints import failpoint
+from tasks.failures import Unavailable
+from tasks.job import Tick
+from tasks.payment_gateway import Order, Payment, PaymentGateway, Unanswered
+from tasks.payment_plan import plan
+from tasks.payment_record import not_made, record_payment
+from tasks.ports import Ports, current
+
+log = structlog.get_logger()
+
+#: The provider keeps idempotency keys for 24 hours: until an hour before that, asking again cannot charge again.
+KEY_IS_SAFE = timedelta(hours=23)
+#: After that long no request of ours can still be on its way, and what the provider does not know was never asked.
+NEVER_ARRIVED = timedelta(hours=25)
+
+#: Only where it is still wanted, and of what is open now; the amount never changes afterwards (B21).
+MARK = text("""
+    UPDATE tenure.collection_attempts AS attempt
+       SET asked_at = clock_timestamp(), amount = item.open - item.disputed,
+           local_day = (now() AT TIME ZONE account.time_zone)::date
+      FROM tenure.open_items AS item JOIN tenure.accounts AS account ON account.id = item.account_id,
+           tenure.payment_methods AS method
+     WHERE attempt.id = :id AND attempt.claim_token = :token AND attempt.state = 'running'
+       AND item.invoice_id = attempt.invoice_id AND item.open > item.disputed AND account.status = 'active'
+       AND method.id = attempt.method_id AND method.retired_at IS NULL
+    RETURNING attempt.amount""")
+
+#: Attempts of which the provider is to be asked: due again for the settling, which looks for `asked_at`.
+TAKE_UP = text("""
+    UPDATE tenure.collection_attempts
+       SET state = 'pending', finished_at = NULL, claim_token = NULL, claimed_by = NULL,
+           attempts = CASE WHEN state = 'unknown' THEN attempts ELSE 0 END
+     WHERE id = ANY (ARRAY(
+            SELECT id FROM tenure.collection_attempts WHERE state = 'unknown' AND due_at <= now()
+             UNION ALL
+            SELECT id FROM tenure.collection_attempts
+             WHERE outcome = 'processing' AND state = 'done' AND due_at <= now()))
+       AND (state = 'unknown' OR state = 'done' AND outcome = 'processing')""")
+
+
+@dataclass(frozen=True, slots=True)
+class ToCollect:
+    """An attempt, and what the provider is to be told. `amount` and `asked_at` are None until it is marked."""
+
+    customer: str
+    method: str
+    currency: str
+    invoice_number: str
+    amount: int | None
+    asked_at: datetime | None
+    #: How long ago that was, by the database's clock.
+    age: timedelta | None
+    #: Whether at least that much is still open, and the method in use.
+    wanted: bool
+
+
+def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToCollect]:
+    rows = session.execute(
+        text("""
+            SELECT attempt.id, method.provider_customer, method.provider_method, attempt.currency, invoice.number,
+                   attempt.amount, attempt.asked_at, now() - attempt.asked_at AS age,
+                   account.status = 'active' AND method.retired_at IS NULL
+                       AND item.open - item.disputed >= coalesce(attempt.amount, 1) AS wanted
+              FROM tenure.collection_attempts AS attempt
+              JOIN tenure.payment_methods AS method ON method.id = attempt.method_id
+              JOIN tenure.invoices AS invoice ON invoice.id = attempt.invoice_id
+              JOIN tenure.accounts AS account ON account.id = attempt.account_id
+              JOIN tenure.open_items AS item ON item.invoice_id = attempt.invoice_id
+             WHERE attempt.id = ANY (:ids)"""),
+        {"ids": list(ids)},
+    )
+    return {row.id: ToCollect(*row[1:]) for row in rows}
+
+
+def collect(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
+    """Charge what is open; returns what the provider answered, or that there was nothing to charge."""
+    gateway = _gateway(held.ports)
+    failpoint("payments.collect", "before_mark")
+    with held.ports.database.connection() as connection:
+        amount = connection.execute(MARK, {"id": held.id, "token": held.token}).scalar_one_or_none()
+        if amount is None and not _is_ours(connection, held):
+            raise Settled
+    if amount is None:
+        return AttemptOutcome.NOT_NEEDED
+    failpoint("payments.collect", "after_mark")
+    return _charge(gateway, item, amount, held)
+
+
+def settle(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
+    """Ask the provider what became of an attempt (B21)."""
+    gateway = _gateway(held.ports)
+    assert item.asked_at is not None and item.age is not None and item.amount is not None  # noqa: S101 - `where`
+    found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)
+    failpoint("payments.settle", "after_find")
+    if found is not None:
+        return found
+    if item.age > NEVER_ARRIVED:
+        return AttemptOutcome.NOT_MADE
+    if item.wanted and item.age < KEY_IS_SAFE:
+        # Should the first request come late, it finds the answer to this one under its key.
+        return _charge(gateway, item, item.amount, held)
+    _leave_unknown(held, "The provider does not know it yet, and it is not wanted any more.")
+    raise Settled
+
+
+def _charge(gateway: PaymentGateway, item: ToCollect, amount: int, held: Held) -> Payment:
+    order = Order(
+        key=str(held.id),
+        customer=item.customer,
+        method=item.method,
+        currency=item.currency,
+        amount=amount,
+        description=item.invoice_number,
+    )
+    try:
+        payment = gateway.charge(order)
+    except Unanswered as silence:
+        _leave_unknown(held, f"The provider's answer was lost ({silence}): it may have charged, and will be asked.")
+        log.warning("payment.unknown", row=str(held.id), reason=str(silence))
+        raise Settled from None
+    except Unavailable:
+        if item.asked_at is None:
+            _update(held, "asked_at = NULL, amount = NULL")
+        raise
+    failpoint("payments.charge", "after_answer")
+    return payment
+
+
+def _gateway(ports: Ports) -> PaymentGateway:
+    if ports.payments is None:
+        raise Unavailable("No payment provider is configured: set TENURE_STRIPE_SECRET_KEY.")
+    return ports.payments
+
+
+def _is_ours(connection: Connection, held: Held) -> bool:
+    found = connection.execute(
+        text("SELECT count(*) FROM tenure.collection_attempts WHERE id = :id AND claim_token = :token"),
+        {"id": held.id, "token": held.token},
+    )
+    return bool(found.scalar_one())
+
+
+def _leave_unknown(held: Held, why: str) -> None:
+    _update(
+        held,
+        """state = 'unknown', lease_until = NULL, finished_at = clock_timestamp(), last_error = :why,
+           due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest)""",
+        why=why,
+        longest=LONGEST_WAIT,
+    )
+
+
+def _update(held: Held, changes: str, **values: Any) -> None:
+    with held.ports.database.connection() as connection:
+        connection.execute(
+            text(f"""
+                UPDATE tenure.collection_attempts SET {changes}
+                 WHERE id = :id AND claim_token = :token AND state = 'running'"""),
+            {"id": held.id, "token": held.token, **values},
+        )
+
+
+def record(session: Session, results: Mapping[UUID, Payment | AttemptOutcome], ports: Ports) -> None:
+    for attempt_id, result in results.items():
+        if isinstance(result, Payment):
+            record_payment(session, attempt_id, result, ports)
+        else:
+            not_made(session, attempt_id, result)
+
+
+def _job(task: str, act: Any, where: str) -> Job[ToCollect, Payment | AttemptOutcome]:
+    # Each answer is recorded before the next is asked for.
+    return Job(
+        task, CollectionAttempt, load, act, record, done="answered", batch=20, record_every=1, where=where,
+        feeds=("emails.send_urgent", "emails.send"),
+    )  # fmt: skip
+
+
+COLLECT = _job("payments.collect", collect, "asked_at IS NULL")
+SETTLE = _job("payments.settle", settle, "asked_at IS NOT NULL")
+
+
+def take_up(ports: Ports) -> int:
+    """Make unknown attempts, and those that the provider still works on, due for the settling; returns how many."""
+    with ports.database.connection() as connection:
+        return connection.execute(TAKE_UP).rowcount
+
+
+@shared_task(name="payments.plan", base=Tick)
+def plan_attempts() -> dict[str, int]:
+    ports = current()
+    planned = plan(ports)
+    if planned:
+        ports.wake(COLLECT.task)
+    return {"planned": planned}
+
+
+@shared_task(name=COLLECT.task, base=Tick)
+def collect_due() -> dict[str, int]:
+    ports = current()
+    return drain(COLLECT, ports) if ports.payments else {}
+
+
+@shared_task(name=SETTLE.task, base=Tick)
+def settle_unknown() -> dict[str, int]:
+    ports = current()
+    if ports.payments is None:
+        return {}
+    take_up(ports)
+    return drain(SETTLE, ports)
