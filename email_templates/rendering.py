@@ -20,7 +20,8 @@ from jinja2.runtime import Context
 from email_templates import plain_text, words
 from email_templates.catalogue.accounts import Detail
 from email_templates.catalogue.message import Message
-from email_templates.catalogue.payments import Method
+from email_templates.catalogue.payments import Allocation, Method
+from email_templates.catalogue.reminders import OpenInvoice
 from email_templates.company import Company
 from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import Ageing
@@ -159,8 +160,15 @@ def _detail_name(context: Context, named: Detail) -> str:
 
 
 @pass_context
-def _due(context: Context, due_on: date, as_of: date) -> str:
-    return words.due(_who(context), due_on, as_of)
+def _open_invoices(
+    context: Context, invoices: Sequence[OpenInvoice], currency: str, as_of: date | None = None
+) -> list[tuple[str, ...]]:
+    return words.open_invoices(_who(context), invoices, currency, as_of)
+
+
+@pass_context
+def _allocations(context: Context, settled: Sequence[Allocation], currency: str) -> list[tuple[str, ...]]:
+    return words.allocations(_who(context), settled, currency)
 
 
 @pass_context
@@ -191,7 +199,8 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "size": _size,
     "method_name": _method_name,
     "detail_name": _detail_name,
-    "due": _due,
+    "open_invoices": _open_invoices,
+    "allocations": _allocations,
     "quoted": _quoted,
     "cut": plain_text.cut,
     "ageing_rows": _ageing_rows,

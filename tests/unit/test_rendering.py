@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from email_templates import plain_text
 from email_templates.catalogue import MESSAGES
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.message import Message
+from email_templates.catalogue.payments import Allocation, PaymentReceived
+from email_templates.catalogue.reminders import OpenInvoice, PaymentReminder
 from email_templates.catalogue.security import SecurityNotice
 from email_templates.catalogue.service import ServiceNotice
 from email_templates.catalogue.statements import StatementReady
 from email_templates.inlining import LosesMarkup, inlined
-from email_templates.lint import TAGS
+from email_templates.lint import TAGS, findings
 from email_templates.markup import page
 from email_templates.rendering import SUBJECT_LENGTH, environment
 from tests.mail import CASES, COMPANY, LANGUAGES, rendered
@@ -83,6 +86,18 @@ def test_plurals_follow_the_number() -> None:
     assert "Nothing was entered in the period." in texts[0]
     assert "shows the one entry" in texts[1]
     assert "shows all 2 entries" in texts[2]
+
+
+def test_a_thousand_invoices_are_summed_up_and_the_message_stays_small() -> None:
+    invoices = tuple(OpenInvoice(number=f"INV-{n:05}", due_on=date(2026, 1, 5), still_open=100) for n in range(1_000))
+    several = PaymentReminder.examples()[""]
+    mail = rendered(msgspec.structs.replace(several, invoices=invoices, fees=0, total=100_000))
+    assert findings(mail, language="en", own_host=COMPANY.website) == []
+    assert "1,000 are still not paid" in mail.text
+    assert re.search(r"INV-00039 +€1\.00\n.*\n  960 more invoices +€960\.00\n  Total +€1,000\.00", mail.text)
+    parts = tuple(Allocation(invoice_number=f"INV-{n:05}", amount=100) for n in range(41))
+    receipt = msgspec.structs.replace(PaymentReceived.examples()[""], allocations=parts, amount=4_100, kept=0)
+    assert re.search(r"INV-00039 +€1\.00\n    settled\n  one more invoice +€1\.00\n", rendered(receipt).text)
 
 
 # What must not happen
