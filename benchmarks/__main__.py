@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import help_time, idle_memory, machine, request_to_start, run_due_work
+from benchmarks import (
+    help_time,
+    idle_memory,
+    machine,
+    plan_statements,
+    render_statements,
+    request_to_start,
+    run_due_work,
+)
 from benchmarks.measure import Row
 from benchmarks.servers import Servers, servers
 from benchmarks.table import table
@@ -30,6 +38,8 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark(("P1", "run"), run_due_work.rows, 200_000, "rows of work"),
     Benchmark(("P2", "request"), request_to_start.rows, 100, "requests a run"),
+    Benchmark(("P3", "statements"), render_statements.rows, 1_000, "statements"),
+    Benchmark(("P4", "plan"), plan_statements.rows, 100_000, "accounts"),
     Benchmark(("P10", "memory"), idle_memory.rows, 1, "nothing"),
     Benchmark(("P11", "growth"), run_due_work.growth, 200_000, "rows of work, the most of three sizes"),
     Benchmark(("P12", "help"), help_time.rows, 20, "starts a run"),

@@ -15,4 +15,7 @@ def installed(*names: str) -> tuple[list[ModuleType], list[str]]:
             found.append(import_module(f"{__name__}.{name}"))
         except ModuleNotFoundError as error:
             missing.append(f"the peer {error.name} is not installed")
+        except OSError as error:
+            # It is, and the libraries of the system that it loads are not.
+            missing.append(f"the peer {name} cannot be loaded: {str(error).splitlines()[0]}")
     return found, missing
