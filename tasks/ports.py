@@ -143,6 +143,9 @@ class SessionStore(Protocol):
     def count(self) -> int:
         """How many sessions are stored. Raises as `check`."""
 
+    def close(self) -> None:
+        """Let go of connections; the next use makes new ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Letterhead:

@@ -188,6 +188,9 @@ class OwnSessions:
         with self._database.connection() as connection:
             return int(connection.execute(text("SELECT count(*) FROM tenure.sessions")).scalar_one())
 
+    def close(self) -> None:
+        self._database.engine.dispose()
+
 
 def revoke(session: UnitOfWork, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """End all sessions of an account and tell its contacts, for a request `sessions.revoke`."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from celery import Celery
+from sqlalchemy import Engine, create_engine
 
 from email_templates.company import Company
 from models.unit_of_work import Database
 from tasks import failpoints
 from tasks.payment_gateway import PaymentGateway
-from tasks.ports import Auditor, Letterhead, Ports
+from tasks.ports import Auditor, Letterhead, Ports, SessionStore
 from tasks.sealing.keyring import Keyring
 from workers import lifecycle
+from workers import session_stores as stores
 from workers.adapters import mail
 from workers.adapters.osv import OSV
+from workers.adapters.redis_sessions import RedisSessions
 from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.sql_sessions import SQLSessions
 from workers.adapters.stripe import StripeGateway
 from workers.identity import dead, identity
+from workers.session_stores import RedisKeys
 from workers.settings import Mode, Settings
 from workers.waker import RedisWaker
 
@@ -25,8 +31,9 @@ from workers.waker import RedisWaker
 def ports(settings: Settings, app: Celery) -> Ports:
     """Ports over real servers. Nothing connects before its first use."""
     failpoints.arm(os.environ)
+    database = Database(settings.database_url)
     return Ports(
-        database=Database(settings.database_url),
+        database=database,
         objects=S3ObjectStore(settings),
         mailer=mail.mailer(settings.mail_url),
         letterhead=letterhead(settings),
@@ -37,10 +44,29 @@ def ports(settings: Settings, app: Celery) -> Ports:
         auditor=auditor(settings),
         lease=settings.lease,
         budget=settings.budget,
+        session_stores=session_stores(settings, database),
         remembered=settings.mail_remembered,
         keyring=Keyring(settings.key_encryption_keys),
         payments=payments(settings),
     )
+
+
+def session_stores(settings: Settings, database: Database) -> Sequence[SessionStore]:
+    """The stores of other programs; a table without an address of its own is in Tenure's database."""
+    made: list[SessionStore] = []
+    for store in stores.parse(settings.session_stores, production=settings.mode is Mode.PRODUCTION):
+        if isinstance(store, RedisKeys):
+            made.append(RedisSessions(store))
+        else:
+            made.append(SQLSessions(store, database.engine if store.url is None else _engine(store.url)))
+    return made
+
+
+def _engine(url: str) -> Engine:
+    """For the database of another program."""
+    if url.startswith(("postgresql:", "postgresql+psycopg:")):
+        return Database(url, pool_size=1).engine
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
 def auditor(settings: Settings) -> Auditor | None:

@@ -161,6 +161,29 @@ def security_accept(package: str, advisory: str, until: datetime, why: str) -> N
 
 
 @cli.group()
+def sessions() -> None:
+    """Session stores: how many sessions they hold, and their sweep (P9.3)."""
+
+
+@sessions.command("stats")
+@as_json
+def sessions_stats(json: bool) -> None:
+    """Sessions in each store, the oldest, and what was swept. Exits 1 where any is older than it may be."""
+    from workers import session_commands
+
+    sys.exit(session_commands.stats(json))
+
+
+@sessions.command("sweep")
+@as_json
+def sessions_sweep(json: bool) -> None:
+    """Sweep every store now, to the end. Exits 1 where one could not be."""
+    from workers import session_commands
+
+    sys.exit(session_commands.sweep(json))
+
+
+@cli.group()
 def work() -> None:
     """Look at the work rows of all tables; retry and cancel them; see what was quarantined."""
 

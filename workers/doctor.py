@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from models import migrations
 from models.base import SCHEMA
 from models.unit_of_work import Database, outage_reason
+from tasks.failures import Failure
+from workers import bootstrap
 from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.ses import SESMailer
@@ -218,7 +220,18 @@ def _ses(mailer: SESMailer) -> Finding:
     return Finding("Mail server", fine=f"Amazon SES answers, at most {rate:g} messages a second, {ENCRYPTED}")
 
 
-CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail)
+def sessions(chosen: Settings) -> Finding:
+    """The session stores of other programs; nothing, where none is named."""
+    stores = bootstrap.session_stores(chosen, Database(chosen.database_url, pool_size=1))
+    for store in stores:
+        try:
+            store.check()
+        except Failure as failure:
+            return Finding("Session stores", trouble=str(failure))
+    return Finding("Session stores", fine=", ".join(f"{store.name} may be swept" for store in stores))
+
+
+CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions)
 
 
 def main() -> int:
@@ -228,8 +241,8 @@ def main() -> int:
     except SettingsError as error:
         click.echo(f"tenure: {error}", err=True)
         return 2
-    findings = [check(chosen) for check in CHECKS]
+    findings = [finding for check in CHECKS if (finding := check(chosen)).fine or finding.trouble]
     for finding in findings:
         mark, colour = ("✗", "red") if finding.trouble else ("✓", "green")
-        click.echo(f"{click.style(mark, fg=colour)} {finding.what:<13} {finding.trouble or finding.fine}")
+        click.echo(f"{click.style(mark, fg=colour)} {finding.what:<14} {finding.trouble or finding.fine}")
     return int(any(finding.trouble for finding in findings))

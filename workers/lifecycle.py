@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import mmap
+import sys
 from typing import Any
 
 import structlog
 from celery import Celery, signals
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import is_outage, outage_reason
+from models.unit_of_work import Database, is_outage, outage_reason
 from tasks import ports
+from tasks.failures import Permanent, Unavailable
 from tasks.rescue import rescue_all
 from workers import logs
 from workers.settings import settings
@@ -41,6 +43,21 @@ def connect(app: Celery) -> None:
     def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
         chosen = settings().log_format or ("json" if settings().mode == "production" else "text")
         logs.configure(json=chosen == "json", level=loglevel or 20)
+
+    @signals.worker_init.connect(weak=False)
+    def check_session_stores(**_: Any) -> None:
+        """A store that is not what its settings say stops the worker before anything is deleted (S5)."""
+        # Not the ports of this process, which children would inherit with their connections.
+        for store in bootstrap.session_stores(settings(), Database(settings().database_url, pool_size=1)):
+            try:
+                store.check()
+            except Unavailable as failure:
+                log.warning("sessions.unavailable", store=store.name, reason=str(failure))
+            except Permanent as failure:
+                sys.exit(f"tenure: {failure}")
+            finally:
+                # Children are forked soon, and must not share a connection.
+                store.close()
 
     @signals.worker_before_create_process.connect(weak=False)
     def share_memory(**_: Any) -> None:

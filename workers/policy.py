@@ -19,16 +19,19 @@ from models.security_audit import DEADLINE, SILENCE
 from models.session import LIFETIME
 from models.unit_of_work import Database
 from tasks.requests import KINDS, fields
+from workers import session_stores
 from workers.mail_evidence import foreign_links_are_text, messages_follow_their_reader, messages_load_nothing
 from workers.operations import in_words
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.routing import QUEUES
-from workers.settings import Mode, settings
+from workers.session_stores import Store
+from workers.settings import Mode, Settings, settings
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)
 #: An expired session is gone from storage within this much more (S2).
 SWEEP_PATIENCE = timedelta(hours=1)
+STORED_AT_MOST = LIFETIME + SWEEP_PATIENCE
 #: How many waiting messages of a queue are looked at.
 SAMPLE = 1_000
 
@@ -169,19 +172,44 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
             SELECT (SELECT count(*) FROM tenure.live_sessions WHERE id < tenure.oldest_live_session_id()) AS readable,
                    (SELECT count(*) FROM tenure.sessions) AS stored,
                    (SELECT count(*) FROM tenure.sessions
-                     WHERE id < tenure.session_id_at(now() - :lifetime - :patience)) AS overdue,
+                     WHERE id < tenure.session_id_at(now() - :stored_at_most)) AS overdue,
                    (SELECT count(*) FROM tenure.sessions
                      WHERE id > tenure.session_id_at(now() + interval '10 minutes')) AS ahead,
                    (SELECT extract(epoch FROM now() - created_at)
                       FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest"""),
-        {"lifetime": LIFETIME, "patience": SWEEP_PATIENCE},
+        {"stored_at_most": STORED_AT_MOST},
     ).one()
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
+    others = [_other_store(installation, store.name) for store in _other_stores(installation.settings)]
     return judged(
-        row.readable == row.overdue == row.ahead == 0,
+        row.readable == row.overdue == row.ahead == 0 and all(kept for kept, _ in others),
         f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
-        + (f", {row.ahead} from the future" if row.ahead else ""),
+        + (f", {row.ahead} from the future" if row.ahead else "")
+        + "".join(f"; {said}" for _, said in others),
     )
+
+
+def _other_stores(chosen: Settings) -> Sequence[Store]:
+    return session_stores.parse(chosen.session_stores, production=chosen.mode is Mode.PRODUCTION)
+
+
+def _other_store(installation: Installation, store: str) -> tuple[bool, str]:
+    """Whether a session store of another program is swept, by what its last sweep wrote down, and in words."""
+    row = installation.connection.execute(
+        text("""
+            SELECT swept_at < now() - :patience AS stale, oldest_at < now() - :stored_at_most AS overdue, outlasting,
+                   extract(epoch FROM now() - oldest_at) / 3600 AS hours
+              FROM tenure.session_sweeps WHERE store = :store AND swept_at IS NOT NULL"""),
+        {"patience": SWEEP_PATIENCE, "stored_at_most": STORED_AT_MOST, "store": store},
+    ).one_or_none()
+    if row is None:
+        return False, f"{store} was never swept"
+    if row.stale:
+        return False, f"{store} was not swept for over an hour"
+    if row.outlasting:
+        return False, f"{store} has {row.outlasting} sessions that will last for more than a day"
+    oldest = "holds none" if row.hours is None else f"has its oldest at {float(row.hours):.1f} h"
+    return not row.overdue, f"{store} {oldest}"
 
 
 PROMISES: Sequence[Promise] = (

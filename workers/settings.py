@@ -20,6 +20,7 @@ import msgspec
 
 from tasks import failpoints
 from tasks.sealing.wrapping import wrapping_keys
+from workers import session_stores
 
 PREFIX = "TENURE_"
 MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
@@ -79,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: What Stripe signs events with; without it, events are taken by their ids alone.
     stripe_webhook_secret: str | None = None
     stripe_api: str = "https://api.stripe.com"
+    #: The session stores of other programs, as TOML; `TENURE_SESSION_STORES_FILE` names its file.
+    session_stores: str = ""
     #: Seconds that a claim is held without renewal, and that one drain goes on.
     lease_seconds: float = 60
     drain_seconds: float = 10
@@ -111,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{PREFIX}UNSUBSCRIBE_URL must be an https:// address (RFC 8058)")
         if self.mail_data_days < 1:
             raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
+        try:
+            session_stores.parse(self.session_stores, production=self.mode is Mode.PRODUCTION)
+        except ValueError as error:
+            raise ValueError(f"{PREFIX}SESSION_STORES: {error}") from None
         if self.mode is Mode.PRODUCTION:
             _refuse_plaintext(self)
             wrapping_keys(self.key_encryption_keys)

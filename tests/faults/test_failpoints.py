@@ -25,6 +25,19 @@ from tests.processes import Processes, Running, eventually
 
 ACCOUNTS = 10
 
+#: Sessions of other programs: beside Tenure's tables, and in the broker's server.
+STORES = """
+    [[store]]
+    name = "shop"
+    kind = "connect-pg-simple"
+    table = "public.session"
+    [[store]]
+    name = "cache"
+    kind = "redis"
+    url = "BROKER"
+    prefix = "sess:"
+"""
+
 #: Which process is made to die in which run.
 PIPELINES = {
     "plan and sweep": ("statements.plan:", "sessions.sweep:", "files.sweep:", "usage.partition:"),
@@ -61,7 +74,8 @@ def test_death_at_every_boundary(
     ask_in_sql(database)
 
     relay = processes.relay(**(armed if in_relay else {}), wait=False)
-    worker = processes.worker(**({} if in_relay else armed))
+    address = processes.addresses["TENURE_BROKER_URL"]
+    worker = processes.worker(**({} if in_relay else armed), session_stores=STORES.replace("BROKER", address))
     beat = processes.beat()
     send_task(processes, *BY_QUEUE)
 
@@ -121,6 +135,12 @@ def seed(database: Database) -> None:
                 INSERT INTO tenure.sessions (id, account_id, secret_sha256)
                 SELECT uuidv7(-age), id, sha256('') FROM tenure.accounts,
                        unnest(ARRAY[interval '1 hour', interval '25 hours']) AS age""")
+        )
+        connection.execute(text("CREATE TABLE public.session (sid text PRIMARY KEY, expire timestamp NOT NULL)"))
+        connection.execute(
+            text("""
+                INSERT INTO public.session
+                SELECT n::text, timezone('UTC', now()) + n * interval '1 hour' FROM generate_series(-9, 9) AS n""")
         )
 
 
@@ -202,6 +222,7 @@ def finished(outcome: Outcome) -> bool:
         and outcome.one("SELECT count(*) FROM tenure.sessions WHERE created_at < now() - interval '24 hours'") == 0
         and outcome.one("SELECT count(*) FROM tenure.submitted_files") == 0
         and outcome.one("SELECT count(*) FROM tenure.email_messages WHERE message = 'details-check'") == 1
+        and outcome.one("SELECT count(*) FROM public.session") == 9
         and outcome.quiet()
     )
 
