@@ -25,7 +25,7 @@ class WorkControl(Base):
         CheckConstraint("rate > 0", name="rate"),
     )
 
-    #: The name of the task that drains it.
+    #: The name of the task that drains it, or of a limit that several jobs share.
     task: Mapped[str] = mapped_column(Text, primary_key=True)
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
     #: Rows running at the same time, over all workers.
@@ -36,11 +36,13 @@ class WorkControl(Base):
     refilled_at: Mapped[recorded]
 
 
-def is_paused(connection: Connection, task: str) -> bool:
+def is_paused(connection: Connection, *tasks: str) -> bool:
+    """Whether one of these, a job or a limit that it shares, is paused."""
     return bool(
         connection.execute(
-            text("SELECT paused FROM tenure.work_controls WHERE task = :task"), {"task": task}
-        ).scalar_one_or_none()
+            text("SELECT EXISTS (SELECT FROM tenure.work_controls WHERE paused AND task = ANY (:tasks))"),
+            {"tasks": list(tasks)},
+        ).scalar_one()
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 
 #: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
 UNAVAILABLE_WAIT = timedelta(seconds=5)
+#: Seconds between two looks whether work that goes first waits for a process.
+GIVE_WAY_LOOK = 0.25
 #: Seconds between two tries to give a claim back, when PostgreSQL went away in the middle of its work.
 GIVE_BACK_PAUSE = 1.0
 
@@ -78,15 +80,20 @@ class Job(Generic[Item, Result]):
     where: str = "true"
     #: The tasks whose work `record` makes: woken when something was done.
     feeds: Sequence[str] = field(default=())
+    #: The tasks that go first (W8): where one of them waits for a free process, this drain ends early and asks for
+    #: another of itself, which the broker hands out after them.
+    gives_way_to: Sequence[str] = ("requests.handle", "emails.send_urgent")
+    #: Limits that several jobs share, by the name under which an operator sets them (W7).
+    limits: Sequence[str] = ()
 
 
 def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
     """Do what is due until nothing is, the budget ends or the process is asked to stop. Returns small counts."""
     counts: Counter[str] = Counter()
-    ends = monotonic() + ports.budget.total_seconds()
+    budget = _Budget(job, ports)
     counts["rescued"] = rescue(job.table, ports)
     more, joined = True, False
-    while more and monotonic() < ends and not ports.stopping():
+    while more and not budget.over():
         # A suspect is tried alone, and after the others: if it kills this process, they have been done.
         claimed = _claim(job, ports) or _claim(job, ports, suspects=True)
         if len(claimed.ids) >= job.batch and not joined:
@@ -94,7 +101,7 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
             ports.wake(job.task)
             joined = True
         try:
-            more = bool(claimed) and _perform(job, claimed, ports, counts, ends)
+            more = bool(claimed) and _perform(job, claimed, ports, counts, budget)
         except DBAPIError as error:
             if is_outage(error):
                 _give_back(job.table, claimed.token, ports)
@@ -106,6 +113,27 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
         for task in job.feeds:
             ports.wake(task)
     return {job.done: counts.pop(job.done, 0)} | {name: count for name, count in counts.items() if count}
+
+
+class _Budget:
+    """How long a drain goes on: its time, until the process is asked to stop, or until work that goes first waits."""
+
+    def __init__(self, job: Job[Any, Any], ports: Ports) -> None:
+        self._job = job
+        self._ports = ports
+        self._looked = monotonic()
+        self._ends = self._looked + ports.budget.total_seconds()
+
+    def over(self) -> bool:
+        now = monotonic()
+        if now >= self._ends or self._ports.stopping():
+            return True
+        if self._job.gives_way_to and now - self._looked >= GIVE_WAY_LOOK:
+            self._looked = now
+            if any(self._ports.wake.waits(task) for task in self._job.gives_way_to):
+                self._ends = now
+                return True
+        return False
 
 
 def rescue(table: type[Work], ports: Ports) -> int:
@@ -120,7 +148,10 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
     token = uuid4()
     try:
         with ports.database.connection() as connection:
-            allowed = allowance(connection, job.table, job.task, 1 if suspects else job.batch, job.where)
+            allowed = 1 if suspects else job.batch
+            for limit in job.limits:
+                allowed = allowance(connection, job.table, limit, allowed)
+            allowed = allowance(connection, job.table, job.task, allowed, job.where)
             if not allowed:
                 return Claim(token, ())
             claimed = work.claim(
@@ -148,8 +179,8 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
             raise
 
 
-def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str], ends: float) -> bool:
-    """Do one claim, or what of it can be done until `ends`. False where the drain had better end: a server is away."""
+def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str], budget: _Budget) -> bool:
+    """Do one claim, or what of it the budget permits. False where the drain had better end: a server is away."""
     with _renewed(job.table, claimed.token, ports):
         items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
@@ -157,7 +188,7 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
         tried = 0
         away: Unavailable | None = None
         # One item at the least, however short the budget: else a slow kind of work would never be done.
-        while tried < len(rows) and away is None and not ports.stopping() and (monotonic() < ends or not tried):
+        while tried < len(rows) and away is None and not (budget.over() if tried else ports.stopping()):
             row = rows[tried]
             tried += 1
             try:

@@ -241,13 +241,29 @@ def record(session: Session, results: Mapping[UUID, Sent], _ports: Ports) -> Non
         )
 
 
-def _job(task: str, where: str) -> Job[ToSend, Sent]:
+#: The limit of all mail together, such as a provider's rate (W7, E9): `tenure work limit emails --rate 14`.
+ALL_MAIL = "emails"
+
+
+def _job(task: str, where: str, gives_way_to: Sequence[str]) -> Job[ToSend, Sent]:
     # Each message is recorded before the next is sent: a crash leaves at most one that nobody can tell of.
-    return Job(task, EmailMessage, load, send, record, done="sent", batch=50, record_every=1, where=where)
+    return Job(
+        task,
+        EmailMessage,
+        load,
+        send,
+        record,
+        done="sent",
+        batch=50,
+        record_every=1,
+        where=where,
+        gives_way_to=gives_way_to,
+        limits=(ALL_MAIL,),
+    )
 
 
-SEND_URGENT = _job("emails.send_urgent", "urgent")
-SEND = _job("emails.send", "NOT urgent")
+SEND_URGENT = _job("emails.send_urgent", "urgent", ())
+SEND = _job("emails.send", "NOT urgent", ("requests.handle", "emails.send_urgent"))
 
 
 @shared_task(name=SEND_URGENT.task, base=Tick)

@@ -74,6 +74,7 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     record=record,
     done="handled",
     record_every=1,
+    gives_way_to=("emails.send_urgent",),
     feeds=("statements.render", "statements.render_long", "emails.send_urgent", "emails.send"),
 )
 

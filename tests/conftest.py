@@ -110,9 +110,14 @@ class RecordedWaker:
     """A waker that notes what it was asked; the broker's own is tested with real workers."""
 
     woken: list[str] = field(default_factory=list)
+    #: What waits for a free process.
+    waiting: set[str] = field(default_factory=set)
 
     def __call__(self, task: str) -> None:
         self.woken.append(task)
+
+    def waits(self, task: str) -> bool:
+        return task in self.waiting
 
     def begun(self, task: str) -> None:
         pass

@@ -349,6 +349,43 @@ def statements_render(statement: UUID, out: Path) -> None:
     sys.exit(statement_commands.render(statement, out))
 
 
+@mail.command("send")
+@click.argument("name")
+@click.option("--to", multiple=True, metavar="CONTACT", help="A contact, by address or id; may be given again.")
+@click.option("--account", "accounts", multiple=True, metavar="REF", help="All contacts of this account; likewise.")
+@click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="What it says; a list is given again.")
+def mail_send(name: str, to: tuple[str, ...], accounts: tuple[str, ...], values: tuple[str, ...]) -> None:
+    """Send a notice of the catalogue by hand, once for the same words: tenure mail send service-notice --to …"""
+    from workers import mail_desk
+
+    sys.exit(mail_desk.send(name, to, accounts, values))
+
+
+@mail.command("failed")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="How many at the most.")
+@as_json
+def mail_failed(limit: int, json: bool) -> None:
+    """What did not arrive, or of which nobody can tell, with the reason. Exits 1 where there is any."""
+    from workers import mail_desk
+
+    sys.exit(mail_desk.failed(limit, json))
+
+
+@mail.command("suppressions")
+@click.option("--add", metavar="ADDRESS", help="Write to this address no more.")
+@click.option("--lift", "lifted", metavar="ADDRESS", help="Write to this address again.")
+@click.option("--why", help="The reason, which is kept.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="How many at the most.")
+@as_json
+def mail_suppressions(*, add: str | None, lifted: str | None, why: str | None, limit: int, json: bool) -> None:
+    """The addresses that are not written to, and why; add one, or lift one."""
+    from workers import mail_desk
+
+    if add and lifted:
+        raise click.UsageError("--add does not go with --lift.")
+    sys.exit(mail_desk.suppressions(add, lifted, why, limit=limit, json=json))
+
+
 def main() -> None:
     cli()
 

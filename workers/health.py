@@ -32,7 +32,7 @@ def worker(_chosen: Settings, connection: Connection) -> str | None:
     if not any(name.rpartition("@")[2] == socket.gethostname() for name in answers):
         return "no worker on this host answers: look at its log, or start one with celery -A workers.app worker."
     for job in JOBS:
-        if work_control.is_paused(connection, job.task):
+        if work_control.is_paused(connection, job.task, *job.limits):
             continue
         oldest = connection.execute(
             text(f"""

@@ -96,7 +96,7 @@ def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, floa
                 unsettled.add(job.table.__tablename__)
                 continue
             settled.add(job.table.__tablename__)
-            if work.is_due(connection, job.table, job.where) and not is_paused(connection, job.task):
+            if work.is_due(connection, job.table, job.where) and not is_paused(connection, job.task, *job.limits):
                 failpoint("relay", "before_wake")
                 ports.wake(job.task)
                 failpoint("relay", "after_wake")

@@ -42,6 +42,14 @@ class RedisWaker:
         except (BrokerError, RedisError, OSError) as error:
             log.warning("broker.unavailable", task=task, reason=_reason(error))
 
+    def waits(self, task: str) -> bool:
+        try:
+            with self._app.producer_pool.acquire(block=True, timeout=5) as producer:
+                return bool(_redis(producer).exists(_key(task)))
+        except (BrokerError, RedisError, OSError) as error:
+            log.warning("broker.unavailable", task=task, reason=_reason(error))
+            return False
+
     def begun(self, task: str) -> None:
         try:
             with self._app.producer_pool.acquire(block=True, timeout=5) as producer:

@@ -179,7 +179,7 @@ def _limits(concurrency: int | None, rate: float | None) -> str:
 
 
 def _known(task: str) -> bool:
-    tasks = sorted(job.task for job in JOBS)
+    tasks = sorted({name for job in JOBS for name in (job.task, *job.limits)})
     if task not in tasks:
         click.echo(f"tenure: there is no job {task!r}; there are {', '.join(tasks)}.", err=True)
     return task in tasks

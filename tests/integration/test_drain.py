@@ -533,3 +533,29 @@ def test_a_server_that_is_not_there_or_hangs_up_is_an_outage(database: Database)
     with pytest.raises(DBAPIError) as caught, Database(f"postgresql://x:y@127.0.0.1:{port}/x").connection():
         pass
     assert is_outage(caught.value)
+
+
+def test_a_drain_makes_room_for_what_goes_first_and_hands_the_rest_back(
+    database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.drain.GIVE_WAY_LOOK", 0.0)
+    requests(database, 5)
+    waker = ports.wake
+    assert isinstance(waker, RecordedWaker)
+
+    def act(_item: UUID, _held: Held) -> str:
+        waker.waiting.add("emails.send_urgent")
+        return "done"
+
+    assert drain(job(act), ports) == {"done": 1, "handed_back": 4}
+    assert waker.woken == [TASK]
+    # While it waits, nothing else is begun.
+    assert drain(job(act), ports) == {"done": 0}
+    monkeypatch.setattr("tasks.drain.GIVE_WAY_LOOK", 3600.0)
+    assert drain(job(act), ports) == {"done": 4}
+
+
+def test_what_gives_way_to_nothing_does_not_ask(database: Database, ports: Ports) -> None:
+    requests(database, 3)
+    ports.wake.waiting = {"emails.send_urgent", TASK}  # type: ignore[attr-defined]
+    assert drain(job(gives_way_to=()), ports) == {"done": 3}

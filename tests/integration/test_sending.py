@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from models import Account, EmailMessage, work
 from models.suppression import SuppressionReason, lift, suppress
 from models.unit_of_work import Database
+from models.work_control import is_paused, set_limits, set_paused
 from tasks.drain import drain
-from tasks.emails import SEND, SEND_URGENT
+from tasks.emails import ALL_MAIL, SEND, SEND_URGENT
 from tasks.last_look import Withdrawn, _looks, last_look
 from tasks.ports import Ports
 from tests.database_proxy import DatabaseProxy
@@ -450,3 +451,21 @@ def test_amazon_ses_sends_what_the_smtp_server_would_get(database: Database, por
         assert {each.request["EmailTags"][0]["Value"] for each in ses.accepted} == {str(key), str(lost)}
         assert row(database, lost).state == "unknown"
         assert row(database, lost).committing_at is not None
+
+
+def test_one_limit_holds_for_urgent_and_bulk_mail_together(
+    database: Database, server_ports: Ports, server: MailServer
+) -> None:
+    queued(database, server_ports, 2)
+    queued(database, server_ports, context=notice())
+    with database.connection() as connection:
+        set_limits(connection, ALL_MAIL, concurrency=0, rate=None)
+    assert [drain(job, server_ports)["sent"] for job in (SEND, SEND_URGENT)] == [0, 0]
+    with database.connection() as connection:
+        set_limits(connection, ALL_MAIL, concurrency=None, rate=1_000.0)
+        connection.execute(text("UPDATE tenure.work_controls SET refilled_at = now() - interval '1 minute'"))
+    assert [drain(job, server_ports)["sent"] for job in (SEND, SEND_URGENT)] == [2, 1]
+    with database.connection() as connection:
+        set_paused(connection, ALL_MAIL, True)
+        assert is_paused(connection, SEND.task, *SEND.limits)
+    assert len(server.accepted) == 3
