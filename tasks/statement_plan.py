@@ -43,15 +43,26 @@ PLAN = text("""
                coalesce(stated_until, tenure.day_begins(period_start, time_zone)) AS opens_at,
                greatest(statement_due_at, stated_until) AS closes_at,
                coalesce(stated_cutoff, cutoff) AS opening_cutoff, cutoff,
-               ref, name, address, country, time_zone, statement_form
+               ref, name, address, country, time_zone, statement_form, invoiced_from
           FROM tenure.accounts,
                LATERAL (SELECT coalesce(max(sequence), 0) AS cutoff
                           FROM tenure.ledger_entries WHERE account_id = accounts.id) AS seen
          WHERE id = ANY (:accounts)
     ), entries AS (
-        SELECT account_id, currency, amount, sequence, occurred_at, due_on, description,
-               sequence <= due.opening_cutoff AND occurred_at < due.opens_at AS stated
-          FROM due JOIN tenure.ledger_entries ON account_id = due.id AND occurred_at < due.closes_at
+        -- What is on an invoice is due with it; what Tenure is going to invoice is not due yet; all else says itself.
+        SELECT entry.account_id, entry.currency, entry.amount, entry.sequence, day,
+               coalesce(invoice.id, entry.id) AS item, coalesce(invoice.number, entry.description) AS description,
+               coalesce(invoice.total, entry.amount) AS item_amount,
+               CASE WHEN invoice.id IS NOT NULL THEN invoiced.due_on
+                    WHEN entry.kind = 'charge' AND day >= due.invoiced_from THEN NULL
+                    ELSE coalesce(entry.due_on, day) END AS due_on,
+               entry.sequence <= due.opening_cutoff AND entry.occurred_at < due.opens_at AS stated
+          FROM due
+          JOIN tenure.ledger_entries AS entry ON entry.account_id = due.id AND entry.occurred_at < due.closes_at
+          CROSS JOIN LATERAL (SELECT (entry.occurred_at AT TIME ZONE due.time_zone)::date AS day) AS local
+          LEFT JOIN tenure.invoice_lines AS line ON line.entry_id = entry.id
+          LEFT JOIN tenure.invoices AS invoice ON invoice.id = line.invoice_id
+          LEFT JOIN tenure.open_items AS invoiced ON invoiced.invoice_id = invoice.id
     ), figures AS (
         SELECT account_id, currency, coalesce(sum(amount) FILTER (WHERE stated), 0) AS opening,
                count(*) FILTER (WHERE NOT stated) AS line_count, sum(amount) AS closing
@@ -59,19 +70,15 @@ PLAN = text("""
     ), owed AS (
         -- Payments and credits settle what was due first. So what is open are the latest due amounts, back until they
         -- make up the balance; of a balance in the customer's favour, the latest payments and credits.
-        SELECT account_id, currency, amount, description, sequence, closing, statement_form,
-               due.period_end - 1 AS last_day, (occurred_at AT TIME ZONE time_zone)::date AS day, due_on,
-               coalesce(due_on, (occurred_at AT TIME ZONE time_zone)::date) AS due_day,
-               sum(abs(amount)) OVER (
-                   PARTITION BY account_id, currency
-                   ORDER BY coalesce(due_on, (occurred_at AT TIME ZONE time_zone)::date) DESC, sequence DESC) AS running
-          FROM entries JOIN figures USING (account_id, currency) JOIN due ON due.id = account_id
+        SELECT entries.*, closing, sum(abs(amount)) OVER (
+                   PARTITION BY account_id, currency ORDER BY due_on DESC NULLS FIRST, sequence DESC) AS running
+          FROM entries JOIN figures USING (account_id, currency)
          WHERE sign(amount) = sign(closing)
     ), open_items AS (
-        SELECT account_id, currency, day, due_on, due_day, description, sequence, amount, statement_form,
-               last_day - due_day AS late,
-               (sign(amount) * least(abs(amount), abs(closing) - running + abs(amount)))::bigint AS open
+        SELECT account_id, currency, min(day) AS day, due_on, description, max(sequence) AS sequence, item_amount,
+               sum(sign(amount) * least(abs(amount), abs(closing) - running + abs(amount)))::bigint AS open
           FROM owed WHERE running - abs(amount) < abs(closing)
+         GROUP BY account_id, currency, item, due_on, description, item_amount
     ), ageing AS (
         SELECT account_id, currency,
                sum(open) FILTER (WHERE open > 0 AND late <= 0) AS not_due,
@@ -80,9 +87,11 @@ PLAN = text("""
                sum(open) FILTER (WHERE open > 0 AND late BETWEEN 61 AND 90) AS days_61_90,
                sum(open) FILTER (WHERE open > 0 AND late > 90) AS over_90,
                -sum(open) FILTER (WHERE open < 0) AS unapplied_credit,
-               jsonb_agg(jsonb_build_array(day, due_on, description, amount, open) ORDER BY due_day, sequence)
-                   FILTER (WHERE statement_form = 'open_item') AS items
-          FROM open_items GROUP BY account_id, currency
+               jsonb_agg(jsonb_build_array(day, due_on, description, item_amount, open)
+                         ORDER BY due_on NULLS LAST, sequence) FILTER (WHERE statement_form = 'open_item') AS items
+          FROM open_items JOIN due ON due.id = account_id,
+               LATERAL (SELECT coalesce(period_end - 1 - due_on, 0) AS late) AS days
+         GROUP BY account_id, currency
     ), planned AS (
         INSERT INTO tenure.statements (
                account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,

@@ -54,7 +54,10 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class OpenItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A charge that is not wholly paid, or a payment that is not wholly used; without `due_on` it is due on `date`."""
+    """An invoice or charge that is not wholly paid, or a payment that is not wholly used.
+
+    Without `due_on` it is not due: it is not on an invoice yet, or no terms were agreed.
+    """
 
     date: dt.date
     due_on: dt.date | None = None
@@ -62,10 +65,6 @@ class OpenItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     amount: int
     #: What is left of `amount`, with its sign.
     open: int
-
-    @property
-    def due(self) -> dt.date:
-        return self.due_on or self.date
 
 
 class StatementDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,7 +121,7 @@ def age(items: Iterable[OpenItem], as_of: dt.date) -> Ageing:
     buckets = [0, 0, 0, 0, 0]
     credit = 0
     for item in items:
-        days = (as_of - item.due).days
+        days = (as_of - item.due_on).days if item.due_on else 0
         if item.open < 0:
             credit -= item.open
         else:

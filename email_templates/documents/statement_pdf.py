@@ -99,8 +99,8 @@ def _open_items(document: StatementDocument, items: tuple[OpenItem, ...], who: R
         "rows": [
             [
                 who.short_date(item.date),
-                who.short_date(item.due) if item.open > 0 else "",
-                item.open > 0 and item.due < document.period_end,
+                who.short_date(item.due_on) if item.due_on and item.open > 0 else "",
+                item.due_on is not None and item.open > 0 and item.due_on < document.period_end,
                 quoted(item.description, who.direction),
                 who.figure(item.amount, document.currency),
                 who.figure(item.open, document.currency),

@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
 
 from email_templates.company import Company
-from models import Account, Contact, EmailMessage, LedgerEntry, Statement, StatementForm
+from email_templates.documents.statement import Ageing
+from models import Account, Contact, EmailMessage, Invoice, LedgerEntry, Statement, StatementForm
 from models.unit_of_work import Database
-from tasks import statements
+from tasks import invoice_issue, statements
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.statement_plan import plan_batch
@@ -708,3 +709,29 @@ def test_what_is_unpaid_is_aged_by_the_day_it_was_due_latest_first(database: Dat
         0,
         1_000,
     )
+
+
+def test_what_is_on_an_invoice_is_due_with_it_and_what_is_not_yet_is_not_due(database: Database) -> None:
+    """September is on an invoice that is overdue by the end of October; October's charge is on none yet."""
+    with database.transaction() as session:
+        terms = {"invoiced_from": date(2026, 9, 1), "payment_terms": 10, "statement_form": StatementForm.OPEN_ITEM}
+        account = an_account(session, **terms)
+        a_contact(session, account)
+        for amount in (3_000, 4_000):
+            an_entry(session, account, amount, occurred_at=datetime(2026, 9, 10, tzinfo=UTC))
+        numbers = invoice_issue.issue_batch(session, COMPANY)[1]
+        invoice = session.scalars(select(Invoice)).one()
+        # As if it had been issued when September closed: a person may move the date by which it is to be paid.
+        session.execute(text("UPDATE tenure.open_items SET due_on = '2026-10-11' WHERE invoice_id IS NOT NULL"))
+        an_entry(session, account, 500)
+        an_entry(session, account, -1_000, occurred_at=datetime(2026, 10, 20, tzinfo=UTC))
+    assert len(numbers) == 1
+    planned(database)
+    (statement,) = all_statements(database)
+    document = shown(database, [statement.id])[statement.id].document()
+    assert document.ageing == Ageing(not_due=500, days_1_30=6_000)
+    assert document.open_items is not None
+    assert [(item.description, item.due_on, item.amount, item.open) for item in document.open_items] == [
+        (invoice.number, date(2026, 10, 11), 7_000, 6_000),
+        ("Service", None, 500, 500),
+    ]

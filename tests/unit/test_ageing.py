@@ -44,9 +44,9 @@ def test_an_amount_stands_where_its_days_since_due_put_it(days: int, bucket: str
     assert age([an_item(AS_OF - timedelta(days=days), 700)], AS_OF) == Ageing(**{bucket: 700})
 
 
-def test_without_a_due_date_it_is_due_when_it_happened() -> None:
+def test_without_a_due_date_it_is_not_due() -> None:
     charge = OpenItem(date=AS_OF - timedelta(days=31), description="", amount=7, open=7)
-    assert age([charge], AS_OF) == Ageing(days_31_60=7)
+    assert age([charge], AS_OF) == Ageing(not_due=7)
 
 
 @deterministic
@@ -55,7 +55,9 @@ def test_the_buckets_add_up_to_the_balance_whatever_is_open(found: list[OpenItem
     aged = age(found, AS_OF)
     assert aged.total == sum(item.open for item in found)
     assert aged.unapplied_credit == -sum(item.open for item in found if item.open < 0)
-    assert aged.overdue == sum(item.open for item in found if item.open > 0 and item.due < AS_OF)
+    assert aged.overdue == sum(
+        item.open for item in found if item.open > 0 and item.due_on is not None and item.due_on < AS_OF
+    )
 
 
 @deterministic
