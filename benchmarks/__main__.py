@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    export,
     help_time,
     idle_memory,
     machine,
@@ -40,8 +41,10 @@ BENCHMARKS = (
     Benchmark(("P2", "request"), request_to_start.rows, 100, "requests a run"),
     Benchmark(("P3", "statements"), render_statements.rows, 1_000, "statements"),
     Benchmark(("P4", "plan"), plan_statements.rows, 100_000, "accounts"),
+    Benchmark(("P8", "export"), export.rows, 1_000_000, "rows of the account"),
     Benchmark(("P10", "memory"), idle_memory.rows, 1, "nothing"),
     Benchmark(("P11", "growth"), run_due_work.growth, 200_000, "rows of work, the most of three sizes"),
+    Benchmark(("P11-P8", "export-growth"), export.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P12", "help"), help_time.rows, 20, "starts a run"),
 )
 

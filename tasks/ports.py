@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +14,35 @@ from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object that the object store lists: its key, and its size in bytes."""
+
+    key: str
+    size: int
+
+
 class ObjectStore(Protocol):
     def put(self, key: str, body: bytes, *, content_type: str) -> None:
         """Store `body` under `key`, whole or not at all. Raises `Unavailable` or `Permanent`."""
 
     def get(self, key: str) -> bytes:
         """The bytes stored under `key`. Raises `Unavailable`, or `Permanent` where there are none."""
+
+    def read(self, key: str, start: int = 0, stop: int | None = None, *, bucket: str | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to but without `stop`, in pieces; raises as `get` does.
+
+        Here and in `list`, a bucket of None is that of the settings.
+        """
+
+    def list(self, prefix: str, *, bucket: str | None = None) -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix`, in the order of their keys. Raises `Unavailable`."""
+
+    def abandon(self, prefix: str) -> int:
+        """Abort all uploads below `prefix` that were begun and not completed; returns how many. Raises `Unavailable`.
+
+        A process that still uploads there gets `Transient`.
+        """
 
     def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
         """Store the parts, of any sizes, one after the other under `key`, whole or not at all, in flat memory.

@@ -95,6 +95,38 @@ def policy(json: bool) -> None:
     sys.exit(promises.main(json))
 
 
+@cli.group()
+def export() -> None:
+    """Look into a record of a customer's data, and check that it is as it was written."""
+
+
+archive_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+archive_key = click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), help="File with the key, where the archive is sealed."
+)
+
+
+@export.command("verify")
+@archive_file
+@archive_key
+@click.option("--manifest-sha256", help="What the manifest's SHA-256 must be, as it was announced.")
+def export_verify(file: Path, key: Path | None, manifest_sha256: str | None) -> None:
+    """Compare every file of an archive with its manifest. Needs no server. Exits 1 where something is wrong."""
+    from workers import export_commands
+
+    sys.exit(export_commands.verify(file, key, manifest_sha256))
+
+
+@export.command("show")
+@archive_file
+@archive_key
+def export_show(file: Path, key: Path | None) -> None:
+    """What an archive holds, and what it does not and why."""
+    from workers import export_commands
+
+    sys.exit(export_commands.show(file, key))
+
+
 @cli.command()
 @click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
 def health(part: str) -> None:

@@ -20,7 +20,8 @@ from tasks.ports import Ports
 from tasks.submitted_files import sweep
 from tests.company import an_account
 from tests.faults.places import all_failpoints
-from workers.adapters.s3 import PART, S3ObjectStore
+from workers.adapters.parts import FIRST as PART
+from workers.adapters.s3 import S3ObjectStore
 
 #: In a web process, and so in no pipeline of `test_failpoints.py`.
 UPLOAD = "files.store:"

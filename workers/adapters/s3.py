@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
-from tasks.failures import Permanent, Unavailable
+from tasks.failures import Permanent, Transient, Unavailable
+from tasks.ports import StoredObject
+from workers.adapters.parts import MOST
+from workers.adapters.parts import parts as regrouped
 from workers.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import CompletedPartTypeDef
 
-#: What is held in memory of an upload. Of a multipart upload S3 takes parts from 5 MiB on, 10,000 at the most.
-PART = 8 << 20
-MOST_PARTS = 10_000
+#: Bytes of a piece that is read.
+_PIECE: Final = 1 << 18
 
 
 class S3ObjectStore:
@@ -70,20 +73,79 @@ class S3ObjectStore:
             raise _failure(error, "store") from error
         try:
             sent: list[CompletedPartTypeDef] = []
-            for number, part in enumerate(_regrouped(parts), start=1):
-                if number > MOST_PARTS:
-                    raise Permanent(f"The object is larger than {MOST_PARTS * PART >> 30} GiB, which is not stored.")
+            for number, part in enumerate(regrouped(parts), start=1):
+                if number > MOST:
+                    raise Permanent(f"The object is larger than {MOST:,} parts of an upload can hold.")
                 answer = self.client.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=number, Body=part)
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
-            self.client.complete_multipart_upload(
-                Bucket=bucket, Key=key, UploadId=begun, MultipartUpload={"Parts": sent}
-            )
+            self._complete(key, begun, sent)
         except BaseException as error:
             with suppress(BotoCoreError, ClientError):
                 self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=begun)
             if isinstance(error, BotoCoreError | ClientError):
                 raise _failure(error, "store") from error
             raise
+
+    def _complete(self, key: str, upload: str, sent: list[CompletedPartTypeDef]) -> None:
+        bucket = self._settings.s3_bucket
+        try:
+            self.client.complete_multipart_upload(
+                Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": sent}
+            )
+        except ClientError as error:
+            # Where the first answer was lost and boto3 asked again, there is no upload any more, but the object.
+            if _code(error) != "NoSuchUpload" or not self._is_there(key):
+                raise
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=self._settings.s3_bucket, Key=key)
+        except ClientError:
+            return False
+        return True
+
+    def abandon(self, prefix: str) -> int:
+        bucket = self._settings.s3_bucket
+        abandoned = 0
+        try:
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+                for each in page.get("Uploads", ()):
+                    # Not every S3 takes the prefix for one.
+                    if each["Key"].startswith(prefix):
+                        self._abort(each["Key"], each["UploadId"])
+                        abandoned += 1
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "clean up") from error
+        return abandoned
+
+    def _abort(self, key: str, upload: str) -> None:
+        try:
+            self.client.abort_multipart_upload(Bucket=self._settings.s3_bucket, Key=key, UploadId=upload)
+        except ClientError as error:
+            if _code(error) != "NoSuchUpload":
+                raise
+
+    def read(self, key: str, start: int = 0, stop: int | None = None, *, bucket: str | None = None) -> Iterator[bytes]:
+        if stop is not None and start >= stop:
+            return
+        last = "" if stop is None else stop - 1
+        wanted: dict[str, Any] = {} if (start, stop) == (0, None) else {"Range": f"bytes={start}-{last}"}
+        try:
+            body = self.client.get_object(Bucket=bucket or self._settings.s3_bucket, Key=key, **wanted)["Body"]
+            with closing(body):
+                yield from body.iter_chunks(_PIECE)
+        except (BotoCoreError, ClientError, HTTPError, OSError) as error:
+            # The last two come while the body is read: boto3 retries what comes before it.
+            raise _failure(error, "read") from error
+
+    def list(self, prefix: str, *, bucket: str | None = None) -> Iterator[StoredObject]:
+        pages = self.client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=bucket or self._settings.s3_bucket, Prefix=prefix):
+                for each in page.get("Contents", ()):
+                    yield StoredObject(each["Key"], each["Size"])
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "list") from error
 
     def erase(self, key: str) -> None:
         bucket = self._settings.s3_bucket
@@ -101,25 +163,17 @@ class S3ObjectStore:
             raise _failure(error, "remove") from error
 
 
-def _regrouped(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of `PART`, the last one smaller; an empty object is one empty part."""
-    waiting = bytearray()
-    number = 0
-    for chunk in parts:
-        waiting += chunk
-        while len(waiting) >= PART:
-            yield bytes(memoryview(waiting)[:PART])
-            del waiting[:PART]
-            number += 1
-    if waiting or not number:
-        yield bytes(waiting)
+def _code(error: Exception) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def _failure(error: BotoCoreError | ClientError, verb: str) -> Permanent | Unavailable:
+def _failure(error: Exception, verb: str) -> Permanent | Transient | Unavailable:
     """A missing object is lost for good; a missing bucket, a refused key or a dead server is not the row's fault."""
-    if isinstance(error, ClientError):
-        code = error.response.get("Error", {}).get("Code", "")
-        if code == "NoSuchKey":
+    match _code(error):
+        case "NoSuchKey":
             return Permanent("The object to be read is not in the object store: make it again, then retry.")
-        return Unavailable(f"The object store refused to {verb} an object ({code or 'no reason given'}).")
+        case "NoSuchUpload":
+            return Transient("The upload was ended by another process while it went on.")
+    if isinstance(error, ClientError):
+        return Unavailable(f"The object store refused to {verb} an object ({_code(error) or 'no reason given'}).")
     return Unavailable(f"The object store did not answer ({type(error).__name__}).")

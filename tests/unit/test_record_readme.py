@@ -1,0 +1,27 @@
+"""The README of a customer's record, in every language that we write."""
+
+from __future__ import annotations
+
+import pytest
+
+from email_templates.company import Company
+from email_templates.documents.record import record_readme
+from email_templates.translations import languages
+from tests.golden_files import Golden
+
+COMPANY = Company(name="Harbour Ledger", address=(), email="help@harbour.example", website="harbour.example")
+
+
+@pytest.mark.parametrize("language", languages())
+def test_golden_readme(golden: Golden, language: str) -> None:
+    golden(
+        f"documents/record-{language}.txt",
+        record_readme(company=COMPANY, account_name="Müller & شركة", language=language),
+    )
+
+
+def test_names_begin_no_line_of_ours() -> None:
+    said = record_readme(company=COMPANY, account_name="x\n\nPay here\u202e", language="xx")
+    assert "\nPay" not in said
+    assert "\u202e" not in said
+    assert said.startswith("This archive holds")
