@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import msgspec
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+", re.ASCII)
+_COUNTRY = re.compile("[A-Z]{2}", re.ASCII)
 _COLOUR = re.compile("#[0-9a-fA-F]{6}", re.ASCII)
 #: It is kept with each version of the letterhead.
 _LOGO_LENGTH = 100_000
@@ -27,6 +28,10 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     website: str
     registration: tuple[str, ...] = ()
     bank_account: tuple[str, ...] = ()
+    #: The seller's tax number, such as a VAT id, and ISO 3166-1 alpha-2 country, kept with each invoice for e-invoices
+    #: (B10); what a reader is shown of it stands in `registration`.
+    tax_id: str = ""
+    country: str = ""
     #: An SVG picture that stands for the name in documents, and their colour as `#rrggbb`.
     logo: str = ""
     accent: str = "#1f5f5b"
@@ -39,6 +44,8 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 f"The company's website is {self.website!r}, which is not a host name. "
                 "Give the lower-case host alone, such as 'example.com'."
             )
+        if self.country and not _COUNTRY.fullmatch(self.country):
+            raise ValueError(f"The company's country is {self.country!r}: write its two capital letters, such as 'AT'.")
         if not _COLOUR.fullmatch(self.accent):
             raise ValueError(f"The company's colour is {self.accent!r}: write it as six hex digits, such as '#1f5f5b'.")
         if self.logo and (len(self.logo) > _LOGO_LENGTH or not _is_svg(self.logo)):

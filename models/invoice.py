@@ -177,7 +177,7 @@ class InvoiceDocument(Work, Base):
     __tablename__ = "invoice_documents"
     __data_map__ = Personal(
         Category.PLATFORM,
-        exported="id invoice_id document_key document_sha256 document_bytes",
+        exported="id invoice_id document_key document_sha256 document_bytes typesetter",
         paths=("invoice_id = tenure.invoices.id > account_id = account.id",),
     )
     __table_args__ = Work.indexes("invoice_documents")
@@ -187,3 +187,5 @@ class InvoiceDocument(Work, Base):
     document_key: Mapped[str | None] = mapped_column(Text)
     document_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
     document_bytes: Mapped[int | None] = mapped_column(Integer)
+    #: Which version of typesetter, template and fonts made it.
+    typesetter: Mapped[str | None] = mapped_column(Text)

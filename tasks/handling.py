@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.job_request import JobRequest
-from tasks import details, emails, mail_events, sessions, statements
+from tasks import details, emails, invoices, mail_events, sessions, statements
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -24,6 +24,9 @@ from tasks.requests import (
     EmailsRecordEvent,
     EmailsSendAccountSetUp,
     EmailsUnsubscribe,
+    InvoicesIssue,
+    InvoicesSend,
+    InvoicesVoid,
     SessionsRevoke,
     StatementsSend,
 )
@@ -35,6 +38,9 @@ Effect = Callable[[Session, Ports], None]
 #: Kind, and what it does: `handler(session, account_id, request_id, ports)`.
 HANDLERS: Mapping[str, Handler] = {
     StatementsSend.kind: statements.send_again,
+    InvoicesIssue.kind: invoices.issue_now,
+    InvoicesSend.kind: invoices.send_again,
+    InvoicesVoid.kind: invoices.void,
     SessionsRevoke.kind: sessions.revoke,
     EmailsSendAccountSetUp.kind: emails.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
@@ -75,7 +81,7 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     done="handled",
     record_every=1,
     gives_way_to=("emails.send_urgent",),
-    feeds=("statements.render", "statements.render_long", "emails.send_urgent", "emails.send"),
+    feeds=("statements.render", "invoices.render", "statements.render_long", "emails.send_urgent", "emails.send"),
 )
 
 

@@ -124,8 +124,8 @@ def issue(ports: Ports) -> dict[str, int]:
     while not ports.stopping():
         with ports.database.transaction() as session:
             accounts, invoices = issue_batch(session, ports.letterhead.company)
-            failpoint("invoices.issue", "before_commit")
-        failpoint("invoices.issue", "after_commit")
+            failpoint("invoices.issue_due", "before_commit")
+        failpoint("invoices.issue_due", "after_commit")
         counts["accounts"] += accounts
         counts["issued"] += len(invoices)
         if not accounts:

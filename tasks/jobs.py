@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import emails, handling, payments, statements
+from tasks import emails, handling, invoices, payments, statements
 from tasks.drain import Job
 
 JOBS: Sequence[Job[Any, Any]] = (
@@ -16,4 +16,5 @@ JOBS: Sequence[Job[Any, Any]] = (
     payments.SETTLE,
     statements.RENDER,
     statements.RENDER_LONG,
+    invoices.RENDER,
 )

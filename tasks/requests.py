@@ -46,6 +46,29 @@ class StatementsSend(Request, frozen=True, kw_only=True, forbid_unknown_fields=T
     account: AccountRef
 
 
+class InvoicesIssue(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Invoice at once what the account was charged and is on no invoice yet, without waiting for its billing day."""
+
+    kind = "invoices.issue"
+    account: AccountRef
+
+
+class InvoicesSend(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Mail an invoice or credit note once more, by its number."""
+
+    kind = "invoices.send"
+    account: AccountRef
+    invoice: str
+
+
+class InvoicesVoid(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Take back all that is left of an invoice by a credit note, and mail that."""
+
+    kind = "invoices.void"
+    account: AccountRef
+    invoice: str
+
+
 class SessionsRevoke(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sign the account's users out everywhere, and tell its contacts (P9, P3.1e)."""
 

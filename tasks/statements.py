@@ -8,39 +8,35 @@ under the same key again.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
 import msgspec
 from celery import shared_task
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
-from models.contact import Contact
 from models.letterhead import Letterhead
 from models.statement import Statement
-from models.unit_of_work import is_lock_timeout
 from models.work import WorkState
-from tasks import emails
+from tasks import documents, emails
+from tasks.documents import Carried, Recipient, Stored
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
-from tasks.failures import Permanent, Transient
+from tasks.failures import Permanent
 from tasks.job import Tick
+from tasks.patience import patient
 from tasks.ports import Ports, current
 from tasks.statement_plan import plan, plan_batch
 
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.
 LONG = 500
-#: How long a request waits for those who write to the account's ledger at that moment.
-LOCK_SECONDS = 5
 
 #: The lines that each statement shows: see `models.statement`.
 LINES = text("""
@@ -54,13 +50,6 @@ LINES = text("""
        AND NOT (entry.sequence <= statement.opening_cutoff AND entry.occurred_at < statement.opens_at)
      WHERE statement.id = ANY (:ids)
      ORDER BY statement.id, entry.occurred_at, entry.sequence""")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    contact_id: UUID
-    email: str
-    language: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +99,13 @@ class ToRender:
     @property
     def language(self) -> str:
         """As planned; where nobody received statements then, that of the first who does now."""
-        row = self.statement
-        if row.language is None and not self.recipients:
-            raise Permanent(
-                "The account has no contact that receives statements: "
-                "set contacts.receives_statements of one, then retry."
-            )
-        return row.language or self.recipients[0].language
+        if self.statement.language is None:
+            documents.somebody(self.recipients)
+        return self.statement.language or self.recipients[0].language
+
+    def carried(self, key: str) -> Carried:
+        row, document = self.statement, self.document()
+        return Carried(row.account_id, row.id, StatementReady.about(document), key, document.number)
 
     def pdf(self) -> bytes:
         """The same bytes whenever it is made from the same row by the same typesetter (B3)."""
@@ -128,14 +117,8 @@ class ToRender:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    statement: Statement
-    document: StatementDocument
-    recipients: Sequence[Recipient]
-    key: str
-    language: str
-    typesetter: str
-    sha256: bytes = field(repr=False)
-    size: int
+    item: ToRender
+    stored: Stored
 
 
 def _open_item(day: str, due_on: str | None, description: str, amount: int, open_amount: int) -> OpenItem:
@@ -161,91 +144,40 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
         lines[line.statement_id].append(
             Line(date=line.day, description=line.description, amount=line.amount, late=line.late, kind=line.kind)
         )
-    recipients: dict[UUID, list[Recipient]] = defaultdict(list)
-    for contact in session.execute(
-        select(Contact.id, Contact.account_id, Contact.email, Contact.language)
-        .where(Contact.account_id.in_({row.account_id for row, _ in found}), Contact.receives_statements)
-        .order_by(Contact.created_at, Contact.id)
-    ):
-        recipients[contact.account_id].append(Recipient(contact.id, contact.email, contact.language))
+    recipients = documents.recipients(session, [row.account_id for row, _ in found])
     return {
         row.id: ToRender(row, companies[row.letterhead], lines[row.id], recipients[row.account_id]) for row, _ in found
     }
 
 
 def render(item: ToRender, held: Held) -> Rendered:
-    """Make the PDF and store it under a key that the row fixes: made again, it is the same object (B3, B5)."""
-    from email_templates.documents.typesetter import typesetter  # noqa: PLC0415
-
+    """Make the PDF and store it; the same bytes under the same key whenever it is done (B3, B5)."""
+    documents.somebody(item.recipients)
     statement = item.statement
-    if not item.recipients:
-        raise Permanent(
-            "The account has no contact that receives statements: set contacts.receives_statements of one, then retry."
-        )
     failpoint(RENDER.task, "before_render")
     body = item.pdf()
-    key = f"statements/{statement.account_id}/{statement.id}.pdf"
     failpoint(RENDER.task, "before_store")
-    held.ports.objects.put(key, body, content_type="application/pdf")
+    stored = documents.store(held.ports, f"statements/{statement.account_id}/{statement.id}.pdf", body)
     failpoint(RENDER.task, "after_store")
-    return Rendered(
-        statement,
-        item.document(),
-        item.recipients,
-        key,
-        item.language,
-        typesetter(),
-        hashlib.sha256(body).digest(),
-        len(body),
-    )
+    return Rendered(item, stored)
 
 
 def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> None:
-    """Note where the documents are, and queue a mail to each recipient."""
-    rendered = list(results.values())
+    """Note where the documents are and in which language, and queue a mail to each recipient."""
+    documents.note(session, Statement, {row: result.stored for row, result in results.items()})
     session.execute(
         text("""
-            UPDATE tenure.statements AS statement
-               SET document_key = made.key, document_sha256 = made.sha256, document_bytes = made.size,
-                   language = made.language, typesetter = made.typesetter
-              FROM unnest(CAST(:ids AS uuid[]), CAST(:keys AS text[]), CAST(:hashes AS bytea[]), CAST(:sizes AS int[]),
-                          CAST(:languages AS text[]), CAST(:typesetters AS text[]))
-                   AS made (id, key, sha256, size, language, typesetter)
-             WHERE statement.id = made.id"""),
-        {
-            "ids": [item.statement.id for item in rendered],
-            "keys": [item.key for item in rendered],
-            "hashes": [item.sha256 for item in rendered],
-            "sizes": [item.size for item in rendered],
-            "languages": [item.language for item in rendered],
-            "typesetters": [item.typesetter for item in rendered],
-        },
+            UPDATE tenure.statements AS statement SET language = made.language
+              FROM unnest(CAST(:ids AS uuid[]), CAST(:languages AS text[])) AS made (id, language)
+             WHERE statement.id = made.id AND statement.language IS NULL"""),
+        {"ids": list(results), "languages": [result.item.language for result in results.values()]},
     )
     messages = [
         message
-        for item in rendered
-        for message in mails(item.statement, item.document, item.recipients, item.key, "statement")
+        for result in results.values()
+        for message in documents.mails(result.item.carried(result.stored.key), result.item.recipients, "statement")
     ]
     emails.queue(session, messages, ports)
-
-
-def mails(
-    statement: Statement, document: StatementDocument, recipients: Sequence[Recipient], key: str, reason: str
-) -> list[emails.Queued]:
-    """The mails that carry a statement, one a recipient; for one `reason` they exist once."""
-    context = StatementReady.about(document)
-    attachment = {"key": key, "filename": f"{document.number}.pdf", "content_type": "application/pdf"}
-    return [
-        emails.Queued(
-            account_id=statement.account_id,
-            contact_id=recipient.contact_id,
-            to_address=recipient.email,
-            context=context,
-            dedupe_key=f"{reason}:{statement.id}:{recipient.contact_id}",
-            attachments=[attachment],
-        )
-        for recipient in recipients
-    ]
 
 
 def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
@@ -254,14 +186,9 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     Periods that the clock has not planned yet are planned now. A statement that is under way is on its way; one that
     was sent before is sent once more for this request.
     """
-    session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
-    try:
+    with patient(session):
         while plan_batch(session, ports.letterhead.company, account_id)[0]:
             pass
-    except DBAPIError as error:
-        if not is_lock_timeout(error):
-            raise
-        raise Transient("A transaction that writes to the account's ledger is still open: wait for its end.") from None
     latest = select(func.max(Statement.period_start)).where(Statement.account_id == account_id).scalar_subquery()
     found = session.scalars(
         select(Statement).where(Statement.account_id == account_id, Statement.period_start == latest)
@@ -271,8 +198,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     for item in load(session, [statement.id for statement in found if statement.state == WorkState.DONE]).values():
         key = item.statement.document_key
         if key is not None:
-            reason = f"request:{request_id}"
-            emails.queue(session, mails(item.statement, item.document(), item.recipients, key, reason), ports)
+            emails.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)
 
 
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:

@@ -92,6 +92,8 @@ def letterhead(settings: Settings) -> Letterhead:
             website=settings.company_website,
             registration=_lines(settings.company_registration),
             bank_account=_lines(settings.company_bank_account),
+            tax_id=settings.company_tax_id,
+            country=settings.company_country,
             logo=settings.company_logo,
             accent=settings.company_accent,
         ),

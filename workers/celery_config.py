@@ -54,6 +54,7 @@ imports = (
     "tasks.emails",
     "tasks.file_sweep",
     "tasks.handling",
+    "tasks.invoices",
     "tasks.mail_upkeep",
     "tasks.payments",
     "tasks.pruning",

@@ -216,6 +216,48 @@ def sessions_sweep(json: bool) -> None:
 
 
 @cli.group()
+def invoices() -> None:
+    """Issue invoices, look at one, correct one by a credit note."""
+
+
+@invoices.command("issue")
+@click.option("--account", metavar="REF", help="All that this account was charged until now and is on no invoice yet.")
+@click.option("--all-due", is_flag=True, help="Every period that has closed, of all accounts.")
+@as_json
+def invoices_issue(account: str | None, all_due: bool, json: bool) -> None:
+    """Issue invoices now. What is on one already is never invoiced twice."""
+    from workers import invoice_commands
+
+    sys.exit(invoice_commands.issue(account, all_due, json))
+
+
+@invoices.command("show")
+@click.argument("number")
+@as_json
+def invoices_show(number: str, json: bool) -> None:
+    """An invoice or credit note: its lines, what settled it, what is open."""
+    from workers import invoice_commands
+
+    sys.exit(invoice_commands.show(number, json))
+
+
+@invoices.command("credit")
+@click.argument("number")
+@click.option("--amount", help="So much, tax included, such as 12.50.")
+@click.option("--lines", metavar="1,3", help="Of these lines: all that is left of them, or the amount.")
+@click.option("--all", "whole", is_flag=True, help="All that is left: the invoice is void.")
+@click.option("--reason", help="Stands on the credit note and in its mail.")
+@as_json
+def invoices_credit(
+    *, number: str, amount: str | None, lines: str | None, whole: bool, reason: str | None, json: bool
+) -> None:
+    """Correct an invoice, which itself never changes, by a credit note."""
+    from workers import invoice_commands
+
+    sys.exit(invoice_commands.credit_invoice(number, amount=amount, lines=lines, whole=whole, reason=reason, json=json))
+
+
+@cli.group()
 def work() -> None:
     """Look at the work rows of all tables; retry and cancel them; see what was quarantined."""
 

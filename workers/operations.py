@@ -31,6 +31,13 @@ def in_words() -> Iterator[None]:
         sys.exit(1)
 
 
+def print_json(value: Any) -> None:
+    """For `--json`: what JSON has no type for, such as a date, is written as text."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
 def migrate() -> None:
     from sqlalchemy.orm import Session
 

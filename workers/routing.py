@@ -16,6 +16,8 @@ ROUTES: Mapping[str, str] = {
     "work.rescue": "lifecycle",
     "work.prune": "sweeps",
     "emails.send": "mail",
+    "invoices.issue_due": "documents",
+    "invoices.render": "documents",
     "statements.plan": "documents",
     "statements.render": "documents",
     "statements.render_long": "documents",
@@ -34,6 +36,9 @@ ROUTES: Mapping[str, str] = {
     "emails.record_event": INBOUND,
     "emails.send_account_set_up": INBOUND,
     "emails.unsubscribe": INBOUND,
+    "invoices.issue": INBOUND,
+    "invoices.send": INBOUND,
+    "invoices.void": INBOUND,
     "sessions.revoke": INBOUND,
     "statements.send": INBOUND,
 }

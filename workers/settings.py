@@ -64,6 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     company_website: str = "example.com"
     company_registration: str = ""
     company_bank_account: str = ""
+    company_tax_id: str = ""
+    #: ISO 3166-1 alpha-2.
+    company_country: str = ""
     #: An SVG picture; `TENURE_COMPANY_LOGO_FILE` names its file.
     company_logo: str = ""
     company_accent: str = "#1f5f5b"

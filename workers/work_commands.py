@@ -26,7 +26,7 @@ from models.work_control import WorkControl
 from tasks.jobs import JOBS
 from tasks.requests import RequestRefused, ask
 from tasks.rescue import work_tables
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 #: What every work row has.
@@ -62,7 +62,7 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
         controls = connection.execute(select(WorkControl.__table__).order_by(WorkControl.task)).all()
     wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in work.WANTING)
     if json:
-        _print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
+        print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
         return int(wanting > 0)
     summary = Table(box=None, pad_edge=False)
     for heading in ("table", "due", "oldest due", "running", "done", "failed", "unknown", "cancelled"):
@@ -92,7 +92,7 @@ def show(row: UUID, json: bool) -> int:
             if found:
                 values = {"table": table.__tablename__, **found._mapping}
                 if json:
-                    _print_json(values)
+                    print_json(values)
                 else:
                     for name, value in values.items():
                         click.echo(f"{name:<14} {_plain(value)}")
@@ -137,7 +137,7 @@ def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
             .limit(limit)
         ).all()
     if json:
-        _print_json(
+        print_json(
             [
                 {"id": each.id, "received_at": each.received_at, "kind": each.kind, "reason": each.reason}
                 for each in kept
@@ -261,10 +261,6 @@ def _plain(value: Any) -> str:
     if value is None:
         return "–"
     return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
 
 
 def _database() -> Database:

@@ -79,7 +79,7 @@ class Outcome:
 
     def quiet(self) -> bool:
         """Nothing is due, held or awaited in any work table."""
-        tables = ("statements", "email_messages", "job_requests")
+        tables = ("statements", "invoice_documents", "email_messages", "job_requests")
         return not any({"pending", "running"} & set(self.states(table)) for table in tables)
 
     def await_statements(self, count: int, *, seconds: float = 90) -> None:
@@ -117,10 +117,10 @@ class Outcome:
         body: bytes = self.objects.get_object(Bucket=self.addresses["TENURE_S3_BUCKET"], Key=key)["Body"].read()
         return body
 
-    def stored(self, accounts: Collection[str]) -> set[str]:
+    def stored(self, accounts: Collection[str], prefix: str = "statements/") -> set[str]:
         """The keys of all documents of these accounts, whether a row knows them or not."""
         pages = self.objects.get_paginator("list_objects_v2").paginate(
-            Bucket=self.addresses["TENURE_S3_BUCKET"], Prefix="statements/"
+            Bucket=self.addresses["TENURE_S3_BUCKET"], Prefix=prefix
         )
         keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
         return {key for key in keys if key.split("/")[1] in accounts}

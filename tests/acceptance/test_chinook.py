@@ -18,7 +18,13 @@ import psycopg
 import pytest
 import redis
 from pypdf import PdfReader
+from sqlalchemy import select
 
+from email_templates.documents.invoice_pdf import render_invoice
+from models import InvoiceDocument
+from models.unit_of_work import Database
+from tasks import invoice_issue, invoices
+from tasks.ports import Ports
 from tests.acceptance.outcome import Outcome
 from tests.processes import Processes, measured
 
@@ -181,3 +187,67 @@ def test_every_total_is_the_shops_own_to_the_cent(
     names = {row[2] for row in rows}
     assert {"Luís Gonçalves", "Leonie Köhler", "František Wichterlová", "Bjørn Hansen", "João Fernandes"} <= names
     assert {"Leonie Köhler", "Embraer - Empresa Brasileira de Aeronáutica S.A."} <= seen
+
+
+#: The same customers once more, with each line of the shop's invoices as a charge; a German one's contain tax.
+LINES = """
+    INSERT INTO tenure.accounts (ref, name, address, country, currency, time_zone, invoiced_from)
+    SELECT 'lines-' || substr(ref, 9), name, address, country, currency, time_zone, period_start FROM tenure.accounts;
+
+    INSERT INTO tenure.contacts (account_id, name, email, language, receives_statements)
+    SELECT lines.id, contact.name, contact.email, contact.language, true
+      FROM tenure.accounts AS lines JOIN tenure.accounts AS shop ON shop.ref = 'chinook-' || substr(lines.ref, 7)
+      JOIN tenure.contacts AS contact ON contact.account_id = shop.id;
+
+    INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at, external_ref,
+                                       tax_category, tax_rate)
+    SELECT account.id, 'charge', 'USD', (line.unit_price * line.quantity * 100)::bigint, track.name,
+           (invoice_date + interval '12 hours') AT TIME ZONE time_zone, 'line-' || invoice_line_id,
+           CASE country WHEN 'DE' THEN 'S' ELSE 'O' END, CASE country WHEN 'DE' THEN 1900 ELSE 0 END
+      FROM chinook.invoice_line AS line JOIN chinook.invoice USING (invoice_id) JOIN chinook.track USING (track_id)
+      JOIN tenure.accounts AS account ON ref = 'lines-' || customer_id"""
+
+#: What the shop invoiced to each customer in each month, from its own tables alone.
+INVOICED = """
+    SELECT 'lines-' || customer_id AS ref, date_trunc('month', invoice_date)::date AS month,
+           (sum(total) * 100)::bigint AS total,
+           (SELECT count(*) FROM chinook.invoice_line
+             WHERE invoice_id = ANY (array_agg(invoice.invoice_id))) AS lines
+      FROM chinook.invoice GROUP BY 1, 2 ORDER BY 1, 2"""
+
+
+def test_invoices_of_the_shops_lines_have_the_shops_totals(
+    chinook: psycopg.Connection[Any], database: Database, ports: Ports
+) -> None:
+    chinook.execute(LINES)
+    expected = chinook.execute(INVOICED).fetchall()
+    counts = invoice_issue.issue(ports)
+    assert counts["issued"] == len(expected)
+    found = chinook.execute("""
+        SELECT ref, invoice.period_start, invoice.total, count(*)
+          FROM tenure.invoices AS invoice JOIN tenure.accounts AS account ON account.id = account_id
+          JOIN tenure.invoice_lines AS line ON line.invoice_id = invoice.id
+         GROUP BY ref, invoice.id ORDER BY ref, invoice.period_start""").fetchall()
+    assert found == expected
+    shop = chinook.execute("SELECT (sum(total) * 100)::bigint FROM chinook.invoice").fetchone()
+    assert chinook.execute("SELECT sum(total)::bigint FROM tenure.invoices").fetchone() == shop
+    measured(f"{len(found)} invoices of {sum(row[3] for row in found)} lines have Chinook's totals")
+    assert issued_again(ports) == 0
+
+    # As they leave: every one adds up, and of each country one is read back from its document.
+    with database.snapshot() as session:
+        documents = invoices.load(session, session.scalars(select(InvoiceDocument.id)).all())
+    of_country = {item.invoice.buyer["country"]: item for item in documents.values()}
+    assert {item.document().total for item in documents.values()} == {row[2] for row in expected}
+    assert len(of_country) == 24
+    german = of_country["DE"].document()
+    assert german.tax == round(german.total * 19 / 119)
+    for item in list(of_country.values())[::6]:
+        body = render_invoice(item.document(), company=item.company, language=item.invoice.language)
+        text = "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(body)).pages)
+        assert shows(text, item.invoice.total), (item.invoice.number, text)
+        assert item.invoice.number in text
+
+
+def issued_again(ports: Ports) -> int:
+    return invoice_issue.issue(ports)["issued"]

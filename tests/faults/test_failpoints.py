@@ -45,6 +45,7 @@ PIPELINES = {
     "mail's upkeep": ("emails.settle:", "emails.forget:", "details.plan_checks:"),
     "statements": ("statements.render:",),
     "long statements": ("statements.render_long:",),
+    "invoices": ("invoices.issue_due:", "invoices.render:"),
     "mail": ("emails.send:", "emails:", "smtp:"),
     "urgent mail": ("emails.send_urgent:",),
     "requests": ("requests:", "requests.handle:"),
@@ -125,6 +126,7 @@ def seed(database: Database) -> None:
                 SELECT id, 'Zoë', 'alt@customer.example', now() - interval '2 years'
                   FROM tenure.accounts WHERE ref = 'ohne-1'""")
         )
+        connection.execute(SEED_INVOICED, {"count": INVOICED})
         # Each death in urgent mail may leave one message that nobody can tell of: there must be enough to die for.
         connection.execute(
             text("""
@@ -186,9 +188,26 @@ def ask_in_sql(database: Database) -> None:
         session.rollback()
 
 
+#: Customers whose invoices of the month before are due; one of them has no contact that is to get it.
+INVOICED = 6
+SEED_INVOICED = text("""
+    WITH made AS (
+        INSERT INTO tenure.accounts (ref, name, currency, time_zone, invoiced_from)
+        SELECT 'rechnung-' || n, 'Rechnung ' || n, 'EUR', 'UTC',
+               (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '1 month')::date
+          FROM generate_series(1, :count) AS n RETURNING id, ref, invoiced_from
+    ), contacts AS (
+        INSERT INTO tenure.contacts (account_id, name, email, receives_statements)
+        SELECT id, 'Zoë ' || ref, ref || '@kunde.example', ref <> 'rechnung-1' FROM made
+    )
+    INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
+    SELECT id, 'charge', 'EUR', 500, 'Miete ' || n, invoiced_from::timestamptz + make_interval(days => n)
+      FROM made, generate_series(1, 3) AS n""")
+
+
 def nudge(database: Database, beat: Running, pipeline: str) -> None:
     """Beat's next tick may be a minute away: a new Beat ticks at once. The sweep needs something to sweep again."""
-    if pipeline not in {"plan and sweep", "mail's upkeep"} or not beat.alive():
+    if pipeline not in {"plan and sweep", "mail's upkeep", "invoices"} or not beat.alive():
         return
     beat.kill()
     beat.start()
@@ -219,6 +238,7 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
 def finished(outcome: Outcome) -> bool:
     return (
         outcome.states("statements") == {"done": ACCOUNTS + 3, "failed": 2}
+        and outcome.states("invoice_documents") == {"done": INVOICED - 1, "failed": 1}
         and outcome.states("job_requests") == {"done": 5, "failed": 1}
         and outcome.one("SELECT count(*) FROM tenure.quarantine") == 1
         and outcome.one("SELECT count(*) FROM tenure.sessions WHERE created_at < now() - interval '24 hours'") == 0
@@ -233,9 +253,21 @@ def nothing_is_lost_or_doubled(outcome: Outcome) -> None:
     statements = outcome.query("SELECT * FROM tenure.statements WHERE state = 'done'")
     assert outcome.stored({str(row.account_id) for row in statements}) == {row.document_key for row in statements}
 
+    invoices = outcome.query("SELECT * FROM tenure.invoices JOIN tenure.invoice_documents ON invoice_id = invoices.id")
+    assert sorted(row.series_number for row in invoices) == list(range(1, INVOICED + 1))
+    keys = {row.document_key for row in invoices if row.state == "done"}
+    assert outcome.stored({str(row.account_id) for row in invoices}, "invoices/") == keys
+    assert outcome.one("SELECT count(*) FROM tenure.invoice_lines") == 3 * INVOICED
+
     mails = outcome.query("SELECT * FROM tenure.email_messages")
     expected = Counter(
-        {"statement-ready": ACCOUNTS + 3, "security-notice": 11, "account-set-up": 1, "details-check": 1}
+        {
+            "statement-ready": ACCOUNTS + 3,
+            "security-notice": 11,
+            "account-set-up": 1,
+            "details-check": 1,
+            "invoice-issued": INVOICED - 1,
+        }
     )
     # Asked for again after it had gone out, the statement of kunde-2 goes once more; asked for before, it does not.
     again = [row for row in mails if row.message == "statement-ready" and row.dedupe_key.startswith("request:")]

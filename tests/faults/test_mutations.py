@@ -93,8 +93,8 @@ MUTATIONS = [
     Mutation(
         "the account's row under a ledger entry's number",
         "models/sql/20_ledger.sql",
-        "    PERFORM FROM tenure.accounts WHERE id = NEW.account_id FOR NO KEY UPDATE;",
-        "",
+        "FROM tenure.accounts WHERE id = NEW.account_id FOR NO KEY UPDATE;",
+        "FROM tenure.accounts WHERE id = NEW.account_id;",
         "tests/integration/test_ledger.py",
     ),
 ]

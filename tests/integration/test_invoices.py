@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from threading import Barrier
@@ -14,14 +17,28 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
+from pypdf import PdfReader
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.company import Company
-from models import Account, Invoice, InvoiceLine, InvoiceTax, Letterhead, Money
+from models import (
+    Account,
+    EmailMessage,
+    Invoice,
+    InvoiceDocument,
+    InvoiceLine,
+    InvoiceTax,
+    JobRequest,
+    Letterhead,
+    Money,
+)
 from models.tax import included
 from models.unit_of_work import Database
-from tasks import credit_notes, invoice_issue
+from tasks import credit_notes, handling, invoice_issue, invoices
+from tasks.drain import Held, drain
+from tasks.ports import Ports
+from tasks.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tests.company import a_contact, an_account, an_entry
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
@@ -335,3 +352,131 @@ def test_lines_and_taxes_make_the_total_whatever_is_charged_and_credited(
         ).one()
         assert tuple(sums) == (invoice.net, invoice.tax)
         session.rollback()
+
+
+def rendered_documents(database: Database) -> dict[str, Any]:
+    with database.connection() as connection:
+        rows = connection.execute(
+            text("""
+                SELECT number, state, last_error, document_key, document_sha256, typesetter
+                  FROM tenure.invoice_documents JOIN tenure.invoices ON invoices.id = invoice_id""")
+        )
+        return {row.number: row for row in rows}
+
+
+def pdf_text(body: bytes) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(io.BytesIO(body)).pages)
+
+
+def test_an_invoice_and_its_credit_note_become_documents_and_mails_with_the_same_figures(
+    database: Database, ports: Ports
+) -> None:
+    with database.transaction() as session:
+        account = an_invoiced_account(session, name="Köhler & Söhne GmbH")
+        an_entry(session, account, -20_000)
+        an_entry(session, account, 119_000, tax_category="S", tax_rate=1900, description="Business plan")
+        an_entry(session, account, 5_000, tax_category="Z", description="Books")
+    assert invoice_issue.issue(ports) == {"accounts": 1, "issued": 1}
+    (invoice,) = all_invoices(database)
+    with database.transaction() as session:
+        credit_notes.credit(
+            session, SELLER, invoice.id, amount=Money(110_000, "EUR"), positions=[1], reason="Too much."
+        )
+    assert drain(invoices.RENDER, ports) == {"rendered": 2}
+
+    documents = rendered_documents(database)
+    with database.transaction() as session:
+        mails = {mail.message: mail for mail in session.scalars(select(EmailMessage))}
+    issued, credited = mails["invoice-issued"].context, mails["invoice-credited"].context
+    assert (issued["total"], issued["settled"], issued["to_pay"], issued["net"]) == (124_000, 20_000, 104_000, 105_000)
+    assert issued["taxes"] == [{"name": "VAT", "rate": 1900, "amount": 19_000}]
+    assert (credited["credited"], credited["still_open"], credited["kept"]) == (110_000, 0, 6_000)
+    assert (credited["invoice_number"], credited["reason"]) == ("INV-000001", "Too much.")
+    for number, message, figures in (
+        ("INV-000001", "invoice-issued", ("1.240,00", "1.040,00", "190,00", "Business plan")),
+        ("CN-000001", "invoice-credited", ("1.100,00", "175,63", "INV-000001")),
+    ):
+        document = documents[number]
+        body = ports.objects.get(document.document_key)
+        assert hashlib.sha256(body).digest() == document.document_sha256
+        assert document.typesetter
+        assert mails[message].attachments == [
+            {"key": document.document_key, "filename": f"{number}.pdf", "content_type": "application/pdf"}
+        ]
+        shown = pdf_text(body)
+        assert [figure for figure in figures if figure not in shown] == [], shown
+
+
+def test_a_document_made_again_years_later_is_the_same_bytes(database: Database, ports: Ports) -> None:
+    """Whatever customer, contact and company are called by then, and whatever was paid (B3)."""
+    with database.transaction() as session:
+        account = an_invoiced_account(session)
+        an_entry(session, account, -100)
+        an_entry(session, account, 5_000)
+        account_id = account.id
+    invoice_issue.issue(ports)
+    drain(invoices.RENDER, ports)
+    (before,) = rendered_documents(database).values()
+    body = ports.objects.get(before.document_key)
+    with database.transaction() as session:
+        account = session.get_one(Account, account_id)
+        account.name, account.address, account.time_zone = "Renamed", [], "Asia/Tokyo"
+        paid = an_entry(session, account, -4_900)
+        an_entry(session, account, 5_000, kind="chargeback", reverses=paid.id)
+        session.execute(text("UPDATE tenure.contacts SET language = 'fr', time_zone = 'Asia/Tokyo'"))
+        (item,) = invoices.load(session, session.scalars(select(InvoiceDocument.id)).all()).values()
+    moved = replace(ports.letterhead, company=SELLER)
+    again = invoices.render(item, Held(replace(ports, letterhead=moved), item.invoice.id, item.invoice.id))
+    assert ports.objects.get(again.stored.key) == body
+    assert again.stored.key == before.document_key
+
+
+def test_an_invoice_that_nobody_is_to_get_waits_for_a_contact(database: Database, ports: Ports) -> None:
+    with database.transaction() as session:
+        an_entry(session, an_account(session, invoiced_from=date(2026, 10, 1)), 5_000)
+    invoice_issue.issue(ports)
+    assert drain(invoices.RENDER, ports) == {"rendered": 0, "failed": 1}
+    (document,) = rendered_documents(database).values()
+    assert "set contacts.receives_statements of one, then retry" in document.last_error
+
+
+def test_what_the_web_tier_asks_for(database: Database, ports: Ports) -> None:
+    def ask(*requests: Request) -> list[str | None]:
+        with database.transaction() as session:
+            ids = [submit(session, request) for request in requests]
+        drain(handling.HANDLE, ports)
+        drain(invoices.RENDER, ports)
+        with database.transaction() as session:
+            return [session.get_one(JobRequest, made).last_error for made in ids]
+
+    def mails() -> list[str]:
+        with database.transaction() as session:
+            return sorted(session.scalars(select(EmailMessage.message)))
+
+    with database.transaction() as session:
+        account = an_invoiced_account(session, invoiced_from=date(2026, 11, 20))
+        other, elsewhere = an_invoiced_account(session), an_account(session)
+        an_entry(session, account, 5_000, occurred_at=datetime(2026, 11, 21, tzinfo=UTC))
+        an_entry(session, account, 700, occurred_at=datetime(2026, 11, 22, tzinfo=UTC), currency="JPY")
+        an_entry(session, account, 5_000, occurred_at=datetime(2100, 1, 1, tzinfo=UTC))
+        ref, other_ref, elsewhere_ref = account.ref, other.ref, elsewhere.ref
+
+    assert ask(InvoicesIssue(account=ref), InvoicesIssue(account=ref)) == [None, None]
+    made = all_invoices(database)
+    assert [(each.currency, each.total) for each in made] == [("EUR", 5_000), ("JPY", 700)]
+    assert mails() == ["invoice-issued"] * 2
+    assert ask(InvoicesSend(account=ref, invoice=made[1].number)) == [None]
+    assert mails() == ["invoice-issued"] * 3
+    assert ask(InvoicesVoid(account=ref, invoice=made[0].number)) == [None]
+    assert mails() == ["invoice-credited"] + ["invoice-issued"] * 3
+    errors = ask(
+        InvoicesVoid(account=ref, invoice=made[0].number),
+        InvoicesSend(account=other_ref, invoice=made[1].number),
+        InvoicesIssue(account=elsewhere_ref),
+    )
+    assert errors == [
+        "The credit note was not issued: nothing is left of INV-000001: it was credited before.",
+        "The account has no invoice of that number.",
+        "The account is not invoiced by Tenure: set accounts.invoiced_from, then retry.",
+    ]
+    assert len(all_invoices(database)) == 3

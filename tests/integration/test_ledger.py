@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from threading import Event, Thread
 from typing import Any
@@ -16,7 +18,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from models import Account, LedgerEntry
+from models import Account, EntryKind, LedgerEntry
+from models.money import MoneyError
 from models.unit_of_work import Database
 from tests.company import an_account, an_entry
 
@@ -336,3 +339,142 @@ def test_an_entry_of_an_account_that_does_not_exist_is_refused(database: Databas
         with pytest.raises(IntegrityError):
             an_entry(session, account, 1)
         session.rollback()
+
+
+def test_the_entries_of_an_account_are_numbered_without_a_gap_whatever_is_rolled_back(database: Database) -> None:
+    with database.transaction() as session:
+        account, other = an_account(session), an_account(session)
+
+    def write(number: int) -> None:
+        for step in range(10):
+            with contextlib.suppress(RuntimeError), database.transaction() as session:
+                an_entry(session, account, 1)
+                an_entry(session, other, 1)
+                if (number + step) % 3 == 0:
+                    raise RuntimeError
+
+    writers = [Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in writers:
+        thread.start()
+    for thread in writers:
+        thread.join(timeout=60)
+    with database.transaction() as session:
+        for each in (account, other):
+            numbers = session.scalars(
+                select(LedgerEntry.sequence).filter_by(account_id=each.id).order_by(LedgerEntry.sequence)
+            ).all()
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert 20 <= len(numbers) < 40
+
+
+@pytest.mark.parametrize("status", ["frozen", "purged"])
+def test_an_account_that_is_not_active_takes_no_entry(database: Database, status: str) -> None:
+    with database.transaction() as session:
+        account = an_account(session, ref="acme")
+        account.status = status  # type: ignore[assignment]
+    for write in (
+        lambda session: an_entry(session, account, 100),
+        lambda session: session.execute(text("SELECT tenure.record_entry('acme', 'payment', 'EUR', 1, 'x')")),
+    ):
+        with pytest.raises(IntegrityError) as caught, database.transaction() as session:
+            write(session)
+        assert caught.value.orig.diag.message_primary == (  # type: ignore[union-attr]
+            f"the account is {status}: its ledger takes no more entries"
+        )
+    with database.transaction() as session:
+        assert session.scalars(select(LedgerEntry)).all() == []
+
+
+@pytest.mark.parametrize("amount", [1.5, 1.0, Decimal("1.5"), "100", None, True])
+def test_an_amount_that_is_no_whole_number_is_refused_in_python(database: Database, amount: Any) -> None:
+    with database.transaction() as session:
+        account = an_account(session)
+        with pytest.raises(MoneyError, match="whole number of minor units"):
+            LedgerEntry(account_id=account.id, amount=amount)
+
+
+def test_a_currency_that_does_not_exist_is_refused_in_a_sentence(database: Database) -> None:
+    with database.transaction() as session:
+        account = an_account(session)
+    for write in (
+        lambda session: an_entry(session, account, 1, currency="ABC"),
+        lambda session: an_account(session, currency="ABC"),
+    ):
+        with pytest.raises(DBAPIError) as caught, database.transaction() as session:
+            write(session)
+        assert caught.value.orig.diag.message_primary == (  # type: ignore[union-attr]
+            '"ABC" is not a currency of ISO 4217; use a code such as EUR'
+        )
+
+
+RECORD = """
+    SELECT tenure.record_entry(account => :account, kind => :kind, currency => :currency, amount => :amount,
+                               description => 'Service', external_ref => :external_ref, tax_category => :tax_category,
+                               tax_rate => :tax_rate, applies_to => :applies_to, reverses => :reverses)"""
+RIGHT = {
+    "account": "acme",
+    "kind": "charge",
+    "currency": "EUR",
+    "amount": Decimal(1_190),
+    "external_ref": "order-1",
+    "tax_category": "S",
+    "tax_rate": 1900,
+    "applies_to": None,
+    "reverses": None,
+}
+
+
+def test_what_the_application_records_gets_its_sign_from_its_kind_and_is_there_once(database: Database) -> None:
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+    ids = set()
+    for _ in range(2):
+        for number, kind in enumerate(EntryKind):
+            values = RIGHT | {"kind": kind, "external_ref": f"order-{number}"}
+            if kind is not EntryKind.CHARGE:
+                values |= {"tax_category": "O", "tax_rate": 0}
+            with database.transaction() as session:
+                ids.add(session.execute(text(RECORD), values).scalar_one())
+    with database.transaction() as session:
+        entries = session.scalars(select(LedgerEntry).order_by(LedgerEntry.sequence)).all()
+    assert {entry.id for entry in entries} == ids
+    assert [(entry.kind, entry.amount) for entry in entries] == [
+        ("charge", 1_190),
+        ("payment", -1_190),
+        ("credit", -1_190),
+        ("refund", 1_190),
+        ("chargeback", 1_190),
+    ]
+    assert (entries[0].tax_category, entries[0].tax_rate) == ("S", 1_900)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"account": "nobody"}, "there is no account of that ref"),
+        ({"kind": "gift"}, '"gift" is not a kind of ledger entry'),
+        ({"kind": None}, '"NULL" is not a kind of ledger entry'),
+        ({"currency": "ABC"}, '"ABC" is not a currency of ISO 4217; use a code such as EUR'),
+        ({"currency": None}, '"<NULL>" is not a currency of ISO 4217; use a code such as EUR'),
+        ({"amount": Decimal("11.9")}, "the amount 11.9 is not a positive whole number of minor units"),
+        ({"amount": Decimal(-5)}, "the amount -5 is not a positive whole number of minor units"),
+        ({"amount": Decimal(0)}, "the amount 0 is not a positive whole number of minor units"),
+        ({"amount": Decimal("NaN")}, "the amount NaN is not a positive whole number of minor units"),
+        ({"amount": Decimal(10) ** 30}, f"the amount 1{'0' * 30} is not a positive whole number of minor units"),
+        ({"amount": None}, "the amount NULL is not a positive whole number of minor units"),
+        ({"external_ref": "order-0"}, "the external_ref of this charge was used for another entry"),
+        ({"kind": "payment", "applies_to": "INV-000001"}, "the account has no invoice of that number"),
+        ({"kind": "refund", "reverses": "pay-1"}, "the account has no payment of that external_ref"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_in_a_sentence_and_leaves_nothing(
+    database: Database, wrong: dict[str, Any], sentence: str
+) -> None:
+    with database.transaction() as session:
+        an_entry(session, an_account(session, ref="acme"), 5, external_ref="order-0")
+    with pytest.raises(DBAPIError) as caught, database.transaction() as session:
+        session.execute(text(RECORD), RIGHT | wrong)
+    assert caught.value.orig.diag.message_primary == sentence  # type: ignore[union-attr]
+    assert caught.value.orig.sqlstate[:2] in {"22", "23"}  # type: ignore[union-attr]
+    with database.transaction() as session:
+        assert session.scalars(select(LedgerEntry.amount)).all() == [5]

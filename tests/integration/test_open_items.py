@@ -190,8 +190,8 @@ steps = st.lists(
         st.tuples(st.sampled_from(["refund", "chargeback"]), currencies, amounts, which),
         st.tuples(st.just("credit note"), st.integers(0, 5), amounts),
     ),
-    min_size=5,
-    max_size=15,
+    min_size=12,
+    max_size=18,
 )
 
 
@@ -314,7 +314,7 @@ def allocations(session: Session, account: Account) -> list[tuple[Any, ...]]:
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=25,
+    max_examples=20,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps)

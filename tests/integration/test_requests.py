@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from models import Account, EmailMessage, JobRequest, Quarantined, RequestKind, Statement
 from models import Session as WebSession
 from models.unit_of_work import Database
-from tasks import entry, statements
+from tasks import entry, patience, statements
 from tasks.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
@@ -140,9 +140,7 @@ def test_the_shortest_call_is_the_kind_and_its_arguments(database: Database, acc
 
 def test_an_unknown_kind_is_refused_with_those_that_exist(database: Database) -> None:
     said = refusal(database, "nonsense", {})
-    assert said == (
-        'there is no request "nonsense" | One can ask for emails.send_account_set_up, sessions.revoke, statements.send.'
-    )
+    assert said == f'there is no request "nonsense" | One can ask for {", ".join(sorted(KINDS))}.'
 
 
 def test_a_kind_that_is_null_or_endless_is_refused(database: Database) -> None:
@@ -624,7 +622,7 @@ def test_a_request_for_a_statement_waits_for_those_who_write_to_the_ledger(datab
 def test_a_ledger_that_stays_locked_puts_the_request_off_and_does_not_fail_it(
     database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "SECONDS", 0.05)
     account = a_customer(database)
     with database.transaction() as session:
         made = submit(session, StatementsSend(account="customer"))

@@ -323,7 +323,8 @@ def test_an_account_without_a_contact_for_statements_fails_in_a_sentence_and_the
         assert len(session.scalars(select(EmailMessage)).all()) == 1
     assert failed.account_id == lonely.id
     assert failed.last_error == (
-        "The account has no contact that receives statements: set contacts.receives_statements of one, then retry."
+        "The account has no contact that receives statements and invoices: "
+        "set contacts.receives_statements of one, then retry."
     )
 
 
