@@ -54,7 +54,7 @@ class Account(Base):
         # Whoever has the ref can find it; from the row nobody learns who the customer was.
         purge=Redact(
             {
-                "ref": "'purged:' || encode(sha256(convert_to(ref, 'UTF8')), 'hex')",
+                "ref": "tenure.purged_ref(ref)",
                 "name": "''",
                 "address": "'{}'",
                 "country": "NULL",

@@ -36,6 +36,7 @@ class PaymentMethod(Base):
         CheckConstraint("provider_method ~ '[A-Za-z]' AND provider_customer ~ '[A-Za-z]'", name="token"),
         CheckConstraint("digits ~ '^[0-9]{0,4}$'", name="digits"),
         UniqueConstraint("provider", "provider_method"),
+        Index(None, "account_id"),
         Index("uq_payment_methods_in_use", "account_id", unique=True, postgresql_where=text("retired_at IS NULL")),
     )
 

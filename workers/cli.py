@@ -215,6 +215,51 @@ def sessions_sweep(json: bool) -> None:
     sys.exit(session_commands.sweep(json))
 
 
+map_file = click.option(
+    "--map",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The company's map; else the one that TENURE_DATAMAP names, else datamap.toml in this folder.",
+)
+
+
+@cli.group()
+def datamap() -> None:
+    """Where customers' data lies: propose entries for your tables, check the map, fence the tables."""
+
+
+@datamap.command("discover")
+@click.option("--customers", required=True, metavar="SCHEMA.TABLE", help="The table of your customers.")
+@click.option("--ref", metavar="COLUMN", help="Its column with the key that is ref in Tenure; else its primary key.")
+@click.option("--database", default="main", show_default=True, help="Another database, by its name in the map.")
+@map_file
+def datamap_discover(customers: str, ref: str | None, database: str, file: Path | None) -> None:
+    """Follow the foreign keys from your customers, and print entries for datamap.toml."""
+    from workers import datamap_commands
+
+    sys.exit(datamap_commands.discover(customers, ref, database, file))
+
+
+@datamap.command("check")
+@map_file
+@as_json
+def datamap_check(file: Path | None, json: bool) -> None:
+    """Compare the map with the live databases. Exits 1 where they disagree, or an index is missing."""
+    from workers import datamap_commands
+
+    sys.exit(datamap_commands.check(file, json))
+
+
+@datamap.command("fence")
+@click.option("--apply", is_flag=True, help="Put the triggers up, all or none, instead of printing them.")
+@map_file
+def datamap_fence(apply: bool, file: Path | None) -> None:
+    """Triggers by which your own tables refuse what is written for a customer whose contract has ended."""
+    from workers import datamap_commands
+
+    sys.exit(datamap_commands.fence(file, apply))
+
+
 @cli.group()
 def invoices() -> None:
     """Issue invoices, look at one, correct one by a credit note."""

@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.PRODUCTION
     s3_bucket: str = "tenure"
     s3_region: str = "us-east-1"
+    #: The file with the company's own part of the data map; without one only Tenure's own tables belong to accounts.
+    datamap: str | None = None
     mail_reply_to: str | None = None
     #: A page of the company's that takes one-click unsubscriptions (RFC 8058).
     unsubscribe_url: str | None = None

@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("provider", "provider_method", name=op.f("uq_payment_methods_provider_provider_method")),
         schema="tenure",
     )
+    op.create_index(op.f("ix_payment_methods_account_id"), "payment_methods", ["account_id"], schema="tenure")
     op.create_index(
         "uq_payment_methods_in_use",
         "payment_methods",

@@ -1,0 +1,64 @@
+"""A fence for the application's own tables (T9): what is written for a frozen or purged account is refused.
+
+For each mapped table of the database that Tenure lies in, triggers call `tenure.fence` once a statement, with the rows
+that it wrote. Whose these are is said by the paths in the map, as a query over the rows written;
+`models/sql/90_fence.sql` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import FromClause, Select, Text, cast, column, select, table, union
+from sqlalchemy.dialects import postgresql
+
+from models.data_map import MAIN, AccountKey, DataMap, MappedTable, Path, relation
+
+#: Event, the rows that it concerns, and what PostgreSQL calls them.
+_EVENTS = (
+    ("insert", "INSERT", "NEW"),
+    ("update_from", "UPDATE", "OLD"),
+    ("update_to", "UPDATE", "NEW"),
+    ("delete", "DELETE", "OLD"),
+)
+WRITTEN = "tenure_written"
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+
+def statements(mapped: DataMap) -> Sequence[str]:
+    """What puts the fence up, and may be run again. Tables of other databases stay open: they know of no accounts."""
+    return [
+        f"CREATE OR REPLACE TRIGGER tenure_fence_{name}_{key} AFTER {event} ON {each.name}\n"
+        f"  REFERENCING {rows} TABLE AS {WRITTEN} FOR EACH STATEMENT\n"
+        f"  EXECUTE FUNCTION tenure.fence({_literal(query)}, '{key}')"
+        for each in mapped.tables
+        if each.database == MAIN
+        for key, query in _queries(each)
+        for name, event, rows in _EVENTS
+    ]
+
+
+def _queries(mapped: MappedTable) -> Iterator[tuple[AccountKey, str]]:
+    """For each kind of key, a query for the keys of the accounts whose rows are in `tenure_written`."""
+    for key in AccountKey:
+        selects = [_keys(path) for path in mapped.paths if path.holds is key]
+        if selects:
+            query = selects[0] if len(selects) == 1 else union(*selects)
+            yield key, " ".join(str(query.compile(dialect=_DIALECT)).split())
+
+
+def _keys(path: Path) -> Select[Any]:
+    following = [*(hop.columns for hop in path.hops), (path.column,)]
+    row: FromClause = table(WRITTEN, *map(column, following[0]))
+    conditions = []
+    for number, (hop, columns) in enumerate(zip(path.hops, following[1:], strict=True), start=1):
+        beyond = relation(hop.table, *hop.referred, *columns).alias(f"hop_{number}")
+        pairs = zip(hop.columns, hop.referred, strict=True)
+        conditions += [beyond.c[there] == row.c[here] for here, there in pairs]
+        row = beyond
+    return select(cast(row.c[path.column], Text)).distinct().where(*conditions)
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
