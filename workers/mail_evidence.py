@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 
 from sqlalchemy import text
@@ -17,6 +18,8 @@ from email_templates.translations import SOURCE, languages
 from workers.bootstrap import letterhead
 from workers.promises import Evidence, Installation, Verdict, judged
 
+#: How long a check that is due, or the confirmation of a change, may wait.
+CHECK_PATIENCE = timedelta(hours=3)
 #: A name that is an address, which anybody may give themselves.
 STRANGER = "third-party.example"
 
@@ -68,6 +71,31 @@ def messages_follow_their_reader(installation: Installation) -> Evidence:
     return judged(
         lost == 0,
         f"{contacts} contacts, {understood} of them read their own language, {lost} in a time zone that is none",
+    )
+
+
+def details_are_asked_after(installation: Installation) -> Evidence:
+    """P8.1: nobody who may be asked was last asked more than a year ago, and changes were confirmed."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM tenure.contacts) AS contacts,
+                   (SELECT count(*) FROM tenure.contacts AS contact
+                      JOIN tenure.accounts AS account ON account.id = account_id
+                     WHERE coalesce(details_checked_at, contact.created_at) <= now() - interval '1 year' - :patience
+                       AND account.status = 'active' AND optional_mail
+                       AND NOT EXISTS (SELECT FROM tenure.suppressions
+                                        WHERE address = lower(email) AND lifted_at IS NULL)) AS unasked,
+                   (SELECT count(*) FROM tenure.detail_changes) AS changes,
+                   (SELECT count(*) FROM tenure.job_requests
+                     WHERE kind = 'details.confirm_change' AND (
+                           state = 'failed' OR state IN ('pending', 'running') AND created_at < now() - :patience))
+                       AS unconfirmed"""),
+        {"patience": CHECK_PATIENCE},
+    ).one()
+    return judged(
+        row.unasked == row.unconfirmed == 0,
+        f"{row.contacts} contacts, {row.unasked} not asked for over a year; "
+        f"{row.changes} changes of details, {row.unconfirmed} not confirmed",
     )
 
 

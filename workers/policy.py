@@ -20,7 +20,12 @@ from models.session import LIFETIME
 from models.unit_of_work import Database
 from tasks.requests import KINDS, fields
 from workers import session_stores
-from workers.mail_evidence import foreign_links_are_text, messages_follow_their_reader, messages_load_nothing
+from workers.mail_evidence import (
+    details_are_asked_after,
+    foreign_links_are_text,
+    messages_follow_their_reader,
+    messages_load_nothing,
+)
 from workers.operations import in_words
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.routing import QUEUES
@@ -225,7 +230,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P5.1b", "Security bugs are patched in time", vulnerabilities_are_patched),
     Promise("P6.1", "A record is sent and all records purged", _not_yet("There is no termination yet.")),
     Promise("P7", "Third-party links are not ours", foreign_links_are_text),
-    Promise("P8.1", "Details are kept up to date", _not_yet("There is no details check yet.")),
+    Promise("P8.1", "Details are kept up to date", details_are_asked_after),
     Promise("P9.2, P9.3", "Session cookies expire past 24 hours", sessions_end_after_a_day),
     Promise("P9.4", "No tracking cookies", _not_yet("Tenure serves no page that could set one.")),
 )

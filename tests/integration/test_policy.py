@@ -78,11 +78,22 @@ def move_a_contact_to_mars(connection: Connection) -> None:
     connection.execute(text("UPDATE tenure.contacts SET time_zone = 'Mars/Olympus'"))
 
 
+def ask_nobody_for_two_years(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.contacts SET created_at = now() - interval '2 years'"))
+
+
+def lose_a_confirmation(connection: Connection) -> None:
+    connection.execute(text("UPDATE tenure.contacts SET email = 'new@customer.example'"))
+    connection.execute(text("UPDATE tenure.job_requests SET state = 'failed' WHERE kind = 'details.confirm_change'"))
+
+
 BREAKS: list[tuple[str, Callable[[Connection], None]]] = [
     ("statements_are_sent", forget_a_period),
     ("statements_are_sent", lose_a_mail),
     ("statements_agree_with_the_ledger", tamper_with_the_ledger),
     ("messages_follow_their_reader", move_a_contact_to_mars),
+    ("details_are_asked_after", ask_nobody_for_two_years),
+    ("details_are_asked_after", lose_a_confirmation),
     ("only_catalogued_messages", queue_an_advertisement),
     ("sessions_end_after_a_day", keep_a_session_for_two_days),
 ]
