@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -612,3 +614,76 @@ def test_what_is_no_archive_is_said(records: Records, tmp_path: File) -> None:
     file.write_bytes(sealed)
     with opened(file, identity) as archive:
         assert verify(archive).problems == []
+
+
+PROCESS = """
+import os, sys
+from uuid import UUID, uuid4
+from benchmarks.processes import peak
+from models.data_map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
+from tasks.export.archive import Archive, export
+from workers import bootstrap
+from workers.app import app
+from workers.settings import settings
+
+table = MappedTable(table_name("public.big"), Category.SUBMITTED, (Path.parse("account = account.ref"),), (),
+                    ("account", "body"), {})
+exported = export(bootstrap.ports(settings(), app), DataMap((table,)),
+                  Archive(uuid4(), AccountKeys(UUID(sys.argv[1]), sys.argv[2]), ""), run=uuid4())
+print(sum(exported.rows.values()), exported.size, peak(os.getpid()))
+"""
+#: Rows of 140 bytes, of which half is left when they are compressed: 28 MB and 112 MB of CSV. More by EXPORT_ROWS.
+FEW = 200_000
+MANY = int(os.environ.get("EXPORT_ROWS", 4 * FEW))
+
+
+@pytest.mark.timeout(max(300, MANY // 10_000))
+def test_memory_is_flat(records: Records, shop: Any, servers: dict[str, str], database_url: str) -> None:
+    """T16: the peak of a large export is within 20 % of that of a small one."""
+    shop("CREATE TABLE size (rows int)")
+    shop("""CREATE VIEW big AS SELECT a.ref AS account, sha512(n::text::bytea)::text AS body
+              FROM tenure.accounts AS a, size, generate_series(1, size.rows) AS n""")
+    environment = dict(os.environ) | servers | {"TENURE_DATABASE_URL": database_url}
+    peaks = []
+    for rows in (FEW, MANY):
+        shop("TRUNCATE size")
+        shop("INSERT INTO size VALUES (%(rows)s)", rows=rows)
+        command = [sys.executable, "-c", PROCESS, str(records.account.id), records.account.ref]
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=3_600)
+        assert told.returncode == 0, told.stderr
+        done, size, peak = map(int, told.stdout.split())
+        assert done == rows
+        assert size > rows * 60
+        peaks.append(peak)
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_the_commands_answer_in_sentences(records: Records, tmp_path: File) -> None:
+    def tenure(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "workers.cli", "export", *arguments]
+        # No server, no settings.
+        told = subprocess.run(
+            command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "Traceback" not in told.stderr
+        return told.returncode, told.stdout + told.stderr
+
+    exported, asked = records.export(models.data_map())
+    plain, sealed, key = tmp_path / "record.zip", tmp_path / "record.zip.age", tmp_path / "key"
+    plain.write_bytes(records.content(exported, asked))
+    sealed.write_bytes(records.ports.objects.get(exported.key))
+    key.write_text(records.identity(asked).written())
+    for file in ([str(plain)], [str(sealed), "--key", str(key)]):
+        code, said = tenure("verify", *file)
+        assert code == 0, said
+        assert "is as it was written" in said
+        assert exported.manifest_sha256.hex() in said
+        code, said = tenure("show", *file)
+        assert code == 0, said
+        assert "tables/tenure.accounts.csv" in said
+        assert "secret_sha256 of tenure.sessions" in said
+    code, said = tenure("verify", str(plain), "--manifest-sha256", "0" * 64)
+    assert code == 1
+    assert "not the one that was announced" in said
+    for wrong in ([str(sealed)], [str(sealed), "--key", str(plain)], [str(key)], [str(tmp_path / "none")]):
+        assert tenure("verify", *wrong)[0] == 1
