@@ -18,6 +18,8 @@ from models.letterhead import Letterhead
 from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
 from models.payment import AttemptOutcome, AttemptState, CollectionAttempt, DeclineReason, MethodKind, PaymentMethod
+from models.payment_event import PaymentEvent
+from models.reconciliation import Reconciliation
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.session_sweep import SessionSweep
@@ -64,8 +66,10 @@ __all__ = [
     "MethodKind",
     "Money",
     "OpenItem",
+    "PaymentEvent",
     "PaymentMethod",
     "Quarantined",
+    "Reconciliation",
     "RequestKind",
     "SecurityAudit",
     "SecurityFinding",

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.job_request import JobRequest
-from tasks import details, emails, invoices, mail_events, sessions, statements
+from tasks import details, emails, invoices, mail_events, payment_events, sessions, statements
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -27,6 +27,7 @@ from tasks.requests import (
     InvoicesIssue,
     InvoicesSend,
     InvoicesVoid,
+    PaymentsRecordEvent,
     SessionsRevoke,
     StatementsSend,
 )
@@ -45,10 +46,11 @@ HANDLERS: Mapping[str, Handler] = {
     EmailsSendAccountSetUp.kind: emails.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
 }
-#: The same for kinds that name a message, from which the account follows: `handler(session, request_id, ports)`.
+#: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.
 MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {
     EmailsRecordEvent.kind: mail_events.record_event,
     EmailsUnsubscribe.kind: mail_events.unsubscribe,
+    PaymentsRecordEvent.kind: payment_events.receive,
 }
 
 
@@ -81,7 +83,14 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     done="handled",
     record_every=1,
     gives_way_to=("emails.send_urgent",),
-    feeds=("statements.render", "invoices.render", "statements.render_long", "emails.send_urgent", "emails.send"),
+    feeds=(
+        "statements.render",
+        "invoices.render",
+        "statements.render_long",
+        "payments.read_events",
+        "emails.send_urgent",
+        "emails.send",
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import emails, handling, invoices, payments, statements
+from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
 from tasks.drain import Job
 
 JOBS: Sequence[Job[Any, Any]] = (
@@ -14,6 +14,8 @@ JOBS: Sequence[Job[Any, Any]] = (
     emails.SEND,
     payments.COLLECT,
     payments.SETTLE,
+    payment_events.READ,
+    reconciliation.RECONCILE,
     statements.RENDER,
     statements.RENDER_LONG,
     invoices.RENDER,

@@ -110,8 +110,8 @@ class PaymentGateway(Protocol):
     def movements(self, since: datetime, until: datetime) -> Iterator[tuple[str, Movement]]:
         """All movements of the account at the provider that occurred in this time, each with its payment's id."""
 
-    def read_event(self, body: bytes, signature: str) -> Event:
-        """The event in a webhook's body. Raises `NotGenuine`."""
+    def read_event(self, body: bytes, signature: str, *, received_at: datetime) -> Event:
+        """The event in a webhook's body that came to us then. Raises `NotGenuine`."""
 
     def event(self, event: str) -> Event | None:
         """The event of that id, asked from the provider; None where there is none."""

@@ -98,7 +98,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToCollect]:
 
 def collect(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
     """Charge what is open; returns what the provider answered, or that there was nothing to charge."""
-    gateway = _gateway(held.ports)
+    gateway = configured(held.ports)
     failpoint("payments.collect", "before_mark")
     with held.ports.database.connection() as connection:
         amount = connection.execute(MARK, {"id": held.id, "token": held.token}).scalar_one_or_none()
@@ -112,7 +112,7 @@ def collect(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
 
 def settle(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
     """Ask the provider what became of an attempt (B21)."""
-    gateway = _gateway(held.ports)
+    gateway = configured(held.ports)
     assert item.asked_at is not None and item.age is not None and item.amount is not None  # noqa: S101 - `where`
     found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)
     failpoint("payments.settle", "after_find")
@@ -150,7 +150,8 @@ def _charge(gateway: PaymentGateway, item: ToCollect, amount: int, held: Held) -
     return payment
 
 
-def _gateway(ports: Ports) -> PaymentGateway:
+def configured(ports: Ports) -> PaymentGateway:
+    """The provider; Unavailable where there is none."""
     if ports.payments is None:
         raise Unavailable("No payment provider is configured: set TENURE_STRIPE_SECRET_KEY.")
     return ports.payments

@@ -112,6 +112,16 @@ class DetailsConfirmChange(Request, frozen=True, kw_only=True, forbid_unknown_fi
     change: UUID
 
 
+class PaymentsRecordEvent(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Look at the payment that an event of the provider is about (B22). By the event's id alone, such as `evt_…`.
+
+    With body and signature, which hold personal data: `SELECT tenure.record_payment_event(body, signature)`.
+    """
+
+    kind = "payments.record_event"
+    event: str
+
+
 KINDS: dict[str, type[Request]] = {kind.kind: kind for kind in Request.__subclasses__()}
 
 

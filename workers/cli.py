@@ -505,6 +505,31 @@ def mail_suppressions(*, add: str | None, lifted: str | None, why: str | None, l
     sys.exit(mail_desk.suppressions(add, lifted, why, limit=limit, json=json))
 
 
+@cli.group()
+def payments() -> None:
+    """What was collected, and whether the ledger says the same as the payment provider."""
+
+
+@payments.command("show")
+@click.argument("about", metavar="INVOICE|ACCOUNT")
+@as_json
+def payments_show(about: str, json: bool) -> None:
+    """The attempts to collect an invoice, by its number, or all of an account, by its ref."""
+    from workers import payment_commands
+
+    sys.exit(payment_commands.show(about, json))
+
+
+@payments.command("reconcile")
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="A day, in UTC; without it, from yesterday until now.")
+@as_json
+def payments_reconcile(day: datetime | None, json: bool) -> None:
+    """Compare provider and ledger now, and record what the ledger lacks. Exits 1 where they differ after that."""
+    from workers import payment_commands
+
+    sys.exit(payment_commands.reconcile(day.date() if day else None, json))
+
+
 def main() -> None:
     cli()
 

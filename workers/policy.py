@@ -37,6 +37,8 @@ STATEMENT_PATIENCE = timedelta(hours=1)
 #: An expired session is gone from storage within this much more (S2).
 SWEEP_PATIENCE = timedelta(hours=1)
 STORED_AT_MOST = LIFETIME + SWEEP_PATIENCE
+#: How long a payment may be unknown, and a day wait for its comparison with the provider.
+RECONCILIATION_PATIENCE = timedelta(days=1)
 #: How many waiting messages of a queue are looked at.
 SAMPLE = 1_000
 
@@ -123,6 +125,30 @@ def statements_agree_with_the_ledger(installation: Installation) -> Evidence:
               FROM latest""")
     ).one()
     return judged(row.wrong == 0, f"{row.statements} latest statements compared with the ledger, {row.wrong} differ")
+
+
+def payments_are_collected_once(installation: Installation) -> Evidence:
+    """P3.1d: no invoice was charged twice, and provider and ledger were compared every night and agree (B21, B24)."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM tenure.collection_attempts WHERE outcome = 'charged') AS charged,
+                   (SELECT count(*) FROM (SELECT FROM tenure.collection_attempts WHERE outcome = 'charged'
+                                           GROUP BY invoice_id HAVING count(*) > 1) AS invoice) AS twice,
+                   (SELECT count(*) FROM tenure.collection_attempts
+                     WHERE state = 'unknown' AND asked_at < now() - :patience) AS unknown,
+                   (SELECT count(*) FROM tenure.reconciliations WHERE differences <> '[]') AS differ,
+                   (SELECT max(day) FROM tenure.reconciliations WHERE state = 'done') AS day,
+                   (SELECT count(*) FROM tenure.reconciliations
+                     WHERE state <> 'done' AND due_at < now() - :patience) AS late"""),
+        {"patience": RECONCILIATION_PATIENCE},
+    ).one()
+    if installation.settings.stripe_secret_key is None and row.charged == 0:
+        return Evidence(Verdict.UNKNOWN, "No payment provider is configured: nothing is collected.")
+    return judged(
+        row.twice == row.unknown == row.differ == row.late == 0,
+        f"{row.charged} invoices charged, {row.twice} of them twice, {row.unknown} attempts unknown for a day; "
+        f"compared with the provider until {row.day or 'no day yet'}, {row.differ} days differ, {row.late} are late",
+    )
 
 
 def only_catalogued_messages(installation: Installation) -> Evidence:
@@ -224,6 +250,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P3.1a-c", "Administer, personalise, enable", messages_follow_their_reader),
     Promise("P3.1d", "Statements, invoices, reminders: sent", statements_are_sent),
     Promise("P3.1d", "Statements, invoices, reminders: right", statements_agree_with_the_ledger),
+    Promise("P3.1d", "Payments: collected once, and agreed", payments_are_collected_once),
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
     Promise("P3.1f", "No information sold or handed on", _not_yet("Processors are not listed yet.")),
     Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),

@@ -24,6 +24,8 @@ ROUTES: Mapping[str, str] = {
     "payments.plan": "payments",
     "payments.collect": "payments",
     "payments.settle": "payments",
+    "payments.read_events": "payments",
+    "payments.reconcile": "payments",
     "sessions.sweep": "sweeps",
     "security.audit_dependencies": "sweeps",
     "files.sweep": "sweeps",
@@ -39,6 +41,7 @@ ROUTES: Mapping[str, str] = {
     "invoices.issue": INBOUND,
     "invoices.send": INBOUND,
     "invoices.void": INBOUND,
+    "payments.record_event": INBOUND,
     "sessions.revoke": INBOUND,
     "statements.send": INBOUND,
 }

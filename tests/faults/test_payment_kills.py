@@ -47,7 +47,12 @@ def test_each_invoice_is_charged_once_whoever_dies_and_whatever_is_lost(
     a_charge_that_the_provider_refuses(database)
     replies = cycle(REPLIES)
     provider.faults.extend(next(replies) for _ in range(3 * INVOICES))
-    stripe = {"stripe_secret_key": provider.secret_key, "stripe_api": provider.address}
+    stripe = {
+        "stripe_secret_key": provider.secret_key,
+        "stripe_webhook_secret": provider.webhook_secret,
+        "stripe_api": provider.address,
+    }
+    told: set[str] = set()
 
     armed = {"failpoints": ",".join(f"{point}=kill" for point in points), "failpoints_fired": fired}
     running = (
@@ -62,8 +67,9 @@ def test_each_invoice_is_charged_once_whoever_dies_and_whatever_is_lost(
         for process in running:
             if not process.alive():
                 process.start(wait=False)
-        for task in ("payments.plan", "payments.settle"):
+        for task in ("payments.plan", "payments.settle", "payments.reconcile"):
             app.send_task(task, queue="payments")
+        tell(database, provider, told)
         at_rest = not outcome.query(
             "SELECT FROM tenure.collection_attempts WHERE state NOT IN ('done', 'failed') LIMIT 1"
         ) and outcome.one("SELECT count(*) FROM tenure.collection_attempts")
@@ -74,6 +80,7 @@ def test_each_invoice_is_charged_once_whoever_dies_and_whatever_is_lost(
             # Some place has still to be died at: more to collect, more to be lost, and the refused one once more.
             payers(database, 3, prefix=f"mehr-{next(batches)}-")
             provider.faults.extend(next(replies) for _ in REPLIES)
+            provider.refused_lists = 1
             with database.connection() as connection:
                 connection.execute(
                     text("UPDATE tenure.collection_attempts SET state = 'pending', finished_at = NULL, due_at = now() "
@@ -89,6 +96,27 @@ def test_each_invoice_is_charged_once_whoever_dies_and_whatever_is_lost(
     charged = outcome.one("SELECT count(*) FROM tenure.collection_attempts WHERE outcome = 'charged'")
     assert len(mails(database, "payment-received")) == charged >= INVOICES
     assert outcome.one("SELECT count(*) FROM tenure.collection_attempts WHERE state = 'failed'") == 1
+
+
+def tell(database: Database, provider: PaymentProvider, told: set[str]) -> None:
+    """Deliver what is new of the provider's events, and a forged one; and the day is over once more."""
+    new = [name for name in list(provider.events) if name not in told]
+    deliveries = [provider.webhook(name) for name in new]
+    if new:
+        deliveries.append(provider.webhook(new[0], secret="whsec_of_another"))
+    with database.connection() as connection:
+        for body, signature in deliveries:
+            connection.execute(
+                text("SELECT tenure.record_payment_event(:body, :signature)"), {"body": body, "signature": signature}
+            )
+        connection.execute(text(THE_DAY_IS_OVER))
+    told.update(new)
+
+
+THE_DAY_IS_OVER = """
+    INSERT INTO tenure.reconciliations (provider, day) VALUES ('stripe', (now() AT TIME ZONE 'UTC')::date)
+        ON CONFLICT (provider, day) DO UPDATE SET state = 'pending', due_at = now(), finished_at = NULL
+        WHERE reconciliations.state IN ('done', 'failed')"""
 
 
 def a_charge_that_the_provider_refuses(database: Database) -> None:

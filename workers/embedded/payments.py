@@ -61,6 +61,8 @@ class PaymentProvider:
         self.declines: dict[str, str] = {}
         #: Payment methods that take their time, as direct debits do.
         self.debits: set[str] = set()
+        #: How many of the next lists of charges are refused.
+        self.refused_lists = 0
         #: Requests by method and path, for tests that count them.
         self.requests: list[tuple[str, str]] = []
         #: Seconds by which this provider's clock is ahead.
@@ -89,6 +91,10 @@ class PaymentProvider:
 
     def now(self) -> int:
         return int(time.time() + self.ahead)
+
+    def next_number(self) -> int:
+        """A number that this provider has not used."""
+        return next(self._numbers)
 
     def charged(self) -> dict[str, int]:
         """How much was charged under each of our keys; a key that was charged twice has the sum."""
@@ -247,6 +253,9 @@ class PaymentProvider:
             return self._page(list(stores[name].values()), path, values)
 
     def _page(self, found: list[Object], path: str, values: Object) -> Object:
+        if path == "/v1/charges" and self.refused_lists:
+            self.refused_lists -= 1
+            raise _bad("created", "parameter_invalid")
         if unknown := set(values) - _LIST:
             raise _bad(sorted(unknown)[0], "parameter_unknown")
         created = values.get("created", {})
@@ -270,7 +279,7 @@ class PaymentProvider:
         return dict(shown)
 
     def _object(self, prefix: str, **fields: Any) -> Object:
-        return {"id": f"{prefix}_{next(self._numbers):06d}", "created": self.now(), "livemode": False, **fields}
+        return {"id": f"{prefix}_{self.next_number():06d}", "created": self.now(), "livemode": False, **fields}
 
     def _tell(self, kind: str, about: Object) -> None:
         event = self._object("evt", object="event", type=kind, data={"object": json.loads(json.dumps(about))})
@@ -281,6 +290,8 @@ class PaymentProvider:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # An answer is two writes: the second would wait for the first one's acknowledgement.
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
