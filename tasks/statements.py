@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
+from models import work
 from models.letterhead import Letterhead
 from models.statement import Statement
 from models.work import WorkState
@@ -184,7 +185,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     """For a request `statements.send`: see to it that the statements of the last closed period go out.
 
     Periods that the clock has not planned yet are planned now. A statement that is under way is on its way; one that
-    was sent before is sent once more for this request.
+    was sent before is sent once more for this request; one that failed is tried again.
     """
     with patient(session):
         while plan_batch(session, ports.letterhead.company, account_id)[0]:
@@ -195,7 +196,11 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     ).all()
     if not found:
         raise Permanent("The account has no closed period with entries in its ledger yet: there is nothing to state.")
+    failed = [statement.id for statement in found if statement.state == WorkState.FAILED]
+    if failed:
+        work.retry(session.connection(), Statement, failed)
     for item in load(session, [statement.id for statement in found if statement.state == WorkState.DONE]).values():
+        documents.somebody(item.recipients)
         key = item.statement.document_key
         if key is not None:
             emails.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)

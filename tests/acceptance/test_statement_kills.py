@@ -15,7 +15,7 @@ from models.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, eventually, measured
 
-COUNT = int(os.environ.get("STATEMENTS", "250"))
+COUNT = int(os.environ.get("STATEMENTS", "120"))
 KILLS = 8
 
 

@@ -591,6 +591,28 @@ def test_a_statement_that_was_sent_is_sent_once_more_for_each_new_request(databa
         assert len(session.scalars(select(Statement)).all()) == 1
 
 
+def test_a_statement_that_failed_is_made_for_a_request_and_one_that_nobody_gets_says_so(
+    database: Database, ports: Ports
+) -> None:
+    account = a_customer(database)
+    with database.transaction() as session:
+        session.execute(text("UPDATE tenure.contacts SET receives_statements = false"))
+    statements.plan(ports)
+    assert drain(statements.RENDER, ports) == {"rendered": 0, "failed": 1}
+    with database.transaction() as session:
+        session.execute(text("UPDATE tenure.contacts SET receives_statements = true"))
+    assert handled(database, ports, StatementsSend(account=account.ref)).state == "done"
+    assert drain(statements.RENDER, ports) == {"rendered": 1}
+    # To both of its contacts.
+    assert len(mails(database)) == 2
+    with database.transaction() as session:
+        session.execute(text("UPDATE tenure.contacts SET receives_statements = false"))
+    nobody = handled(database, ports, StatementsSend(account=account.ref), "once more")
+    assert nobody.state == "failed"
+    assert nobody.last_error is not None
+    assert nobody.last_error.startswith("The account has no contact that receives statements")
+
+
 def test_a_request_for_a_statement_where_there_is_nothing_to_state_fails_and_says_so(
     database: Database, ports: Ports
 ) -> None:
