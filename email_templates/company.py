@@ -41,13 +41,12 @@ class Company(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError("The company has no name: every message is signed with it, so set one.")
         if not _HOST.fullmatch(self.website):
             raise ValueError(
-                f"The company's website is {self.website!r}, which is not a host name. "
-                "Give the lower-case host alone, such as 'example.com'."
+                "The company's website is not a host name. Give the lower-case host alone, such as 'example.com'."
             )
         if self.country and not _COUNTRY.fullmatch(self.country):
             raise ValueError(f"The company's country is {self.country!r}: write its two capital letters, such as 'AT'.")
         if not _COLOUR.fullmatch(self.accent):
-            raise ValueError(f"The company's colour is {self.accent!r}: write it as six hex digits, such as '#1f5f5b'.")
+            raise ValueError("The company's colour is not one: write it as six hex digits, such as '#1f5f5b'.")
         if self.logo and (len(self.logo) > _LOGO_LENGTH or not _is_svg(self.logo)):
             raise ValueError(
                 f"The company's logo is not an SVG picture of {_LOGO_LENGTH:,} characters at the most: "

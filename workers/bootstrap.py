@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from celery import Celery
 from sqlalchemy import Engine, create_engine
 
-from email_templates.company import Company
 from models.unit_of_work import Database
 from tasks import failpoints
 from tasks.payment_gateway import PaymentGateway
@@ -85,24 +84,9 @@ def payments(settings: Settings) -> PaymentGateway | None:
 
 def letterhead(settings: Settings) -> Letterhead:
     return Letterhead(
-        company=Company(
-            name=settings.company_name,
-            address=_lines(settings.company_address),
-            email=settings.company_email or settings.mail_from,
-            website=settings.company_website,
-            registration=_lines(settings.company_registration),
-            bank_account=_lines(settings.company_bank_account),
-            tax_id=settings.company_tax_id,
-            country=settings.company_country,
-            logo=settings.company_logo,
-            accent=settings.company_accent,
-        ),
+        company=settings.company,
         mail_from=settings.mail_from,
         reply_to=settings.mail_reply_to or settings.mail_from,
         mail_domain=settings.mail_from.rpartition("@")[2],
         unsubscribe=settings.unsubscribe_url and settings.unsubscribe_url.rstrip("/"),
     )
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.split("|") if line.strip())

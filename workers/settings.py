@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from email_templates.company import Company
 from tasks import failpoints
 from tasks.sealing.wrapping import wrapping_keys
 from workers import session_stores
@@ -102,6 +103,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return timedelta(seconds=self.lease_seconds)
 
     @property
+    def company(self) -> Company:
+        """Who signs. Raises ValueError where the company's settings make none."""
+        return Company(
+            name=self.company_name,
+            address=_lines(self.company_address),
+            email=self.company_email or self.mail_from,
+            website=self.company_website,
+            registration=_lines(self.company_registration),
+            bank_account=_lines(self.company_bank_account),
+            tax_id=self.company_tax_id,
+            country=self.company_country,
+            logo=self.company_logo,
+            accent=self.company_accent,
+        )
+
+    @property
     def budget(self) -> timedelta:
         return timedelta(seconds=self.drain_seconds)
 
@@ -110,6 +127,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return timedelta(days=self.mail_data_days)
 
     def __post_init__(self) -> None:
+        # What is wrong with it is told at start, and not when the first statement is due.
+        try:
+            _ = self.company
+        except ValueError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
         addresses = self.mail_url.split()
         if not addresses or not all(each.startswith(MAIL_SCHEMES) for each in addresses):
             raise ValueError(
@@ -126,6 +148,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.mode is Mode.PRODUCTION:
             _refuse_plaintext(self)
             wrapping_keys(self.key_encryption_keys)
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.split("|") if line.strip())
 
 
 def _refuse_plaintext(settings: Settings) -> None:

@@ -75,6 +75,11 @@ def test_a_wrong_mode_is_told_which_there_are() -> None:
     assert "production, local" in refusal(PRODUCTION | {"TENURE_MODE": "staging"})
 
 
+@pytest.mark.parametrize("name", ["ACCENT", "LOGO", "WEBSITE"])
+def test_what_makes_no_letterhead_is_told_at_start_and_not_quoted(name: str) -> None:
+    assert "The company's" in refusal(PRODUCTION | {f"TENURE_COMPANY_{name}": f"<{SECRET}>"})
+
+
 def test_numbers_come_as_text_and_are_numbers() -> None:
     settings = parse(PRODUCTION | {"TENURE_LEASE_SECONDS": "2.5", "TENURE_FLOWER_PORT": "8080"})
     assert (settings.lease, settings.flower_port) == (timedelta(seconds=2.5), 8080)
