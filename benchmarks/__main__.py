@@ -20,6 +20,7 @@ from benchmarks import (
     render_statements,
     request_to_start,
     run_due_work,
+    sweep_sessions,
 )
 from benchmarks.measure import Row
 from benchmarks.servers import Servers, servers
@@ -41,6 +42,8 @@ BENCHMARKS = (
     Benchmark(("P2", "request"), request_to_start.rows, 100, "requests a run"),
     Benchmark(("P3", "statements"), render_statements.rows, 1_000, "statements"),
     Benchmark(("P4", "plan"), plan_statements.rows, 100_000, "accounts"),
+    Benchmark(("P6", "sweep"), sweep_sessions.own, 2_000_000, "sessions, half of them over"),
+    Benchmark(("P7", "stores"), sweep_sessions.foreign, 2_000_000, "sessions in three tables, half of them over"),
     Benchmark(("P8", "export"), export.rows, 1_000_000, "rows of the account"),
     Benchmark(("P10", "memory"), idle_memory.rows, 1, "nothing"),
     Benchmark(("P11", "growth"), run_due_work.growth, 200_000, "rows of work, the most of three sizes"),

@@ -28,11 +28,13 @@ CREATE OR REPLACE FUNCTION tenure.session_period(instant timestamptz) RETURNS ti
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN date_bin('45 minutes', instant, '2000-01-01 00:00:00+00');
 
--- The partitions but for the default one, and the time that each holds.
+-- The partitions but for the default one, and the time that each holds. The bounds of other tables' partitions, which
+-- the planner may look at before it leaves them out, are no UUIDs.
 CREATE OR REPLACE VIEW tenure.session_partitions AS
     SELECT name, uuid_extract_timestamp(bounds[1]::uuid) AS since, uuid_extract_timestamp(bounds[2]::uuid) AS until
       FROM (SELECT relname AS name,
-                   regexp_match(pg_get_expr(relpartbound, oid), $$FROM \('(.*)'\) TO \('(.*)'\)$$) AS bounds
+                   regexp_match(pg_get_expr(relpartbound, oid),
+                                $$FROM \('([0-9a-f-]{36})'\) TO \('([0-9a-f-]{36})'\)$$) AS bounds
               FROM pg_inherits JOIN pg_class ON oid = inhrelid
              WHERE inhparent = 'tenure.sessions'::regclass) AS partition
      WHERE bounds IS NOT NULL;

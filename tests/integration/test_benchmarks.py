@@ -21,7 +21,19 @@ from tests.golden_files import Golden
 from workers.command import help_text
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"P1": 1_200, "P2": 3, "P3": 12, "P4": 300, "P8": 2_000, "P10": 1, "P11": 1_200, "P11-P8": 2_000, "P12": 1}
+SMALL = {
+    "P1": 1_200,
+    "P2": 3,
+    "P3": 12,
+    "P4": 300,
+    "P6": 4_000,
+    "P7": 3_000,
+    "P8": 2_000,
+    "P10": 1,
+    "P11": 1_200,
+    "P11-P8": 2_000,
+    "P12": 1,
+}
 
 
 @pytest.fixture(scope="module")
