@@ -20,6 +20,7 @@ from benchmarks import (
     render_statements,
     request_to_start,
     run_due_work,
+    send_mail,
     sweep_sessions,
 )
 from benchmarks.measure import Row
@@ -42,6 +43,7 @@ BENCHMARKS = (
     Benchmark(("P2", "request"), request_to_start.rows, 100, "requests a run"),
     Benchmark(("P3", "statements"), render_statements.rows, 1_000, "statements"),
     Benchmark(("P4", "plan"), plan_statements.rows, 100_000, "accounts"),
+    Benchmark(("P5", "send"), send_mail.rows, 20_000, "messages of 10 KB"),
     Benchmark(("P6", "sweep"), sweep_sessions.own, 2_000_000, "sessions, half of them over"),
     Benchmark(("P7", "stores"), sweep_sessions.foreign, 2_000_000, "sessions in three tables, half of them over"),
     Benchmark(("P8", "export"), export.rows, 1_000_000, "rows of the account"),
