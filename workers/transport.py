@@ -1,8 +1,9 @@
-"""Celery's Redis transport, without two ways in which kombu ends a worker.
+"""Celery's Redis transport, without three ways in which kombu ends a worker.
 
 Anything may lie in the list of a queue: kombu takes each item for its own JSON envelope, and one that is none ends the
 worker, again and again after each restart. Here it becomes the body of an envelope, so that it is kept in quarantine as
-any message that cannot be read is. And the broker may die while messages are in hand.
+any message that cannot be read is. The broker may die while messages are in hand. And
+it may be full: then the message in hand is kept in memory alone.
 """
 
 from __future__ import annotations
@@ -12,10 +13,25 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from kombu.transport import redis
+import structlog
+from kombu.transport import redis, virtual
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+
+log = structlog.get_logger()
 
 
 class QoS(redis.QoS):
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note that a message is in hand: it has left its list, and is done even if the broker has no room to note it.
+
+        kombu passes the refusal on, and Celery ends the worker, with the message.
+        """
+        try:
+            super().append(message, delivery_tag)
+        except OutOfMemoryError as error:
+            log.warning("broker.unavailable", reason=str(error).partition(":")[2].strip() or str(error))
+            virtual.QoS.append(self, message, delivery_tag)
+
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Give back what was not acknowledged, where there is still a connection to give it back by.
 
@@ -38,6 +54,8 @@ class Channel(redis.Channel):
 
 class Transport(redis.Transport):
     Channel = Channel
+    # A broker that is full, or was made a replica, refuses to write. As a lost connection, that is tried again.
+    connection_errors = (*redis.Transport.connection_errors, OutOfMemoryError, ReadOnlyError)
 
 
 def enveloped(response: Any) -> tuple[bytes, bytes] | None:

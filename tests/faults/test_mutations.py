@@ -87,7 +87,7 @@ MUTATIONS = [
         "models/sql/10_calendar.sql",
         "-- Periods: where a billing month ends (B4).",
         "ALTER TABLE tenure.statements DROP CONSTRAINT uq_statements_account_id_currency_period_start;"
-        " CREATE INDEX ON tenure.statements (account_id);",
+        " CREATE INDEX ON tenure.statements (account_id);\n--",
         "tests/integration/test_statements.py -k racing",
     ),
     Mutation(

@@ -397,16 +397,17 @@ def test_no_row_of_fifty_writers_comes_in_after_the_freeze(fenced: Database, dat
     def write(number: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
             begin.wait()
-            for attempt in range(20):
+            for attempt in range(400):
                 try:
                     with connection.transaction():
                         connection.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
                         connection.execute("SELECT pg_sleep(random() / 50)")
-                        connection.execute("INSERT INTO shop.ticket VALUES (%s, 1)", [1000 + number * 100 + attempt])
+                        connection.execute("INSERT INTO shop.ticket VALUES (%s, 1)", [1000 + number * 1000 + attempt])
                         connection.execute("SELECT pg_sleep(random() / 50)")
                     outcomes.append("written")
                 except psycopg.errors.IntegrityConstraintViolation:
                     outcomes.append("refused")
+                    return
                 except psycopg.errors.SerializationFailure:
                     outcomes.append("not serialized")
 

@@ -20,13 +20,13 @@ from sqlalchemy.exc import OperationalError
 
 from models.unit_of_work import Database
 from tasks import file_sweep, submitted_files
-from tasks.failures import Permanent, Unavailable
+from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports
 from tasks.storable import as_json
 from tasks.submitted_files import discard_file, store_file, sweep
 from tasks.submitted_records import discard_record, save_record
 from tests.company import an_account
-from workers.adapters import s3
+from workers.adapters import parts
 from workers.adapters.s3 import S3ObjectStore
 
 NOW = timedelta(0)
@@ -95,7 +95,7 @@ def test_what_is_json_is_written_and_all_else_refused(value: object) -> None:
         assert json.loads(written) == value
 
 
-@pytest.mark.parametrize("size", [0, 1, s3.PART - 1, s3.PART, s3.PART * 2 + 17])
+@pytest.mark.parametrize("size", [0, 1, parts.FIRST - 1, parts.FIRST, parts.FIRST * 2 + 17])
 def test_a_file_is_a_row_and_an_object(database: Database, ports: Ports, acme: UUID, size: int) -> None:
     content = bytes(range(251)) * (size // 251 + 1)
     content = content[:size]
@@ -134,7 +134,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(database: Database, ports: P
 
 
 def breaking(error: BaseException) -> Iterator[bytes]:
-    yield b"x" * (s3.PART + 1)
+    yield b"x" * (parts.FIRST + 1)
     raise error
 
 
@@ -180,13 +180,13 @@ def test_an_upload_that_the_sweep_overtook_cannot_complete(database: Database, p
     """A process that slept through the day: whatever it still does, nothing of it stays."""
 
     def content() -> Iterator[bytes]:
-        yield b"x" * (s3.PART + 1)
+        yield b"x" * (parts.FIRST + 1)
         assert len(bucket(ports, f"files/{acme}/")) == 1
         assert sweep(database, ports.objects, after=NOW) == 1
         assert bucket(ports, f"files/{acme}/") == {}
-        yield b"y" * s3.PART
+        yield b"y" * parts.FIRST
 
-    with pytest.raises((Unavailable, Permanent)):
+    with pytest.raises(Transient, match="ended by another process"):
         store_file(database, ports.objects, account="acme", name="a", content=content())
     assert files(database) == []
     assert bucket(ports, f"files/{acme}/") == {}

@@ -20,7 +20,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import EmailMessage, JobRequest, Statement, work
+from models import EmailMessage, JobRequest, Letterhead, Statement, StatementForm, work
 from models.unit_of_work import Database
 from models.work import Claim, Work
 from tests.company import a_contact, an_account
@@ -46,6 +46,10 @@ def requests(session: Session, count: int) -> list[UUID]:
 
 def statements(session: Session, count: int) -> list[UUID]:
     account = an_account(session)
+    letterhead = uuid4().bytes * 2
+    session.add(Letterhead(sha256=letterhead, content={}))
+    session.flush()
+    ageing = ("not_due", "days_1_30", "days_31_60", "days_61_90", "over_90", "unapplied_credit")
     return list(
         session.scalars(
             insert(Statement).returning(Statement.id, sort_by_parameter_order=True),
@@ -62,6 +66,13 @@ def statements(session: Session, count: int) -> list[UUID]:
                     "opening": 0,
                     "closing": 0,
                     "line_count": 0,
+                    **dict.fromkeys(ageing, 0),
+                    "form": StatementForm.BALANCE_FORWARD,
+                    "account_ref": account.ref,
+                    "account_name": account.name,
+                    "address": [],
+                    "time_zone": "UTC",
+                    "letterhead": letterhead,
                     "due_at": LONG_AGO + timedelta(seconds=number),
                 }
                 for number in range(count)
