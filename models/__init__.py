@@ -27,6 +27,7 @@ from models.statement import Statement
 from models.submission import FileState, SubmittedFile, SubmittedRecord
 from models.suppression import Suppression, SuppressionReason
 from models.tax import TaxCategory
+from models.termination import DeliveredBy, Stage, Step, Termination, TerminationStep
 from models.usage_event import UsageEvent
 from models.work import Work, WorkState
 from models.work_control import WorkControl
@@ -45,7 +46,9 @@ __all__ = [
     "Contract",
     "Counter",
     "Currency",
+    "DataMap",
     "DeclineReason",
+    "DeliveredBy",
     "DeliveryEvent",
     "DeliveryKind",
     "DetailChange",
@@ -76,13 +79,17 @@ __all__ = [
     "Session",
     "SessionSweep",
     "Side",
+    "Stage",
     "Statement",
     "StatementForm",
+    "Step",
     "SubmittedFile",
     "SubmittedRecord",
     "Suppression",
     "SuppressionReason",
     "TaxCategory",
+    "Termination",
+    "TerminationStep",
     "UsageEvent",
     "Work",
     "WorkControl",

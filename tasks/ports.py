@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+import models
 from email_templates.company import Company
+from models.data_map import MAIN, DataMap
 from models.unit_of_work import Database
 from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
@@ -186,6 +188,14 @@ class Letterhead:
 
 
 @dataclass(frozen=True, slots=True)
+class Estate:
+    """Where data of customers lies: the data map, Tenure's part and the company's, and each database that it names."""
+
+    map: DataMap
+    databases: Mapping[str, Database]
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     database: Database
     objects: ObjectStore
@@ -211,6 +221,13 @@ class Ports:
     keyring: Keyring = field(default_factory=Keyring)
     #: None where no provider is configured: then nothing is collected.
     payments: PaymentGateway | None = None
+    #: The company's own part of the data map, and its further databases. Raises `Permanent` where it cannot be read.
+    company: Callable[[], Estate] = lambda: Estate(DataMap(()), {})
+
+    def estate(self) -> Estate:
+        """All of it: what an export reads and a purge removes. Raises as `company` does."""
+        company = self.company()
+        return Estate(models.data_map() + company.map, {MAIN: self.database, **company.databases})
 
 
 class _Current:

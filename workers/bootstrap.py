@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import Engine, create_engine
 
+from models import data_map_file
+from models.data_map import DataMap, DataMapError
 from models.unit_of_work import Database
 from tasks import failpoints
+from tasks.failures import Permanent
 from tasks.payment_gateway import PaymentGateway
-from tasks.ports import Auditor, Letterhead, Ports, SessionStore
+from tasks.ports import Auditor, Estate, Letterhead, Ports, SessionStore
 from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers import session_stores as stores
@@ -47,7 +52,23 @@ def ports(settings: Settings, app: Celery) -> Ports:
         remembered=settings.mail_remembered,
         keyring=Keyring(settings.key_encryption_keys),
         payments=payments(settings),
+        company=cache(lambda: company(settings)),
     )
+
+
+def company(settings: Settings) -> Estate:
+    """The company's part of the data map, with the databases that it names. Raises Permanent, with what to mend."""
+    if settings.datamap is None:
+        return Estate(DataMap(()), {})
+    try:
+        read = data_map_file.load(Path(settings.datamap))
+        missing = [variable for variable in read.databases.values() if not os.environ.get(variable)]
+        if missing:
+            raise Permanent(f"{missing[0]}, which datamap.toml names, is not set: set it, then retry.")
+        databases = {name: Database(os.environ[variable]) for name, variable in read.databases.items()}
+    except DataMapError as error:
+        raise Permanent(f"datamap.toml cannot be used: {error}. Mend it, then retry.") from None
+    return Estate(read.map, databases)
 
 
 def session_stores(settings: Settings, database: Database) -> Sequence[SessionStore]:

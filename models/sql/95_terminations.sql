@@ -1,0 +1,64 @@
+-- A termination goes its way and no other (T1). Whoever writes something else, by whatever client, is refused.
+
+CREATE OR REPLACE FUNCTION tenure.may_follow(before text, after text) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN (before, after) IN (
+    ('requested', 'grace'),
+    ('grace', 'frozen'),
+    ('frozen', 'exporting'),
+    ('exporting', 'sealed'),
+    -- The record was lost or could not be opened before anybody had it: it is made anew.
+    ('sealed', 'exporting'),
+    ('sealed', 'delivered'),
+    ('delivered', 'purging'),
+    ('purging', 'verifying'),
+    -- Something was left: it is purged once more.
+    ('verifying', 'purging'),
+    ('verifying', 'certified'),
+    -- Until the first row is deleted the customer may change its mind (T3).
+    ('requested', 'cancelled'),
+    ('grace', 'cancelled'),
+    ('frozen', 'cancelled'),
+    ('exporting', 'cancelled'),
+    ('sealed', 'cancelled'),
+    ('delivered', 'cancelled'));
+
+CREATE OR REPLACE FUNCTION tenure.guard_termination() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    allowed boolean;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.stage <> 'requested' THEN
+            RAISE EXCEPTION 'a termination begins as requested, not as %', NEW.stage
+                USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'a termination is proof of itself and is not deleted' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF NEW.id <> OLD.id OR NEW.account_id <> OLD.account_id THEN
+        RAISE EXCEPTION 'a termination stays that of its account' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF NEW.stage = OLD.stage AND NEW.stage_before IS NOT DISTINCT FROM OLD.stage_before THEN
+        RETURN NEW;
+    END IF;
+    allowed := CASE
+        -- Aside, remembering whence, and back to the very same stage. What is held may be cancelled as what it was.
+        WHEN NEW.stage IN ('held', 'failed') AND OLD.stage IN ('held', 'failed') THEN NEW.stage_before = OLD.stage_before
+        WHEN NEW.stage IN ('held', 'failed') THEN
+            NEW.stage_before = OLD.stage AND OLD.stage NOT IN ('certified', 'cancelled')
+        WHEN OLD.stage IN ('held', 'failed') THEN
+            NEW.stage = OLD.stage_before
+            OR NEW.stage = 'cancelled' AND tenure.may_follow(OLD.stage_before, 'cancelled')
+        ELSE tenure.may_follow(OLD.stage, NEW.stage)
+    END;
+    IF NOT allowed THEN
+        RAISE EXCEPTION 'termination % is %: it cannot become %', OLD.id, OLD.stage, NEW.stage
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON tenure.terminations
+    FOR EACH ROW EXECUTE FUNCTION tenure.guard_termination();
