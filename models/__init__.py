@@ -14,6 +14,7 @@ from models.email_message import EmailMessage, EmailState
 from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
+from models.legal_hold import LegalHold
 from models.letterhead import Letterhead
 from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
@@ -65,6 +66,7 @@ __all__ = [
     "JobRequest",
     "KeyPurpose",
     "LedgerEntry",
+    "LegalHold",
     "Letterhead",
     "MethodKind",
     "Money",
