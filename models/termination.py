@@ -164,10 +164,15 @@ class Step(StrEnum):
 
 
 class TerminationStep(Work, Base):
-    """One step: a work row that is done when its effect is committed."""
+    """One step: a work row that is done when its effect is committed.
+
+    Where one fails for good, its termination is `failed` until a person retries the step; a trigger sees to it. No step
+    is taken out of the work by itself: a termination is cancelled as a whole.
+    """
 
     __tablename__ = "termination_steps"
     __data_map__ = Shared("how far terminations came, and nothing about anybody")
+    cancellable = "false"
     __table_args__ = (
         Index("uq_termination_steps_step", "termination_id", "step", "number", unique=True),
         *Work.indexes("termination_steps"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
 from tasks.drain import Job
+from tasks.termination import advancing
 
 JOBS: Sequence[Job[Any, Any]] = (
     handling.HANDLE,
@@ -19,4 +20,7 @@ JOBS: Sequence[Job[Any, Any]] = (
     statements.RENDER,
     statements.RENDER_LONG,
     invoices.RENDER,
+    advancing.ADVANCE,
+    advancing.EXPORT,
+    advancing.PURGE,
 )

@@ -64,6 +64,7 @@ imports = (
     "tasks.security",
     "tasks.sessions",
     "tasks.statements",
+    "tasks.termination.advancing",
     "tasks.usage_partitions",
 )
 task_default_queue = INBOUND

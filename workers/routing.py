@@ -13,6 +13,9 @@ QUEUES: Sequence[str] = ("urgent", INBOUND, "lifecycle", "payments", "mail", "do
 ROUTES: Mapping[str, str] = {
     "emails.send_urgent": "urgent",
     "requests.handle": "lifecycle",
+    "terminations.advance": "lifecycle",
+    "terminations.export": "lifecycle",
+    "terminations.purge": "lifecycle",
     "work.rescue": "lifecycle",
     "work.prune": "sweeps",
     "emails.send": "mail",

@@ -62,3 +62,24 @@ END $$;
 
 CREATE OR REPLACE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON tenure.terminations
     FOR EACH ROW EXECUTE FUNCTION tenure.guard_termination();
+
+-- A step that failed for good sets its termination aside, and one that is tried again brings it back, whoever does it.
+-- The step's row is always locked before the termination's.
+CREATE OR REPLACE FUNCTION tenure.follow_failed_step() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW.state = 'failed' THEN
+        UPDATE tenure.terminations SET stage = 'failed', stage_before = coalesce(stage_before, stage)
+         WHERE id = NEW.termination_id AND stage NOT IN ('certified', 'cancelled', 'failed');
+    ELSE
+        UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL
+         WHERE id = NEW.termination_id AND stage = 'failed'
+           AND NOT EXISTS (SELECT FROM tenure.termination_steps AS other
+                            WHERE other.termination_id = NEW.termination_id AND other.state = 'failed');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER follow_failed_step AFTER UPDATE OF state ON tenure.termination_steps FOR EACH ROW
+    WHEN (OLD.state <> NEW.state AND 'failed' IN (OLD.state, NEW.state))
+    EXECUTE FUNCTION tenure.follow_failed_step();

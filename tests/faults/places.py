@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from models.termination import Step
 from tasks.jobs import JOBS
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -27,6 +28,8 @@ def _named(call: ast.Call) -> set[str]:
     match ast.unparse(job):
         case "job.task":
             jobs = [each.task for each in JOBS]
+        case "case.point":
+            jobs = [f"terminations.{step}" for step in Step]
         case "RENDER.task":
             jobs = ["statements.render"]
         case literal:

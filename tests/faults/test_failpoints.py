@@ -26,6 +26,9 @@ from tests.processes import Processes, Running, eventually
 
 ACCOUNTS = 10
 
+#: The steps of a termination die in a run of their own.
+TERMINATIONS = "terminations."
+
 #: Sessions of other programs: beside Tenure's tables, and in the broker's server.
 STORES = """
     [[store]]
@@ -59,7 +62,7 @@ def points_of(pipeline: str) -> list[str]:
 
 def test_every_failpoint_is_exercised() -> None:
     exercised = [point for pipeline in PIPELINES for point in points_of(pipeline)]
-    elsewhere = (UPLOAD, PAYMENTS, EXPORT)
+    elsewhere = (UPLOAD, PAYMENTS, EXPORT, TERMINATIONS)
     assert sorted(exercised) == sorted(point for point in all_failpoints() if not point.startswith(elsewhere))
 
 

@@ -1,0 +1,16 @@
+"""Which function does which step of a termination, in one table (T1).
+
+A step that is not in it is refused in a sentence: a worker of another version has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.termination import Step
+from tasks.termination import beginning
+from tasks.termination.case import StepFunction
+
+STEPS: Mapping[Step, StepFunction] = {
+    Step.BEGIN: beginning.begin,
+}
