@@ -22,7 +22,7 @@ import psycopg
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 from models.unit_of_work import Database
-from tasks.sessions import OwnSessions
+from tasks.sessions import REST, OwnSessions
 from workers.adapters.sql_sessions import SQLSessions
 from workers.session_stores import SQLTable, parse
 
@@ -241,10 +241,10 @@ def _own(servers: Servers, work: int, sweep: Callable[[Observer], int]) -> Sampl
         return Sample(gone / seconds, wal=observer.wal() - before, cpu=servers.cpu() - used)
 
 
-def _sweep_own(observer: Observer) -> int:
+def _sweep_own(observer: Observer, rest: float = 0.0) -> int:
     database = Database(observer.url, pool_size=1)
     try:
-        return OwnSessions(database).sweep(lambda: False).gone
+        return OwnSessions(database, rest=rest).sweep(lambda: False).gone
     finally:
         database.engine.dispose()
 
@@ -343,7 +343,7 @@ def _beside_own(servers: Servers, work: int) -> dict[str, Latencies]:
                 "INSERT INTO tenure.sessions (account_id, secret_sha256) VALUES (%s, sha256('new'))", (account,)
             )
 
-        return _latencies(observer, {"look-ups": look_up, "inserts": insert}, lambda: _sweep_own(observer))
+        return _latencies(observer, {"look-ups": look_up, "inserts": insert}, lambda: _sweep_own(observer, REST))
 
 
 def _beside_store(servers: Servers, work: int) -> Latencies:

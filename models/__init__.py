@@ -11,6 +11,7 @@ from models.data_map import DataMap, own_map
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.detail_change import DetailChange
 from models.email_message import EmailMessage, EmailState
+from models.held_session import HeldSession
 from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
@@ -57,6 +58,7 @@ __all__ = [
     "EmailState",
     "EntryKind",
     "FileState",
+    "HeldSession",
     "Invoice",
     "InvoiceDocument",
     "InvoiceKind",

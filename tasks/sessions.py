@@ -17,7 +17,7 @@ from uuid import UUID
 
 import structlog
 from celery import shared_task
-from sqlalchemy import Row, delete, func, select, text
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session as UnitOfWork
 
@@ -25,7 +25,6 @@ from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models import session_sweep
 from models.account import Account
 from models.counter import count
-from models.session import Session
 from models.session_sweep import OWN
 from models.unit_of_work import Database, is_lock_timeout
 from tasks.emails import queue_for_contacts
@@ -43,6 +42,10 @@ BATCH = 10_000
 TRIES = 3
 #: Empty partitions dropped in one sweep. Each locks the whole table for milliseconds, and one in 45 minutes is new.
 DROPS = 4
+#: Seconds between two transactions of a sweep by the clock. A day's partitions can be emptied in less than a second;
+#: while that goes on, a log-in on a small machine waits several times as long as otherwise, and nobody is in a hurry
+#: (S4).
+REST = 0.5
 #: From here on a partition that cannot be emptied at once is emptied row by row: the first of its sessions has been
 #: over for 50 minutes, and an hour is what it may stay (S2).
 PRESSING = timedelta(hours=24, minutes=50)
@@ -51,13 +54,15 @@ MAKE = "SELECT tenure.make_session_partitions()"
 EMPTY = "SELECT tenure.empty_session_partition(:partition)"
 DROP = "SELECT tenure.drop_session_partition(:partition)"
 DELETE = "SELECT gone, last FROM tenure.delete_ended_sessions(:partition, :batch, :since)"
+RELEASE = "SELECT tenure.delete_released_sessions(:batch)"
 ENDED = text("""
     SELECT name, since <= now() - :pressing AS pressing FROM tenure.session_partitions
      WHERE until <= now() - interval '24 hours' ORDER BY since""")
 
 
 def sweep(ports: Ports, *, budget: timedelta | None = None) -> dict[str, int]:
-    """Sweep every store, for as long as `budget` allows; None: to the end. Trouble with one does not keep the others.
+    """Sweep every store, for as long as `budget` allows, or to the end and without a rest. Trouble with one keeps no
+    other.
 
     Returns how many sessions went from each store by its name, and, where there is something to say: how many were
     `cut` to what is left of their day, how many stores are `unfinished` or `in_trouble`, and how old the oldest session
@@ -70,7 +75,8 @@ def sweep(ports: Ports, *, budget: timedelta | None = None) -> dict[str, int]:
 
     counts: dict[str, int] = {}
     trouble = unfinished = cut = 0
-    for store in (OwnSessions(ports.database), *ports.session_stores):
+    own = OwnSessions(ports.database, rest=0.0 if budget is None else REST)
+    for store in (own, *ports.session_stores):
         try:
             store.check()
             swept = store.sweep(stopping)
@@ -121,9 +127,11 @@ class OwnSessions:
 
     name = OWN
 
-    def __init__(self, database: Database, *, batch: int = BATCH) -> None:
+    def __init__(self, database: Database, *, batch: int = BATCH, rest: float = 0.0) -> None:
+        """`rest` is how many seconds are let pass after each transaction that took something away."""
         self._database = database
         self._batch = batch
+        self._rest = rest
 
     def check(self) -> None:
         """It is what migrations made it."""
@@ -141,15 +149,19 @@ class OwnSessions:
             failpoint("sessions.sweep", "after_empty")
             if emptied is not None:
                 gone += emptied[0]
+                self._pause(emptied[0])
             elif partition.pressing:
                 # Somebody has read it for long, as a backup does: rows can be deleted under their eyes.
                 gone += self._delete(partition.name, stopping)
         gone += self._delete("sessions_default", stopping)
         if stopping():
             finished = False
+        else:
+            self._release(stopping)
         for partition in ended[:DROPS]:
-            self._attempt(DROP, partition=partition.name)
+            dropped = self._attempt(DROP, partition=partition.name)
             failpoint("sessions.sweep", "after_drop")
+            self._pause(dropped is not None and dropped[0])
         return Swept(gone, 0, finished)
 
     def _delete(self, partition: str, stopping: Callable[[], bool]) -> int:
@@ -163,7 +175,21 @@ class OwnSessions:
             deleted, since = deleted + done.gone, done.last
             if done.gone < self._batch:
                 break
+            self._pause(done.gone)
         return deleted
+
+    def _release(self, stopping: Callable[[], bool]) -> None:
+        """Delete what legal holds kept and none keeps any more (S6). It counted as gone when it was over."""
+        while True:
+            done = self._attempt(RELEASE, batch=self._batch)
+            failpoint("sessions.sweep", "after_release")
+            if done is None or done[0] < self._batch or stopping():
+                break
+            self._pause(done[0])
+
+    def _pause(self, took_away: int) -> None:
+        if took_away:
+            sleep(self._rest)
 
     def _attempt(self, statement: str, **values: Any) -> Row[Any] | None:
         """Run a statement in a transaction of its own, again where a lock was not to be had; None if it never was."""
@@ -194,7 +220,7 @@ class OwnSessions:
 
 def revoke(session: UnitOfWork, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """End all sessions of an account and tell its contacts, for a request `sessions.revoke`."""
-    ended = session.execute(delete(Session).where(Session.account_id == account_id)).rowcount  # type: ignore[attr-defined]
+    ended = session.execute(text("SELECT tenure.end_sessions(:account)"), {"account": account_id}).scalar_one()
     notice = SecurityNotice(
         event=SecurityEvent.SESSIONS_SIGNED_OUT,
         account_name=session.get_one(Account, account_id).name,

@@ -207,7 +207,8 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
                    (SELECT count(*) FROM tenure.sessions
                      WHERE id > tenure.session_id_at(now() + interval '10 minutes')) AS ahead,
                    (SELECT extract(epoch FROM now() - created_at)
-                      FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest"""),
+                      FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest,
+                   (SELECT count(*) FROM tenure.held_sessions) AS held"""),
         {"stored_at_most": STORED_AT_MOST},
     ).one()
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
@@ -216,6 +217,7 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
         row.readable == row.overdue == row.ahead == 0 and all(kept for kept, _ in others),
         f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
         + (f", {row.ahead} from the future" if row.ahead else "")
+        + (f"; {row.held} more, which nobody can read, kept by legal holds" if row.held else "")
         + "".join(f"; {said}" for _, said in others),
     )
 

@@ -5,13 +5,15 @@ Exit codes: 0 fine, 1 a store is in trouble or holds what it may not, 2 wrong se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection, text
 
@@ -20,7 +22,7 @@ from tasks.failures import Failure
 from tasks.ports import SessionStore
 from tasks.sessions import OwnSessions
 from tasks.sessions import sweep as sweep_stores
-from workers import bootstrap
+from workers import bootstrap, logs
 from workers.operations import in_words
 from workers.policy import STORED_AT_MOST
 from workers.settings import settings
@@ -29,7 +31,8 @@ PARTITIONS = text("""
     SELECT (SELECT count(*) FROM tenure.session_partitions) AS partitions,
            (SELECT count(*) FROM tenure.session_partitions WHERE until <= now() - interval '24 hours') AS over,
            (SELECT extract(epoch FROM max(until) - now()) FROM tenure.session_partitions) AS ahead_seconds,
-           (SELECT count(*) FROM tenure.sessions_default) AS in_default""")
+           (SELECT count(*) FROM tenure.sessions_default) AS in_default,
+           (SELECT count(*) FROM tenure.held_sessions) AS held""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,11 @@ class Line:
 
     @property
     def wrong(self) -> bool:
-        return bool(self.trouble or self.outlasting or (self.oldest_seconds or 0) > STORED_AT_MOST.total_seconds())
+        return bool(self.trouble or self.outlasting or self.overdue)
+
+    @property
+    def overdue(self) -> bool:
+        return (self.oldest_seconds or 0) > STORED_AT_MOST.total_seconds()
 
 
 def stats(json: bool) -> int:
@@ -61,22 +68,18 @@ def stats(json: bool) -> int:
         rows = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
         click.echo(msgspec.json.format(msgspec.json.encode({"stores": rows, "partitions": partitions}, enc_hook=float)))
         return int(any(line.wrong for line in lines))
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("store", "sessions", "oldest", "swept in all", "last sweep"):
         table.add_column(heading, justify="left" if heading == "store" else "right")
     for line in lines:
         count = "–" if line.stored is None else f"{line.stored:,}"
-        ago = "never" if line.swept_seconds_ago is None else f"{_span(line.swept_seconds_ago)} ago"
-        table.add_row(line.store, count, _span(line.oldest_seconds), f"{line.swept:,}", ago)
-    Console().print(table)
-    ahead = float(partitions["ahead_seconds"] or 0)
-    click.echo(
-        f"\n{partitions['partitions']} partitions, {_span(ahead) if ahead > 0 else 'none'} ahead, "
-        f"{partitions['over']} over and to be dropped; {partitions['in_default']:,} sessions in the default partition"
-    )
-    for line in lines:
-        for said in _complaints(line):
-            click.echo(f"{line.store}: {said}")
+        ago = "[yellow]never[/]" if line.swept_seconds_ago is None else f"{_span(line.swept_seconds_ago)} ago"
+        oldest = f"[red]{_span(line.oldest_seconds)}[/]" if line.overdue else _span(line.oldest_seconds)
+        table.add_row(line.store, count, oldest, f"{line.swept:,}", ago)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\n{_own_store(partitions)}", markup=False)
+    _tell(console, [(line.store, said) for line in lines for said in _complaints(line)])
     return int(any(line.wrong for line in lines))
 
 
@@ -84,20 +87,52 @@ def sweep(json: bool) -> int:
     with in_words():
         from workers.app import app  # noqa: PLC0415 - Celery, for its broker
 
+        logs.configure(json=False, level=logging.ERROR)  # what it warns of is said below
         ports = bootstrap.ports(settings(), app)
-        counts = sweep_stores(ports)
-        troubles = _troubles(ports.database, [store.name for store in ports.session_stores])
+        with Console(stderr=True).status("Sweeping until nothing is left that is over …"):
+            counts = sweep_stores(ports)
+        names = ["tenure", *(store.name for store in ports.session_stores)]
+        troubles = _troubles(ports.database, names)
     if json:
         click.echo(msgspec.json.format(msgspec.json.encode(counts), indent=2))
-    else:
-        for name in ("tenure", *(store.name for store in ports.session_stores)):
-            said = f"{counts[name]:,} sessions ended" if name in counts else troubles.get(name, "not swept")
-            click.echo(f"{name}: {said}")
-        if "cut" in counts:
-            click.echo(f"{counts['cut']:,} sessions were cut to what is left of their day")
-        oldest = counts.get("oldest_seconds")
-        click.echo(f"oldest left: {_span(oldest)}")
+        return int("in_trouble" in counts)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("store")
+    table.add_column("sessions ended", justify="right")
+    for name in names:
+        table.add_row(name, f"{counts[name]:,}" if name in counts else "[red]not swept[/]")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    if "cut" in counts:
+        console.print(f"{counts['cut']:,} sessions were cut to what is left of their day.")
+    oldest = counts.get("oldest_seconds")
+    console.print("No session is left." if oldest is None else f"The oldest that is left began {_span(oldest)} ago.")
+    _tell(console, [(name, troubles[name]) for name in names if name not in counts and name in troubles])
     return int("in_trouble" in counts)
+
+
+def _own_store(partitions: Mapping[str, Any]) -> str:
+    """How Tenure's own store is laid out, in a sentence or two."""
+    ahead = float(partitions["ahead_seconds"] or 0)
+    said = [f"{partitions['partitions']} partitions, made {_span(ahead)} ahead" if ahead > 0 else "No partition ahead"]
+    if partitions["over"]:
+        said.append(f"{partitions['over']} over and to be dropped")
+    if partitions["in_default"]:
+        said.append(f"{partitions['in_default']:,} sessions in the default one")
+    held = f" {partitions['held']:,} sessions that are over are kept by legal holds." if partitions["held"] else ""
+    return ", ".join(said) + "." + held
+
+
+def _tell(console: Console, troubles: Sequence[tuple[str, str]]) -> None:
+    """What is wrong with which store."""
+    if not troubles:
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for store, said in troubles:
+        table.add_row("[red]✗[/]", store, escape(said))
+    console.print()
+    console.print(table)
 
 
 def _line(database: Database, store: SessionStore) -> Line:
@@ -138,7 +173,7 @@ def _complaints(line: Line) -> list[str]:
             f"{line.outlasting:,} sessions end later than `lifetime_hours` says, or never: give the application's own "
             "lifetime there, and set that to 24 hours."
         )
-    if (line.oldest_seconds or 0) > STORED_AT_MOST.total_seconds():
+    if line.overdue:
         said.append("its oldest session is over and still stored: is `sessions.sweep` running?")
     return said
 

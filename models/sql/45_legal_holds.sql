@@ -37,7 +37,8 @@ BEGIN
 END $$;
 
 -- The same for a transaction that is about to delete of many accounts: holds wait from here on, and what statements after
--- this one find in tenure.legal_holds is true until the transaction ends.
+-- this one find in tenure.legal_holds is true until the transaction ends. Such a transaction has a short lock_timeout:
+-- whoever places a hold may have an account's row that it asks for later.
 CREATE OR REPLACE FUNCTION tenure.await_holds() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -50,9 +51,9 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     account_status text;
 BEGIN
-    -- In this order: whoever has the first of them may wait for an account's row, and nobody who has a row for the first.
-    PERFORM pg_advisory_xact_lock(hashtextextended('tenure.legal_holds', 0));
     SELECT a.status INTO account_status FROM tenure.accounts AS a WHERE a.id = NEW.account_id FOR UPDATE;
+    -- Last, and for no longer than it takes to commit: the row may have to be waited for, and sweeps go on meanwhile.
+    PERFORM pg_advisory_xact_lock(hashtextextended('tenure.legal_holds', 0));
     IF account_status = 'purged' THEN
         RAISE EXCEPTION 'account % is purged: nothing is left that a hold could keep', NEW.account_id
             USING ERRCODE = 'integrity_constraint_violation';

@@ -88,12 +88,36 @@ BEGIN
     RETURN made;
 END $$;
 
--- The web tier's way out: whether there was such a session.
+-- The web tier's way out: whether there was such a session. A held account's goes to tenure.held_sessions, as wherever
+-- one ends: it cannot be read from that moment on, and is still there (S6).
 CREATE OR REPLACE FUNCTION tenure.revoke_session(session uuid) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ended tenure.sessions;
 BEGIN
-    DELETE FROM tenure.sessions WHERE id = session;
-    RETURN FOUND;
+    DELETE FROM tenure.sessions WHERE id = session RETURNING * INTO ended;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF NOT tenure.free_to_delete(ended.account_id) THEN
+        INSERT INTO tenure.held_sessions (id, account_id, contact_id, ip, user_agent)
+        VALUES (ended.id, ended.account_id, ended.contact_id, ended.ip, ended.user_agent);
+    END IF;
+    RETURN true;
+END $$;
+
+-- End all sessions of an account; how many there were.
+CREATE OR REPLACE FUNCTION tenure.end_sessions(account uuid) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    free CONSTANT boolean := tenure.free_to_delete(account);
+    gone bigint;
+BEGIN
+    WITH ended AS (DELETE FROM tenure.sessions WHERE account_id = account RETURNING *),
+         kept AS (INSERT INTO tenure.held_sessions (id, account_id, contact_id, ip, user_agent)
+                  SELECT id, account_id, contact_id, ip, user_agent FROM ended WHERE NOT free)
+    SELECT count(*) INTO gone FROM ended;
+    RETURN gone;
 END $$;
 
 -- A frozen account's sessions go at once, in the transaction that freezes it (S6).
@@ -101,7 +125,7 @@ CREATE OR REPLACE FUNCTION tenure.end_sessions_of_account() RETURNS trigger LANG
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('tenure.sessions ' || NEW.id, 0));
-    DELETE FROM tenure.sessions WHERE account_id = NEW.id;
+    PERFORM tenure.end_sessions(NEW.id);
     RETURN NULL;
 END $$;
 
@@ -166,19 +190,27 @@ BEGIN
     RETURN made;
 END $$;
 
--- Empty a partition that is over as a whole; how many sessions went.
+-- Empty a partition that is over as a whole; how many sessions went. Those of held accounts are brought to safety first:
+-- TRUNCATE knows no exceptions (S6).
 CREATE OR REPLACE FUNCTION tenure.empty_session_partition(partition text) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms'
+-- To count a large one takes a moment, and not more than one of the machine's processors.
+SET max_parallel_workers_per_gather = 0 AS $$
 DECLARE
     gone bigint := 0;
 BEGIN
     PERFORM FROM tenure.session_partitions
       WHERE name = partition AND until <= statement_timestamp() - interval '24 hours';
     IF FOUND THEN
+        PERFORM tenure.await_holds();
         -- Nobody but who looks for a session that is over waits for this: of the whole table nothing is locked.
         EXECUTE format('LOCK TABLE tenure.%I IN ACCESS EXCLUSIVE MODE', partition);
         EXECUTE format('SELECT count(*) FROM tenure.%I', partition) INTO gone;
         IF gone > 0 THEN
+            EXECUTE format(
+                'INSERT INTO tenure.held_sessions (id, account_id, contact_id, ip, user_agent)
+                 SELECT id, account_id, contact_id, ip, user_agent FROM tenure.%I WHERE account_id IN (
+                     SELECT hold.account_id FROM tenure.legal_holds AS hold WHERE hold.released_at IS NULL)', partition);
             EXECUTE format('TRUNCATE tenure.%I', partition);
         END IF;
     END IF;
@@ -221,16 +253,42 @@ BEGIN
     PERFORM FROM pg_inherits JOIN pg_class ON oid = inhrelid
       WHERE inhparent = 'tenure.sessions'::regclass AND relname = partition;
     IF FOUND THEN
+        PERFORM tenure.await_holds();
         EXECUTE format(
             'WITH ended AS (
                  DELETE FROM tenure.%1$I WHERE id = ANY (ARRAY(
                      SELECT id FROM tenure.%1$I WHERE id >= $1 AND id < tenure.oldest_live_session_id()
-                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING id)
+                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED))
+                 RETURNING id, account_id, contact_id, ip, user_agent),
+             kept AS (
+                 INSERT INTO tenure.held_sessions (id, account_id, contact_id, ip, user_agent)
+                 SELECT id, account_id, contact_id, ip, user_agent FROM ended WHERE account_id IN (
+                     SELECT hold.account_id FROM tenure.legal_holds AS hold WHERE hold.released_at IS NULL))
              SELECT count(*), (array_agg(id ORDER BY id DESC))[1] FROM ended', partition)
            INTO gone, last USING since, batch;
     END IF;
 EXCEPTION WHEN undefined_table THEN
     gone := 0;
+END $$;
+
+-- Delete up to `batch` sessions that holds have kept and that no hold names any more; how many. What a termination has
+-- exported goes with its purge, which counts it.
+CREATE OR REPLACE FUNCTION tenure.delete_released_sessions(batch int) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    PERFORM tenure.await_holds();
+    -- By account, so that what is still held is not gone through again and again.
+    DELETE FROM tenure.held_sessions WHERE id = ANY (ARRAY(
+        SELECT kept.id FROM tenure.held_sessions AS kept WHERE kept.account_id IN (
+            SELECT hold.account_id FROM tenure.legal_holds AS hold
+             WHERE NOT EXISTS (SELECT FROM tenure.terminations AS ending
+                                WHERE ending.account_id = hold.account_id AND ending.stage NOT IN ('cancelled', 'certified'))
+             GROUP BY hold.account_id HAVING bool_and(hold.released_at IS NOT NULL))
+         LIMIT batch FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
 END $$;
 
 -- The sessions of today have a partition from the beginning. Where that has to be waited for, the sweep does it.

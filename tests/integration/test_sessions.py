@@ -483,6 +483,25 @@ def test_log_ins_go_on_beside_a_sweep_and_beside_open_transactions(
     assert over not in partitions(database)
 
 
+def test_a_sweep_by_the_clock_rests_between_partitions_and_one_by_hand_does_not(
+    database: Database, account_id: UUID, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr(sessions, "sleep", rests.append)
+    for budget, expected in ((None, {0.0}), (timedelta(seconds=30), {sessions.REST})):
+        for age in ("25 hours", "27 hours"):
+            partition(database, age)
+            many(database, account_id, 3, age)
+        rests.clear()
+        assert sessions.sweep(ports, budget=budget)["tenure"] == 6
+        assert set(rests) == expected
+        # After each that was emptied and each that was dropped; a sweep that finds nothing does not rest.
+        assert len(rests) == 4
+    rests.clear()
+    sessions.sweep(ports, budget=timedelta(seconds=30))
+    assert rests == []
+
+
 def test_what_a_backup_reads_is_left_to_the_next_sweep_until_it_presses(
     database: Database, database_url: str, account_id: UUID, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
