@@ -3,6 +3,7 @@
 from models.account import Account, AccountStatus, StatementForm
 from models.account_key import AccountKey, KeyPurpose
 from models.base import SCHEMA, Base
+from models.certificate import Certificate, CertificateCopy, CertificateKind, ErasureReplay
 from models.contact import Contact
 from models.contract import Contract
 from models.counter import Counter
@@ -43,6 +44,9 @@ __all__ = [
     "AttemptOutcome",
     "AttemptState",
     "Base",
+    "Certificate",
+    "CertificateCopy",
+    "CertificateKind",
     "CollectionAttempt",
     "Contact",
     "Contract",
@@ -57,6 +61,7 @@ __all__ = [
     "EmailMessage",
     "EmailState",
     "EntryKind",
+    "ErasureReplay",
     "FileState",
     "HeldSession",
     "Invoice",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
+from tasks.certificates import publishing
 from tasks.drain import Job
 from tasks.termination import advancing
 
@@ -23,4 +24,5 @@ JOBS: Sequence[Job[Any, Any]] = (
     advancing.ADVANCE,
     advancing.EXPORT,
     advancing.PURGE,
+    publishing.PUBLISH,
 )

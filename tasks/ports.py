@@ -12,6 +12,7 @@ import models
 from email_templates.company import Company
 from models.data_map import MAIN, DataMap
 from models.unit_of_work import Database
+from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
 
@@ -219,6 +220,8 @@ class Ports:
     session_stores: Sequence[SessionStore] = ()
     #: What seals and opens objects of accounts (T17); an empty one refuses to.
     keyring: Keyring = field(default_factory=Keyring)
+    #: What signs certificates and the ledger of erasures (T25, T26); an empty one refuses to.
+    signer: Signer = field(default_factory=Signer)
     #: None where no provider is configured: then nothing is collected.
     payments: PaymentGateway | None = None
     #: The company's own part of the data map, and its further databases. Raises `Permanent` where it cannot be read.

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from models import migrations
 from models.unit_of_work import Database
+from tasks.certificates.signing import Signer
 from tasks.ports import Ports
 from tasks.requests import publish
 from tasks.sealing.keyring import Keyring
@@ -144,6 +145,7 @@ def ports(settings: Settings, database: Database, inbox: Path) -> Iterator[Ports
         lease=timedelta(seconds=60),
         budget=timedelta(seconds=30),
         keyring=Keyring(settings.key_encryption_keys),
+        signer=Signer(settings.certificate_keys, issuer=settings.company_name),
     )
     yield made
     mailer.close()

@@ -14,6 +14,7 @@ from models import data_map_file
 from models.data_map import DataMap, DataMapError
 from models.unit_of_work import Database
 from tasks import failpoints
+from tasks.certificates.signing import Signer
 from tasks.failures import Permanent
 from tasks.payment_gateway import PaymentGateway
 from tasks.ports import Auditor, Estate, Letterhead, Ports, SessionStore
@@ -51,6 +52,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         session_stores=session_stores(settings, database),
         remembered=settings.mail_remembered,
         keyring=Keyring(settings.key_encryption_keys),
+        signer=Signer(settings.certificate_keys, issuer=settings.company_name),
         payments=payments(settings),
         company=cache(lambda: company(settings)),
     )

@@ -49,6 +49,7 @@ worker_send_task_events = True
 task_send_sent_event = False
 
 imports = (
+    "tasks.certificates.publishing",
     "tasks.entry",
     "tasks.details",
     "tasks.emails",

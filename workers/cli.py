@@ -127,6 +127,59 @@ def export_show(file: Path, key: Path | None) -> None:
     sys.exit(export_commands.show(file, key))
 
 
+@cli.group()
+def certificate() -> None:
+    """Certificates of what was erased: signed, chained, and checked without any server."""
+
+
+@certificate.command("list")
+@as_json
+def certificate_list(json: bool) -> None:
+    """All certificates, the oldest first."""
+    from workers import certificate_commands
+
+    sys.exit(certificate_commands.list_certificates(json))
+
+
+@certificate.command("show")
+@click.argument("which", metavar="NUMBER|TERMINATION")
+@as_json
+def certificate_show(which: str, json: bool) -> None:
+    """One certificate, by its number (19 or PC-2026-00019), or all of a termination, by its id."""
+    from workers import certificate_commands
+
+    sys.exit(certificate_commands.show(which, json))
+
+
+@certificate.command("export")
+@click.argument("which", metavar="[NUMBER|TERMINATION]", required=False)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
+def certificate_export(which: str | None, out: Path | None) -> None:
+    """The whole chain as a file that can be checked anywhere; or one certificate with the keys that it takes."""
+    from workers import certificate_commands
+
+    sys.exit(certificate_commands.export(which, out))
+
+
+@certificate.command("verify")
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="A public key that you trust, or its file.")
+@click.option("--head", metavar="NUMBER:SHA256", help="A certificate that you know of, such as the latest.")
+def certificate_verify(file: Path | None, keys: tuple[str, ...], head: str | None) -> None:
+    """Check a file, which needs no server; without one, this installation's chain. Exits 1 where something is wrong."""
+    from workers import certificate_commands
+
+    sys.exit(certificate_commands.verify(file, keys, head))
+
+
+@certificate.command("key")
+def certificate_key() -> None:
+    """The public key by which certificates are checked. Publish it."""
+    from workers import certificate_commands
+
+    sys.exit(certificate_commands.key())
+
+
 @cli.command()
 @click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
 def health(part: str) -> None:

@@ -18,6 +18,7 @@ ROUTES: Mapping[str, str] = {
     "terminations.purge": "lifecycle",
     "work.rescue": "lifecycle",
     "work.prune": "sweeps",
+    "certificates.publish": "lifecycle",
     "emails.send": "mail",
     "invoices.issue_due": "documents",
     "invoices.render": "documents",

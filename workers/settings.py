@@ -20,13 +20,13 @@ import msgspec
 
 from email_templates.company import Company
 from tasks import failpoints
-from tasks.sealing.wrapping import wrapping_keys
+from tasks.sealing.wrapping import wrapping_keys, written_secrets
 from workers import session_stores
 
 PREFIX = "TENURE_"
 MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
 #: What has a default, and must be set all the same where customers are real.
-PRODUCTION_NEEDS = frozenset({"TENURE_KEY_ENCRYPTION_KEYS"})
+PRODUCTION_NEEDS = frozenset({"TENURE_KEY_ENCRYPTION_KEYS", "TENURE_CERTIFICATE_KEYS"})
 
 
 class SettingsError(Exception):
@@ -97,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: str | None = None
     #: base64 of 32 bytes each, separated by `|`: the first wraps new keys of accounts, all open old ones (T17).
     key_encryption_keys: str = ""
+    #: The same form, Ed25519: the first signs certificates, the others hand over to it (T25).
+    certificate_keys: str = ""
 
     @property
     def lease(self) -> timedelta:
@@ -148,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.mode is Mode.PRODUCTION:
             _refuse_plaintext(self)
             wrapping_keys(self.key_encryption_keys)
+            written_secrets(self.certificate_keys, f"{PREFIX}CERTIFICATE_KEYS")
 
 
 def _lines(text: str) -> tuple[str, ...]:

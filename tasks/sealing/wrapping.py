@@ -1,4 +1,4 @@
-"""The setting that holds the key-encryption keys, read and checked. Light: settings are parsed by every command."""
+"""Settings that hold secret keys, read and checked. Light: settings are parsed by every command."""
 
 from __future__ import annotations
 
@@ -11,20 +11,28 @@ SETTING: Final = "TENURE_KEY_ENCRYPTION_KEYS"
 LENGTH: Final = 32
 
 
-def wrapping_keys(setting: str) -> dict[str, bytes]:
-    """The keys by their names, in order: base64 of 32 random bytes each, separated by `|`.
+def written_secrets(setting: str, called: str) -> list[bytes]:
+    """The secrets of a setting, in order: base64 of 32 random bytes each, separated by `|`.
 
-    A name is the first 8 bytes of the key's SHA-256 in hexadecimal. Raises ValueError, quoting nothing.
+    Raises ValueError, which names the setting as `called` and quotes nothing.
     """
-    keys: dict[str, bytes] = {}
+    secrets: list[bytes] = []
     for number, written in enumerate(filter(None, setting.split("|")), start=1):
         try:
-            key = base64.b64decode(written.strip(), validate=True)
+            secret = base64.b64decode(written.strip(), validate=True)
         except (binascii.Error, ValueError):
-            key = b""
-        if len(key) != LENGTH:
+            secret = b""
+        if len(secret) != LENGTH:
             raise ValueError(
-                f"key {number} of {SETTING} is not base64 of {LENGTH} bytes: `openssl rand -base64 {LENGTH}` makes one"
+                f"key {number} of {called} is not base64 of {LENGTH} bytes: `openssl rand -base64 {LENGTH}` makes one"
             )
-        keys[hashlib.sha256(key).hexdigest()[:16]] = key
-    return keys
+        secrets.append(secret)
+    return secrets
+
+
+def wrapping_keys(setting: str) -> dict[str, bytes]:
+    """The keys by their names, in order. A name is the first 8 bytes of the key's SHA-256 in hexadecimal.
+
+    Raises as `written_secrets` does.
+    """
+    return {hashlib.sha256(key).hexdigest()[:16]: key for key in written_secrets(setting, SETTING)}

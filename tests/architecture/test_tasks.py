@@ -26,6 +26,7 @@ NOWHERE = {
     "TENURE_MAIL_URL": "smtp://127.0.0.1:1",
     "TENURE_MAIL_FROM": "billing@company.example",
     "TENURE_KEY_ENCRYPTION_KEYS": base64.b64encode(bytes(32)).decode(),
+    "TENURE_CERTIFICATE_KEYS": base64.b64encode(bytes(32)).decode(),
 }
 
 REGISTERED = """

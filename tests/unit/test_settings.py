@@ -25,6 +25,7 @@ PRODUCTION = {
     "TENURE_MAIL_URL": f"smtps://user:{SECRET}@mail.example",
     "TENURE_MAIL_FROM": "billing@company.example",
     "TENURE_KEY_ENCRYPTION_KEYS": base64.b64encode(bytes(32)).decode(),
+    "TENURE_CERTIFICATE_KEYS": base64.b64encode(bytes(32)).decode(),
 }
 REQUIRED = list(PRODUCTION)
 

@@ -38,7 +38,15 @@ class Secrets:
     @property
     def key_encryption_key(self) -> str:
         """For TENURE_KEY_ENCRYPTION_KEYS: derived, so that places that are older than the setting have one, too."""
-        return base64.b64encode(hmac.digest(self.s3_secret_key.encode(), b"key-encryption key", "sha256")).decode()
+        return self._derived(b"key-encryption key")
+
+    @property
+    def certificate_key(self) -> str:
+        """The same for TENURE_CERTIFICATE_KEYS."""
+        return self._derived(b"certificate key")
+
+    def _derived(self, purpose: bytes) -> str:
+        return base64.b64encode(hmac.digest(self.s3_secret_key.encode(), purpose, "sha256")).decode()
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def _environment(place: Place, known: Collection[Server]) -> dict[str, str]:
         values |= server.environment(place)
     values["TENURE_MAIL_FROM"] = _MAIL_FROM
     values["TENURE_KEY_ENCRYPTION_KEYS"] = place.secrets.key_encryption_key
+    values["TENURE_CERTIFICATE_KEYS"] = place.secrets.certificate_key
     if "flower" in place.ports:
         values["TENURE_FLOWER_PORT"] = str(place.ports["flower"])
         values["TENURE_FLOWER_USER"] = _FLOWER_USER

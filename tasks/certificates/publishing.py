@@ -1,0 +1,80 @@
+"""Copies of certificates in the object store, where no restored backup of the database makes them undone (T25, T26).
+
+Woken by the relay when one is issued. The copy of number 19 is `certificates/00000019.json`, a file of that one
+certificate. The same one again is the same copy; another one under its number means that two installations, or a
+database that was restored and not taught again, add to the same chain, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from celery import shared_task
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.certificate import Certificate, CertificateCopy
+from tasks.certificates import canonical
+from tasks.certificates.chain import Signed, document
+from tasks.drain import Held, Job, drain
+from tasks.failpoints import failpoint
+from tasks.failures import Permanent
+from tasks.job import Tick
+from tasks.ports import ObjectStore, Ports, current
+
+FOLDER: Final = "certificates/"
+CONTENT_TYPE: Final = "application/json"
+
+
+def key(number: int) -> str:
+    return f"{FOLDER}{number:08}.json"
+
+
+def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Signed]:
+    rows = session.execute(
+        select(CertificateCopy.id, Certificate.body, Certificate.signature)
+        .join(Certificate, Certificate.number == CertificateCopy.number)
+        .where(CertificateCopy.id.in_(ids))
+    )
+    return {row.id: Signed.of(row.body, row.signature) for row in rows}
+
+
+def copy(certificate: Signed, held: Held) -> None:
+    objects = held.ports.objects
+    content = document([certificate], whole=False)
+    for stored in objects.list(key(certificate.number)):
+        if stored.key == key(certificate.number) and objects.get(stored.key) != content:
+            raise Permanent(
+                f"The object store has another certificate of the number {certificate.number}: two databases add to "
+                "one chain. Find out which is the right one (tenure certificate verify) before anything else."
+            )
+    objects.put(key(certificate.number), content, content_type=CONTENT_TYPE)
+    failpoint("certificates.publish", "after_put")
+
+
+def record(_session: Session, _results: Mapping[UUID, None], _ports: Ports) -> None:
+    """Nothing but that it is done."""
+
+
+def copies(objects: ObjectStore) -> Iterator[Signed]:
+    """All copies, by their numbers. Raises Unavailable, or Permanent for one that cannot be read."""
+    for stored in objects.list(FOLDER):
+        try:
+            (entry,) = canonical.decode(objects.get(stored.key))["certificates"]
+            yield Signed.of(canonical.encode(entry["certificate"]), bytes.fromhex(entry["signature"]))
+        except (ValueError, TypeError, KeyError):
+            raise Permanent(
+                f"{stored.key} in the object store is no copy of a certificate: look who wrote it."
+            ) from None
+
+
+PUBLISH: Job[Any, None] = Job(
+    task="certificates.publish", table=CertificateCopy, load=load, act=copy, record=record, done="published"
+)
+
+
+@shared_task(name=PUBLISH.task, base=Tick)
+def publish() -> dict[str, int]:
+    return drain(PUBLISH, current())

@@ -1,0 +1,31 @@
+"""Terminations for tests that are about what comes at their end."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from models import Termination
+from tests.company import an_account
+
+
+def a_termination(session: Session, *, verified: bool = True) -> Termination:
+    """One that came as far as its verification, past the trigger that lets no stage be skipped."""
+    account = an_account(session)
+    termination = Termination(
+        account_id=account.id, requested_by="sql", ends_at=account.created_at, cancel_until=account.created_at
+    )
+    session.add(termination)
+    session.flush()
+    session.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER guard"))
+    session.execute(
+        text("""
+            UPDATE tenure.terminations
+               SET stage = 'verifying', archive_key = 'x', archive_sha256 = sha256(''), manifest_sha256 = sha256(''),
+                   exported_rows = '{}', sealed_at = now(), delivered_at = now(), delivered_by = 'download',
+                   purge_began_at = now(), verified_at = CASE WHEN :verified THEN now() END
+             WHERE id = :id"""),
+        {"id": termination.id, "verified": verified},
+    )
+    session.execute(text("ALTER TABLE tenure.terminations ENABLE TRIGGER guard"))
+    return termination
