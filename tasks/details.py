@@ -2,8 +2,9 @@
 
 A change of a contact or an account is noted by a trigger in its own transaction, with a request to confirm it, which is
 handled here. `details.plan_checks`, ticked by the hour, asks each contact once a year; a bounce asks another contact of
-the account. A contact is asked once a year at most, whatever the reason: the dedupe key counts the contact's years, and
-the e-mail's unique index does the rest.
+the account, and a payment that its provider refused for wrong or expired details asks whoever gets the bills. A contact
+is asked once a year at most, whatever the reason: the dedupe key counts the contact's years, and the e-mail's unique
+index does the rest.
 """
 
 from __future__ import annotations
@@ -48,10 +49,20 @@ DUE = text("""
 #: Who else of the account could say what became of an address: whoever gets the statements first.
 OTHERS = text("""
     SELECT id FROM tenure.contacts AS contact
-     WHERE account_id = :account AND lower(email) <> lower(:address)
+     WHERE account_id = :account AND lower(email) <> lower(:address) AND optional_mail
        AND (details_checked_at IS NULL OR details_checked_at <= now() - interval '1 year')
        AND NOT EXISTS (SELECT FROM tenure.suppressions WHERE address = lower(email) AND lifted_at IS NULL)
      ORDER BY receives_statements DESC, created_at, id LIMIT 1 FOR UPDATE""")
+
+#: Who is asked after a payment that failed: whoever gets the statements first, if that one was not asked this year. No
+#: other one instead: a card that is tried eight times would ask them all.
+BILLED = text("""
+    SELECT id FROM (
+        SELECT id, details_checked_at FROM tenure.contacts AS contact
+         WHERE account_id = :account AND optional_mail
+           AND NOT EXISTS (SELECT FROM tenure.suppressions WHERE address = lower(email) AND lifted_at IS NULL)
+         ORDER BY receives_statements DESC, created_at, id LIMIT 1 FOR UPDATE) AS billed
+     WHERE details_checked_at IS NULL OR details_checked_at <= now() - interval '1 year'""")
 
 
 def confirm_change(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
@@ -107,6 +118,13 @@ def ask_another(session: Session, account_id: UUID, unreachable: str, ports: Por
     others = session.scalars(OTHERS, {"account": account_id, "address": unreachable}).all()
     check(session, others, CheckReason.BOUNCED, ports, unreachable=unreachable)
     return bool(others)
+
+
+def ask_after_failed_payment(session: Session, account_id: UUID, ports: Ports) -> bool:
+    """Ask whoever gets the account's bills whether its details are right; False where nobody is to be asked (E14)."""
+    billed = session.scalars(BILLED, {"account": account_id}).all()
+    check(session, billed, CheckReason.PAYMENT_FAILED, ports)
+    return bool(billed)
 
 
 def check(

@@ -21,6 +21,7 @@ from models.contact import Contact
 from models.ledger import EntryKind
 from models.payment import AttemptOutcome, DeclineReason
 from tasks import emails
+from tasks.details import ask_after_failed_payment
 from tasks.failures import Permanent
 from tasks.payment_gateway import Decline, Movement, Payment, Standing
 from tasks.payment_plan import RETRY_DAYS
@@ -28,6 +29,9 @@ from tasks.ports import Ports
 
 #: How long a payment that takes its time is left alone before the provider is asked for it again.
 PROCESSING_WAIT = timedelta(days=1)
+
+#: Reasons to think that what is recorded of the customer is out of date (E14). A lack of money is none.
+STALE_DETAILS = frozenset({DeclineReason.EXPIRED, DeclineReason.WRONG_DETAILS})
 
 #: What the customer finds in its statement.
 DESCRIPTIONS = {
@@ -167,6 +171,8 @@ def _declined(session: Session, attempt: Row[Any], payment: Payment, decline: De
         next_attempt_on=again,
     )
     _tell(session, attempt, context, f"payment-failed:{attempt.id}", ports)
+    if decline.reason in STALE_DETAILS and attempt.status == AccountStatus.ACTIVE:
+        ask_after_failed_payment(session, attempt.account_id, ports)
 
 
 def _next_day(session: Session, attempt: Row[Any]) -> date | None:

@@ -13,13 +13,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.catalogue.payments import FailureReason, Method
-from models import work
+from models import Account, work
 from models.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.unit_of_work import Database
 from tasks import payments
 from tasks.drain import drain
 from tasks.payment_plan import plan
 from tasks.ports import Ports
+from tests.company import a_contact
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.stripe import StripeGateway
 from workers.embedded.payments import PaymentProvider
@@ -227,6 +228,57 @@ def test_a_hard_decline_ends_it_until_there_is_another_method(
     execute(database, method, id=account, method="pm_new")
     assert collect(paying) == {"answered": 1}
     is_charged_once(database, provider)
+
+
+@pytest.mark.parametrize("code", ["expired_card", "incorrect_number"])
+def test_a_payment_that_fails_for_its_details_asks_once_a_year_whether_they_are_right(
+    paying: Ports, database: Database, provider: PaymentProvider, code: str
+) -> None:
+    (account,) = payers(database)
+    with database.transaction() as session:
+        for name, values in {"eve": {}, "bob": {"receives_statements": False}}.items():
+            a_contact(session, session.get_one(Account, account), email=f"{name}@customer.example", **values)
+        # Who declined what one can do without is not asked, and the next one is.
+        session.execute(text("UPDATE tenure.contacts SET optional_mail = false WHERE email LIKE 'zahler-1@%'"))
+    method = """
+        INSERT INTO tenure.payment_methods (account_id, provider_customer, provider_method, kind)
+        VALUES (:id, 'cus_zahler-1', :method, 'card')"""
+    for number in (1, 2):
+        provider.declines["pm_zahler-1" if number == 1 else f"pm_{number}"] = code
+        if number > 1:
+            execute(database, method, id=account, method=f"pm_{number}")
+        assert collect(paying) == {"answered": 1}
+        days_pass(database, 1)
+    assert len(mails(database, "payment-failed")) == 2 * 2
+    assert asked(database) == [("eve@customer.example", "payment_failed", None)]
+    # A year later eve may be asked again, and by then nobody else was.
+    execute(database, "UPDATE tenure.contacts SET details_checked_at = details_checked_at - interval '366 days'")
+    execute(database, "UPDATE tenure.contacts SET created_at = created_at - interval '366 days'")
+    provider.declines["pm_3"] = code
+    execute(database, method, id=account, method="pm_3")
+    assert collect(paying) == {"answered": 1}
+    assert asked(database) == [("eve@customer.example", "payment_failed", None)] * 2
+
+
+def test_a_lack_of_money_says_nothing_of_the_details(
+    paying: Ports, database: Database, provider: PaymentProvider
+) -> None:
+    payers(database)
+    provider.declines["pm_zahler-1"] = "insufficient_funds"
+    assert collect(paying) == {"answered": 1}
+    assert len(mails(database, "payment-failed")) == 1
+    assert asked(database) == []
+
+
+def asked(database: Database) -> list[tuple[str, str, str | None]]:
+    """Whom a details check was queued to, why, and the address that it names as unreachable."""
+    with database.connection() as connection:
+        rows = connection.execute(
+            text("""
+                SELECT to_address, context ->> 'reason', context ->> 'unreachable' FROM tenure.email_messages
+                 WHERE message = 'details-check' ORDER BY id""")
+        )
+        return [tuple(row) for row in rows]
 
 
 def test_a_payment_that_the_customer_must_confirm_leaves_the_card_in_use(
