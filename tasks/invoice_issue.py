@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from email_templates.company import Company
 from tasks.failpoints import failpoint
 from tasks.ports import Ports
-from tasks.statement_plan import keep_letterhead
+from tasks.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead
 
 #: Accounts invoiced in one transaction, which is how long the others of a series wait for their numbers.
 ISSUE_BATCH = 200
@@ -149,4 +149,5 @@ def issue_batch(session: Session, company: Company, account_id: UUID | None = No
         "letterhead": keep_letterhead(session, company),
         "on_request": account_id is not None,
     }
+    session.execute(FOR_THESE_ACCOUNTS)
     return len(accounts), list(session.scalars(ISSUE, values))

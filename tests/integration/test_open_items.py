@@ -15,9 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
-from models import Account, EntryKind, Invoice, LedgerEntry, Money
+from models import Account, EntryKind, Invoice, LedgerEntry, Money, Statement
+from models.account import StatementForm
 from models.unit_of_work import Database
-from tasks import credit_notes, invoice_issue
+from tasks import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
@@ -197,7 +198,7 @@ steps = st.lists(
 
 def play(session: Session, script: Sequence[tuple[Any, ...]], *, checked: bool) -> Account:
     """Write the script into a new account's books; `checked`, look at the invariants after each step."""
-    account = invoiced(session)
+    account = invoiced(session, statement_form=StatementForm.OPEN_ITEM)
     for number, (step, *values) in enumerate(script):
         issued = list(
             session.scalars(
@@ -310,6 +311,44 @@ def allocations(session: Session, account: Account) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in rows]
 
 
+def stated(session: Session, account: Account) -> None:
+    """A statement that closes now ages exactly what is open, and what credit is left pays for what comes next (B2)."""
+    # Credit notes are of this very moment, so the period closes a little later.
+    session.execute(
+        text("UPDATE tenure.accounts SET statement_due_at = now() + interval '1 h' WHERE id = :id"), {"id": account.id}
+    )
+    values = {"accounts": [account.id], "letterhead": statement_plan.keep_letterhead(session, SELLER)}
+    session.execute(statement_plan.PLAN, values)
+    statements = session.scalars(select(Statement).filter_by(account_id=account.id)).all()
+    standing = {row.currency: row for row in session.execute(INVARIANTS, {"account": account.id})}
+    assert {each.currency for each in statements} == {row.currency for row in standing.values() if row.sums_agree}
+    for statement in statements:
+        row = standing[statement.currency]
+        assert statement.closing == row.balance
+        assert statement.open_items is not None
+        open_now = {
+            (what, amount)
+            for what, amount, currency in session.execute(
+                text("""
+                    SELECT coalesce(invoice.number, entry.description), item.open, item.currency
+                      FROM tenure.open_items AS item
+                      LEFT JOIN tenure.invoices AS invoice ON invoice.id = invoice_id
+                      LEFT JOIN tenure.ledger_entries AS entry ON entry.id = entry_id
+                     WHERE item.account_id = :account AND item.open > 0 AND item.side = 'debit'"""),
+                {"account": account.id},
+            )
+            if currency == statement.currency
+        }
+        due = {(what, left) for _, due_on, what, _, left in statement.open_items if due_on and left > 0}
+        if row.debits:
+            assert due == open_now
+            assert statement.closing == row.debits + row.uninvoiced
+            assert sum(left for _, due_on, _, _, left in statement.open_items if not due_on) == row.uninvoiced
+        else:
+            assert due == open_now == set()
+            assert statement.unapplied_credit == max(0, row.credits - row.uninvoiced)
+
+
 @profile(
     derandomize=True,
     database=None,
@@ -325,5 +364,6 @@ def test_whatever_happens_nothing_is_lost_and_the_same_books_give_the_same_alloc
         script = [("invoice", "EUR", 2_000), ("invoice", "EUR", 500), *script]
         first, second = play(session, script, checked=True), play(session, script, checked=False)
         assert allocations(session, first) == allocations(session, second)
+        stated(session, first)
         event(f"{min(len(allocations(session, first)) // 4 * 4, 12)} allocations or more")
         session.rollback()

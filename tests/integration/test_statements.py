@@ -712,6 +712,58 @@ def test_what_is_unpaid_is_aged_by_the_day_it_was_due_latest_first(database: Dat
     )
 
 
+def test_a_payment_that_was_told_its_invoice_leaves_open_what_is_older(database: Database) -> None:
+    """And a chargeback opens that invoice again, and no other; what is left of a payment settles the oldest (B9)."""
+    with database.transaction() as session:
+        account = an_account(session, invoiced_from=date(2026, 8, 1), statement_form=StatementForm.OPEN_ITEM)
+        a_contact(session, account)
+        invoices = []
+        for month, amount in ((8, 1_000), (9, 2_000), (10, 4_000)):
+            an_entry(session, account, amount, occurred_at=datetime(2026, month, 2, tzinfo=UTC))
+            (number,) = invoice_issue.issue_batch(session, COMPANY, account.id)[1] or [None]
+            invoice = session.get_one(Invoice, number)
+            invoices.append(invoice)
+            session.execute(
+                text("UPDATE tenure.open_items SET due_on = :due_on WHERE invoice_id = :id"),
+                {"due_on": date(2026, month, 16), "id": invoice.id},
+            )
+        august, september, october = invoices
+        told = an_entry(session, account, -4_000, applies_to=october.id)
+        an_entry(session, account, -2_500, applies_to=september.id)
+        an_entry(session, account, 4_000, kind="chargeback", reverses=told.id)
+        # Recorded before the plan, but of a day after the close: it stands on the next statement, and settles there.
+        an_entry(session, account, -500, applies_to=august.id, occurred_at=datetime(2026, 11, 3, tzinfo=UTC))
+    planned(database)
+    (statement,) = all_statements(database)
+    document = shown(database, [statement.id])[statement.id].document()
+    assert document.open_items is not None
+    assert [(item.description, item.amount, item.open) for item in document.open_items] == [
+        (august.number, 1_000, 500),
+        (october.number, 4_000, 4_000),
+    ]
+    # Due on 16 August and 16 October, as of 31 October.
+    assert document.ageing == Ageing(days_61_90=500, days_1_30=4_000)
+    assert document.ageing.total == document.closing == 4_500
+
+
+def test_an_account_that_begins_to_be_invoiced_pays_what_it_owed_before(database: Database) -> None:
+    """Its old charges stand on no invoice; a payment finds nothing to be allocated to, and yet settles them."""
+    with database.transaction() as session:
+        account = an_account(session)
+        a_contact(session, account)
+        an_entry(session, account, 1_000, occurred_at=datetime(2026, 9, 2, tzinfo=UTC))
+        account.invoiced_from = date(2026, 10, 1)
+        session.flush()
+        an_entry(session, account, -600)
+        an_entry(session, account, 300)
+        invoice_issue.issue_batch(session, COMPANY, account.id)
+    planned(database)
+    (statement,) = all_statements(database)
+    ageing = shown(database, [statement.id])[statement.id].document().ageing
+    # The invoice took 300 of the payment, as allocations say, and what was left of it paid for the oldest.
+    assert ageing == Ageing(days_31_60=700)
+
+
 def test_what_is_on_an_invoice_is_due_with_it_and_what_is_not_yet_is_not_due(database: Database) -> None:
     """September is on an invoice that is overdue by the end of October; October's charge is on none yet."""
     with database.transaction() as session:
@@ -736,3 +788,21 @@ def test_what_is_on_an_invoice_is_due_with_it_and_what_is_not_yet_is_not_due(dat
         (invoice.number, date(2026, 10, 11), 7_000, 6_000),
         ("Service", None, 500, 500),
     ]
+
+
+def test_every_batch_is_planned_for_its_own_accounts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL would keep a plan for ten accounts, and take ten times as long with it for thousands."""
+    monkeypatch.setattr("tasks.statement_plan.PLAN_BATCH", 1)
+    with database.transaction() as session:
+        for _ in range(14):
+            an_entry(session, an_account(session), 1)
+    with database.transaction() as session:
+        while plan_batch(session, COMPANY)[0]:
+            pass
+        prepared = session.execute(
+            text("""
+                SELECT custom_plans, generic_plans FROM pg_prepared_statements
+                 WHERE statement LIKE '%INSERT INTO tenure.statements%'""")
+        ).one()
+    assert prepared.custom_plans > 5
+    assert prepared.generic_plans == 0
