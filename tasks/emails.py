@@ -34,7 +34,7 @@ from tasks.failpoints import failpoint
 from tasks.failures import Failure
 from tasks.job import Tick
 from tasks.last_look import TakenOver, Withdrawn, permitted
-from tasks.mime import ToSend, compose
+from tasks.mime import ToSend, compose, to_write_to
 from tasks.ports import Ambiguous, Envelope, Ports, Receipt, current
 
 log = structlog.get_logger()
@@ -143,10 +143,11 @@ def send(item: ToSend, held: Held) -> Sent:
     if known is not None and known.optional and not item.optional_mail:
         _settle(held, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
     attachments = [(described, ports.objects.get(described["key"])) for described in item.row.attachments]
+    content = compose(item, ports.letterhead, attachments)
     envelope = Envelope(
         sender=ports.letterhead.mail_from,
-        recipient=item.row.to_address,
-        content=compose(item, ports.letterhead, attachments),
+        recipient=to_write_to(item.row.to_address),
+        content=content,
         reference=str(held.id),
     )
     marked = False

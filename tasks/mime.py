@@ -17,11 +17,10 @@ from email_templates.plain_text import cut
 from email_templates.reader import reader
 from email_templates.rendering import render
 from models.email_message import EmailMessage
+from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
 from tasks.ports import Letterhead
 
-#: RFC 5321, 4.5.3.1.3: a path has 256 octets, two of them its brackets.
-ADDRESS_LENGTH = 254
 #: A name without spaces cannot be folded, and a line has 998 octets (RFC 5322, 2.1.1).
 NAME_LENGTH = 150
 #: Bodies are encoded in ASCII: not every server on the way takes 8 bits (RFC 6152), and none may re-code what is
@@ -60,9 +59,10 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
         raise Permanent(str(error)) from error
     except UndefinedError as error:
         raise Permanent(f'A template of "{row.message}" shows what nobody gives it: {error.message}.') from error
-    mail = MIMEMessage(policy=ASCII_HEADERS if row.to_address.isascii() else UTF8_HEADERS)
+    to = recipient(item.name, row.to_address)
+    mail = MIMEMessage(policy=ASCII_HEADERS if to.addr_spec.isascii() else UTF8_HEADERS)
     mail["From"] = Address(letterhead.company.name, addr_spec=letterhead.mail_from)
-    mail["To"] = recipient(item.name, row.to_address)
+    mail["To"] = to
     mail["Reply-To"] = letterhead.reply_to
     mail["Subject"] = rendered.subject
     mail["Date"] = format_datetime(row.created_at)
@@ -95,17 +95,20 @@ def _offer_to_unsubscribe(mail: MIMEMessage, row: EmailMessage, letterhead: Lett
 
 def recipient(name: str, address: str) -> Address:
     """The To header. An address that is none, or a name with control characters, ends here and not in a header (E3)."""
+    username, _, domain = to_write_to(address).rpartition("@")
+    shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     try:
-        if len(address) > ADDRESS_LENGTH or not address.isprintable() or any(c.isspace() for c in address):
-            raise ValueError
-        # The parser knows the form, but not yet that names before the @ may be of any script (RFC 6531).
-        parsed = Address(addr_spec="".join(c if c.isascii() else "x" for c in address))
-        if not address.isascii():
-            parsed = Address(username=address.rpartition("@")[0], domain=parsed.domain and address.rpartition("@")[2])
-        # Comments and the like would make the header differ from the envelope.
-        if not parsed.domain or parsed.addr_spec != address:
-            raise ValueError
-        shown = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-        return Address(cut(shown, NAME_LENGTH), username=parsed.username, domain=parsed.domain)
+        return Address(cut(shown, NAME_LENGTH), username=username, domain=domain)
     except (ValueError, IndexError, MessageError) as error:
-        raise Permanent("The contact's e-mail address is not one: correct it, then retry.") from error
+        raise Permanent("The contact's name and e-mail address make no header: correct them, then retry.") from error
+
+
+def to_write_to(address: str) -> str:
+    """The address as the mail server gets it. Raises Permanent where it is none."""
+    try:
+        return checked(address)
+    except NotAnAddress as error:
+        raise Permanent(
+            f"The contact's e-mail address is not one. {error} Correct the contact and have the message queued anew: "
+            "this one keeps its address."
+        ) from None

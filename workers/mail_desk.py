@@ -5,7 +5,7 @@ Exit codes: 0 fine, 1 something wants a person, 2 wrong use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, get_origin
@@ -22,9 +22,10 @@ from models.account import Account, AccountStatus
 from models.contact import Contact
 from models.suppression import SuppressionReason, lift, suppress
 from models.unit_of_work import Database
+from tasks.addresses import checked
 from tasks.emails import Queued, queue
 from workers import bootstrap
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 #: What a person may send: the others say what the platform knows, and a person could only say it wrongly.
@@ -107,7 +108,7 @@ def failed(limit: int, json: bool) -> int:
             for row in connection.execute(UNDELIVERED, {"limit": limit, "silence": SILENCE, "news": NEWS})
         ]
     if json:
-        _print_json(rows)
+        print_json(rows)
         return int(bool(rows))
     for row in rows:
         click.echo(f"{row['id']}  {row['message']}, {row['state']}, account {row['account']}, {_day(row['since'])}")
@@ -119,8 +120,13 @@ def failed(limit: int, json: bool) -> int:
 
 def suppressions(add: str | None, lifted: str | None, why: str | None, *, limit: int, json: bool) -> int:
     """List the addresses that are not written to; add one or lift one, with the reason."""
-    if (add or lifted) and not why:
-        click.echo("tenure: say why, with --why: it is kept.", err=True)
+    try:
+        if (add or lifted) and not why:
+            raise ValueError("say why, with --why: it is kept.")
+        if add:
+            checked(add)
+    except ValueError as error:
+        click.echo(f"tenure: {error}", err=True)
         return 2
     with in_words(), _database().connection() as connection:
         if add:
@@ -137,7 +143,7 @@ def suppressions(add: str | None, lifted: str | None, why: str | None, *, limit:
             return 2
         rows = [dict(row._mapping) for row in connection.execute(SUPPRESSED, {"limit": limit})]
     if json:
-        _print_json(rows)
+        print_json(rows)
         return 0
     for row in rows:
         said = f"{row['reason']}{': ' + row['detail'] if row['detail'] else ''}"
@@ -193,10 +199,6 @@ def _count(connection: Connection) -> int:
 
 def _day(when: Any) -> str:
     return f"{when:%Y-%m-%d %H:%M} UTC" if when else "–"
-
-
-def _print_json(rows: Sequence[Mapping[str, Any]]) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(rows, enc_hook=str), indent=2))
 
 
 def _database() -> Database:

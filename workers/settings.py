@@ -139,6 +139,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"{PREFIX}MAIL_URL has an address of no known kind: begin each with one of {', '.join(MAIL_SCHEMES)}"
             )
+        for name in ("mail_from", "mail_reply_to", "company_email"):
+            _require_address(name, getattr(self, name))
         if self.unsubscribe_url is not None and not re.fullmatch(r"https://[!-;=?-~]+", self.unsubscribe_url):
             raise ValueError(f"{PREFIX}UNSUBSCRIBE_URL must be an https:// address (RFC 8058)")
         if self.mail_data_days < 1:
@@ -151,6 +153,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _refuse_plaintext(self)
             wrapping_keys(self.key_encryption_keys)
             written_secrets(self.certificate_keys, f"{PREFIX}CERTIFICATE_KEYS")
+
+
+def _require_address(name: str, address: str | None) -> None:
+    if address is None:
+        return
+    # Not at the top: whoever only reads other settings need not wait for the tables of Unicode.
+    from tasks.addresses import NotAnAddress, checked  # noqa: PLC0415
+
+    try:
+        checked(address)
+    except NotAnAddress as error:
+        raise ValueError(f"{PREFIX}{name.upper()} is not an e-mail address. {str(error).removesuffix('.')}") from None
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from tasks import emails
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT
 from tasks.failures import Permanent
-from tasks.mime import ToSend, compose, recipient
+from tasks.mime import ToSend, compose, recipient, to_write_to
 from tasks.ports import Letterhead, Ports
 from tests.company import a_contact, an_account
 from tests.mail_server import MailServer
@@ -168,33 +168,65 @@ def test_a_hostile_or_foreign_name_arrives_as_a_name_to_one_recipient(
         assert len(shown) >= min(len(whole), 70)
 
 
-@pytest.mark.parametrize("address", ["info@köhler.example", "josé@customer.example", "用户@例子.example"])
-def test_an_address_outside_ascii_is_written_to(database: Database, ports: Ports, inbox: Path, address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [
+        # A domain of another script has an ASCII form, which every server takes.
+        ("info@köhler.example", "info@xn--khler-jua.example"),
+        ("Info+x@KÖHLER.example", "Info+x@xn--khler-jua.example"),
+        ("info@faß.example", "info@xn--fa-hia.example"),
+        ("josé@customer.example", "josé@customer.example"),
+        # Composed, as all do who write it by hand.
+        ("jose\u0301@customer.example", "josé@customer.example"),
+        ("用户@例子.example", "用户@例子.example"),
+    ],
+)
+def test_an_address_outside_ascii_is_written_to(
+    database: Database, ports: Ports, inbox: Path, address: str, written: str
+) -> None:
     queued(database, ports, email=address)
     assert drain(SEND, ports) == {"sent": 1}
     (envelope,) = envelopes(inbox)
-    assert envelope["rcpt_tos"] == [address]
+    assert envelope["rcpt_tos"] == [written]
     (file,) = inbox.glob("*.eml")
-    assert f"<{address}>".encode() in file.read_bytes()
+    assert f"<{written}>".encode() in file.read_bytes()
 
 
-NO_ADDRESSES = [
-    "",
-    "nobody",
-    "@customer.example",
-    "a@",
-    "<a@customer.example>",
-    "a@customer.example>",
-    "a@customer.example\r\nRCPT TO:<victim@evil.example>",
-    "a@customer.example, victim@evil.example",
-    "a@customer.example,victim@evil.example",
-    "a @customer.example",
-    "a(b)@customer.example",
-    "a@b@c",
-    "a\u2028@customer.example",
-    "é<a@customer.example>",
-    "a" * 300 + "@customer.example",
-]
+def test_an_address_whose_domain_is_of_another_script_needs_no_server_that_knows_it(
+    database: Database, server_ports: Ports, server: MailServer
+) -> None:
+    server.extensions = ()
+    queued(database, server_ports, email="info@köhler.example")
+    assert drain(SEND, server_ports) == {"sent": 1}
+    assert "RCPT TO:<info@xn--khler-jua.example>" in server.commands
+    assert server.contents[0].isascii()
+
+
+#: What is no address, and what is said of it.
+NO_ADDRESSES = {
+    "": "An email address must have an @-sign.",
+    "nobody": "An email address must have an @-sign.",
+    "@customer.example": "There must be something before the @-sign.",
+    "a@": "There must be something after the @-sign.",
+    "a@customer": "The part after the @-sign is not valid. It should have a period.",
+    "a@mail.localhost": "The part after the @-sign is a special-use or reserved name that cannot be used with email.",
+    "a@customer..example": "An email address cannot have two periods in a row.",
+    "a@[192.0.2.7]": "A bracketed IP address after the @-sign is not allowed here.",
+    '"a b"@customer.example': "Quoting the part before the @-sign is not allowed here.",
+    "<a@customer.example>": "A display name and angle brackets around the email address are not permitted here.",
+    "a@customer.example>": "The part after the @-sign contains invalid characters.",
+    "a@customer.example\r\nRCPT TO:<victim@evil.example>": "The part after the @-sign contains invalid characters.",
+    "a@customer.example, victim@evil.example": "The part after the @-sign contains invalid characters.",
+    "a@customer.example,victim@evil.example": "The part after the @-sign contains invalid characters.",
+    "a @customer.example": "The email address contains invalid characters before the @-sign.",
+    "a(b)@customer.example": "The email address contains invalid characters before the @-sign.",
+    "a@b@c": "The part after the @-sign contains invalid characters.",
+    "a\u2028@customer.example": "The email address contains unsafe characters.",
+    "a\u202e@customer.example": "The email address contains unsafe characters.",
+    "a@xn--zzzzzz.example": "The part after the @-sign is not valid IDNA.",
+    "é<a@customer.example>": "The display name contains invalid characters when not quoted.",
+    "a" * 300 + "@customer.example": "The email address is too long.",
+}
 
 
 def test_what_is_no_address_fails_in_a_sentence_and_reaches_no_server(
@@ -203,10 +235,13 @@ def test_what_is_no_address_fails_in_a_sentence_and_reaches_no_server(
     wrong = [queued(database, ports, email=address)[0] for address in NO_ADDRESSES]
     (right,) = queued(database, ports)
     assert drain(SEND, ports) == {"sent": 1, "failed": len(wrong)}
-    for address, key in zip(NO_ADDRESSES, wrong, strict=True):
+    for (address, said), key in zip(NO_ADDRESSES.items(), wrong, strict=True):
         failed = row(database, key)
         assert (address, failed.state, failed.attempts, failed.committing_at) == (address, "failed", 1, None)
-        assert failed.last_error == "The contact's e-mail address is not one: correct it, then retry."
+        assert failed.last_error == (
+            f"The contact's e-mail address is not one. {said} Correct the contact and have the message queued anew: "
+            "this one keeps its address."
+        )
     assert row(database, right).state == "done"
     assert len(received(inbox)) == 1
 
@@ -241,8 +276,8 @@ def test_no_name_and_no_address_can_add_a_header_or_a_recipient(ports: Ports, na
     item = ToSend(an_email(to_address=address), name, "en", "UTC")
     raw = compose(item, ports.letterhead, [])
     message = email.message_from_bytes(raw, policy=SMTP.clone(utf8=True))
-    assert to.addr_spec == address
-    assert [each.addr_spec for each in message["To"].addresses] == [address]
+    assert to.addr_spec == to_write_to(address) == to_write_to(to.addr_spec)
+    assert [each.addr_spec for each in message["To"].addresses] == [to.addr_spec]
     assert Counter(message.keys()).most_common(1)[0][1] == 1
     assert set(message.keys()) == {
         "From",

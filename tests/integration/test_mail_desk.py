@@ -92,7 +92,7 @@ def test_what_did_not_arrive_is_listed_with_its_reason(database: Database, ports
     assert told.returncode == 1
     found = {each["id"]: (each["state"], each["why"]) for each in json.loads(told.stdout)}
     assert found == {
-        str(wrong): ("failed", "The contact's e-mail address is not one: correct it, then retry."),
+        str(wrong): ("failed", row(database, wrong).last_error),
         str(gone): ("failed", "The object to be read is not in the object store: make it again, then retry."),
         str(suppressed): ("suppressed", row(database, suppressed).last_error),
         str(bounced): ("bounced", "The provider says so: General"),
@@ -100,13 +100,16 @@ def test_what_did_not_arrive_is_listed_with_its_reason(database: Database, ports
     }
     assert str(young) not in found
     said = tenure("mail", "failed").stdout
-    assert "@" not in said
+    assert "@customer" not in said
     assert said.count("account-set-up") == 5
 
 
 def test_suppressions_are_listed_added_and_lifted_with_a_reason(tenure: Run, jane: str) -> None:
     assert tenure("mail", "suppressions").stdout == "No address is suppressed.\n"
     assert tenure("mail", "suppressions", "--add", jane).returncode == 2
+    mistaken = tenure("mail", "suppressions", "--add", "jane@", "--why", "She asked.")
+    assert mistaken.returncode == 2
+    assert "There must be something after the @-sign." in mistaken.stderr
     assert tenure("mail", "suppressions", "--add", jane.upper(), "--why", "She asked.").returncode == 0
     assert "already" in tenure("mail", "suppressions", "--add", jane, "--why", "She asked.").stdout
     (listed,) = json.loads(tenure("mail", "suppressions", "--json").stdout)

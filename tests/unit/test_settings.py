@@ -81,6 +81,13 @@ def test_what_makes_no_letterhead_is_told_at_start_and_not_quoted(name: str) -> 
     assert "The company's" in refusal(PRODUCTION | {f"TENURE_COMPANY_{name}": f"<{SECRET}>"})
 
 
+@pytest.mark.parametrize("name", ["MAIL_FROM", "MAIL_REPLY_TO", "COMPANY_EMAIL"])
+def test_an_address_that_is_none_is_told_at_start_and_not_quoted(name: str) -> None:
+    said = refusal(PRODUCTION | {f"TENURE_{name}": f"{SECRET}@company"})
+    assert f"TENURE_{name} is not an e-mail address. The part after the @-sign is not valid." in said
+    assert SECRET not in said
+
+
 def test_numbers_come_as_text_and_are_numbers() -> None:
     settings = parse(PRODUCTION | {"TENURE_LEASE_SECONDS": "2.5", "TENURE_FLOWER_PORT": "8080"})
     assert (settings.lease, settings.flower_port) == (timedelta(seconds=2.5), 8080)
