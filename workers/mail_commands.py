@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.padding import Padding
 
@@ -18,6 +16,7 @@ from email_templates.company import Company
 from email_templates.reader import reader
 from email_templates.rendering import render
 from email_templates.translations import SOURCE, languages
+from workers.operations import print_json
 from workers.settings import SettingsError, settings
 
 #: Who signs a preview where no company is set.
@@ -47,7 +46,7 @@ def list_messages(json: bool) -> int:
             }
             for message in MESSAGES.values()
         ]
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows)).decode() + "\n")
+        print_json(rows)
         return 0
     console = Console(highlight=False)
     for message in MESSAGES.values():

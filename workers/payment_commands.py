@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from sqlalchemy import Connection, Row, text
@@ -16,7 +14,7 @@ from models.money import Money
 from models.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.reconciliation import Compared, compare
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 ATTEMPTS = text("""
@@ -44,7 +42,7 @@ def show(about: str, json: bool) -> int:
         click.echo("tenure: there is no invoice of that number and no account of that ref.", err=True)
         return 2
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode([dict(row._mapping) for row in attempts]), indent=2))
+        print_json([dict(row._mapping) for row in attempts])
         return 0
     if not attempts:
         click.echo("Nothing was collected, and nothing is being.")
@@ -103,7 +101,7 @@ def reconcile(day: date | None, json: bool) -> int:
 
 def _tell(found: Compared, json: bool) -> None:
     if json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        print_json(found)
         return
     click.echo(
         f"{found.movements} charges, refunds and chargebacks at the provider; {found.recorded} were missing in the "

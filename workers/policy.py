@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import click
 import msgspec
 import redis
 from rich.console import Console
@@ -26,7 +25,7 @@ from workers.mail_evidence import (
     messages_follow_their_reader,
     messages_load_nothing,
 )
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.routing import QUEUES
 from workers.session_stores import Store
@@ -274,7 +273,7 @@ def main(json: bool) -> int:
             found = [(promise, promise.measure(installation)) for promise in PROMISES]
     if json:
         rows = [{"promise": p.number, "clause": p.clause, "verdict": e.verdict, "figure": e.figure} for p, e in found]
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        print_json(rows)
     else:
         colours = {Verdict.KEPT: "green", Verdict.BROKEN: "bold red", Verdict.UNKNOWN: "dim"}
         table = Table(box=None, pad_edge=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
@@ -13,7 +12,7 @@ from sqlalchemy import text
 from models.security_audit import DEADLINE
 from models.unit_of_work import Database
 from tasks import security
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 LONGEST_ACCEPTANCE = timedelta(days=366)
@@ -56,7 +55,7 @@ def findings(json: bool) -> int:
         rows = connection.execute(OPEN, {"deadline": DEADLINE}).all()
     wanting = int(not all(row.accepted for row in rows))
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode([dict(row._mapping) for row in rows])))
+        print_json([dict(row._mapping) for row in rows])
         return wanting
     if not rows:
         click.echo("No known vulnerability is open.")

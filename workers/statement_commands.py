@@ -27,7 +27,7 @@ from models.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.statement_plan import plan
 from tasks.statements import RENDER, RENDER_LONG, ToRender, load
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 
@@ -53,7 +53,7 @@ def run(ref: str | None, period: date | None, json: bool) -> int:
             ports.wake(RENDER.task)
             ports.wake(RENDER_LONG.task)
     if json:
-        click.echo(msgspec.json.encode(counts).decode())
+        print_json(counts)
     elif not counts["accounts"]:
         click.echo("Nothing was due: every period that has closed was planned before.")
     else:
@@ -77,7 +77,7 @@ def show(which: str, json: bool) -> int:
     if isinstance(found, ToRender):
         (_print_json if json else _print_one)(found, document)
     elif json:
-        click.echo(msgspec.json.format(msgspec.json.encode([_summary(row) for row in found])).decode())
+        print_json([_summary(row) for row in found])
     else:
         _print_list(found)
     return 0
@@ -198,7 +198,7 @@ def _print_json(item: ToRender, document: StatementDocument) -> None:
         "typesetter": row.typesetter,
         "last_error": row.last_error,
     }
-    click.echo(msgspec.json.format(msgspec.json.encode(told)).decode())
+    print_json(told)
 
 
 def _print_list(rows: list[Statement]) -> None:
