@@ -116,7 +116,7 @@ def _stores(stores: Sequence[Mapping[str, Any]]) -> Table:
                 f"  {escape(each['store'])}{where}", each["method"], found, f"[green]{each['erased']:,}[/]", kept
             )
     if empty:
-        table.add_row(f"[dim]  and {empty} stores that held nothing[/]")
+        table.add_row(f"[dim]  {empty} more, which held nothing[/]")
     return table
 
 
@@ -127,7 +127,8 @@ def _statements(said: Mapping[str, Any]) -> RenderableType:
             f"[green]✓[/] {verification['stores']} stores looked through another way: {verification['left']:,} left."
         )
     if keys := said.get("keys_destroyed"):
-        lines.append(f"[green]✓[/] {keys} keys destroyed: copies of the objects in backups cannot be read any more.")
+        destroyed = f"{keys} {'key' if keys == 1 else 'keys'} destroyed"
+        lines.append(f"[green]✓[/] {destroyed}: copies of the objects in backups cannot be read any more.")
     if record := said.get("record"):
         lines.append(
             f"[green]✓[/] The record given before: {record['rows']:,} rows, {record['objects']:,} files, manifest "

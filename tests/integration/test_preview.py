@@ -1,0 +1,135 @@
+"""The dry run tells what the export and the purge would find, and what would stop them, and changes nothing (T28)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from sqlalchemy import event
+
+from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix
+from models.data_map_file import parse
+from models.unit_of_work import Database
+from tasks.certificates.signing import Signer
+from tasks.ports import Estate, Ports
+from tasks.submitted_files import store_file
+from tasks.termination.preview import Fate, Preview, Store, find, preview
+from tests.company import a_contact, an_account, an_entry
+
+SHOP = """
+    CREATE SCHEMA shop;
+    CREATE TABLE shop.customer (id int PRIMARY KEY, code text UNIQUE NOT NULL, name text);
+    CREATE TABLE shop.invoice (id int PRIMARY KEY, customer int REFERENCES shop.customer, paid_on date);
+    CREATE INDEX ON shop.invoice (customer);
+    INSERT INTO shop.customer VALUES (1, 'acme', 'Acme'), (2, 'acme_corp', 'Acme Corp');
+    INSERT INTO shop.invoice VALUES (1, 1, '2026-01-01'), (2, 1, NULL), (3, 2, NULL);
+"""
+MAP = """
+    [[table]]
+    name = "shop.customer"
+    category = "P2.1b"
+    paths = ["code = account.ref"]
+    key = ["id"]
+    exported = ["id", "code", "name"]
+    [[table]]
+    name = "shop.invoice"
+    category = "platform"
+    paths = ["customer = shop.customer.id > code = account.ref"]
+    key = ["id"]
+    exported = ["id", "customer", "paid_on"]
+    [table.retention]
+    legal_basis = "§ 132 BAO"
+    duration = "P7Y"
+    counted_from = "paid_on"
+    [[redis]]
+    pattern = "cart:{account_ref}:*"
+    category = "P2.1c"
+    left_out = "what was in a cart is no record"
+    [[processor]]
+    name = "Stripe"
+    receives = "names and cards"
+    purge = "delete the customer"
+"""
+
+
+@pytest.fixture
+def acme(ports: Ports) -> AccountKeys:
+    with ports.database.transaction() as session:
+        account = an_account(session, ref="acme")
+        other = an_account(session, ref="acme_corp")
+        for each in (account, account, other):
+            a_contact(session, each)
+        an_entry(session, account, 5_000)
+    store_file(ports.database, ports.objects, account="acme", name="plan.pdf", content=[b"x" * 100])
+    store_file(ports.database, ports.objects, account="acme_corp", name="plan.pdf", content=[b"x" * 100])
+    return AccountKeys(account.id, "acme")
+
+
+@pytest.fixture
+def shop(ports: Ports, database_url: str, acme: AccountKeys) -> Iterator[Ports]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(SHOP)
+    company = parse(MAP)
+    yield replace(ports, company=lambda: Estate(company.map, {}))
+
+
+def stores(found: Preview) -> dict[str, Store]:
+    return {each.name: each for each in found.stores}
+
+
+def test_it_counts_what_is_the_accounts_and_nothing_of_others(shop: Ports, acme: AccountKeys) -> None:
+    found = preview(shop, acme, "active")
+    told = stores(found)
+    assert found.obstacles == []
+    assert (told["tenure.contacts"].count, told["tenure.ledger_entries"].count) == (2, 1)
+    assert (told["shop.customer"].count, told["shop.invoice"].count) == (1, 2)
+    assert (told["tenure.accounts"].fate, told["shop.invoice"].fate) == (Fate.REDACTED, Fate.RETAINED)
+    assert told["shop.invoice"].remark == "§ 132 BAO: P7Y from paid_on"
+    files = told["files/{account_id}/"]
+    assert (files.count, files.exported) == (1, True)
+    assert files.size is not None
+    assert files.size >= 100
+    assert (told["cart:{account_ref}:*"].exported, told["Stripe"].remark) == (False, "delete the customer")
+
+
+def test_each_database_is_asked_once_for_all_its_tables_and_nothing_is_written(shop: Ports, acme: AccountKeys) -> None:
+    said: list[str] = []
+    event.listen(shop.database.engine, "before_cursor_execute", lambda *args: said.append(str(args[2])))
+    preview(shop, acme, "active")
+    assert sum("UNION ALL" in each and "tenure.contacts" in each for each in said) == 1
+    assert len(said) < 15
+    assert not [each for each in said if each.lstrip().split()[0] not in {"SELECT", "SET", "WITH"}]
+
+
+def test_what_would_stop_it_is_told(shop: Ports, acme: AccountKeys, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE shop.rogue (id int PRIMARY KEY)")
+        connection.execute("ALTER TABLE shop.invoice ADD COLUMN note text")
+        connection.execute("SELECT tenure.place_hold('acme', '12 Cg 34/26x', 'A court asked.', 'ines')")
+    elsewhere = Estate(shop.company().map, {"crm": Database("postgresql://nobody@127.0.0.1:1/nothing")})
+    found = preview(replace(shop, signer=Signer(), company=lambda: elsewhere), acme, "active")
+    for said in (
+        "shop.rogue",
+        "the column note",
+        "12 Cg 34/26x",
+        "The database crm cannot be read",
+        "CERTIFICATE_KEYS",
+    ):
+        assert any(said in each for each in found.obstacles), said
+    assert stores(found)["shop.customer"].count == 1
+    assert stores(found)["shop.invoice"].count is None
+
+
+def test_a_bucket_that_is_away_is_an_obstacle(ports: Ports, acme: AccountKeys) -> None:
+    elsewhere = DataMap((), objects=(ObjectPrefix("x/{account_id}/", Category.SUBMITTED, bucket="no-such-bucket"),))
+    found = preview(replace(ports, company=lambda: Estate(elsewhere, {})), acme, "active")
+    assert stores(found)["x/{account_id}/"].count is None
+    assert any("x/{account_id}/" in each for each in found.obstacles)
+
+
+def test_an_account_is_found_by_its_ref(ports: Ports, acme: AccountKeys) -> None:
+    with ports.database.transaction() as session:
+        assert find(session, "acme") == (acme, "active")
+        assert find(session, "acm") is None
