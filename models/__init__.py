@@ -22,6 +22,7 @@ from models.money import Money
 from models.open_item import Allocation, OpenItem, Side
 from models.payment import AttemptOutcome, AttemptState, CollectionAttempt, DeclineReason, MethodKind, PaymentMethod
 from models.payment_event import PaymentEvent
+from models.purge import Method, PurgeStore, StoreKind
 from models.reconciliation import Reconciliation
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
@@ -75,11 +76,13 @@ __all__ = [
     "LedgerEntry",
     "LegalHold",
     "Letterhead",
+    "Method",
     "MethodKind",
     "Money",
     "OpenItem",
     "PaymentEvent",
     "PaymentMethod",
+    "PurgeStore",
     "Quarantined",
     "Reconciliation",
     "RequestKind",
@@ -92,6 +95,7 @@ __all__ = [
     "Statement",
     "StatementForm",
     "Step",
+    "StoreKind",
     "SubmittedFile",
     "SubmittedRecord",
     "Suppression",

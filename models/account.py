@@ -60,6 +60,7 @@ class Account(Base):
                 "country": "NULL",
                 "tax_id": "NULL",
                 "time_zone": "'UTC'",
+                "status": "'purged'",
             }
         ),
     )

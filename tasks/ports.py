@@ -216,6 +216,8 @@ class Ports:
     budget: timedelta = timedelta(seconds=10)
     #: How long after its sending the data of a message are kept (E12).
     remembered: timedelta = timedelta(days=30)
+    #: How long after a purge its stores are looked at again: longer than any upload or task lasts (T23).
+    quiet: timedelta = timedelta(hours=24)
     #: The session stores of other programs.
     session_stores: Sequence[SessionStore] = ()
     #: What seals and opens objects of accounts (T17); an empty one refuses to.

@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unsubscribe_url: str | None = None
     #: Days after sending that a message's data are kept (E12).
     mail_data_days: int = 30
+    #: Hours after a purge after which all its stores are looked at again (T23).
+    purge_quiet_hours: float = 24
     company_name: str = "Example Company"
     #: Lines, separated by `|`.
     company_address: str = ""
@@ -125,6 +127,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return timedelta(seconds=self.drain_seconds)
 
     @property
+    def purge_quiet(self) -> timedelta:
+        return timedelta(hours=self.purge_quiet_hours)
+
+    @property
     def mail_remembered(self) -> timedelta:
         return timedelta(days=self.mail_data_days)
 
@@ -145,6 +151,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"{PREFIX}UNSUBSCRIBE_URL must be an https:// address (RFC 8058)")
         if self.mail_data_days < 1:
             raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
+        if not 0 <= self.purge_quiet_hours <= 24 * 365:
+            raise ValueError(f"{PREFIX}PURGE_QUIET_HOURS must be 0 or more, and a year at most")
         try:
             session_stores.parse(self.session_stores, production=self.mode is Mode.PRODUCTION)
         except ValueError as error:

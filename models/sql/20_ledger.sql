@@ -8,6 +8,25 @@ BEGIN
         USING ERRCODE = 'integrity_constraint_violation';
 END $$;
 
+-- What may never change may be deleted by the purge of its account alone (P6.1), which says whom it purges: `SET LOCAL
+-- tenure.purging`. The trigger's argument is a query for the accounts whose rows are in tenure_removed.
+CREATE OR REPLACE FUNCTION tenure.refuse_removal_of_others() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    strange boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM (%s) AS removed (account) WHERE account::text IS DISTINCT FROM %L)',
+                   TG_ARGV[0], current_setting('tenure.purging', true)) INTO strange;
+    IF strange THEN
+        RAISE EXCEPTION 'the purge of one account deletes rows of another from %', TG_TABLE_NAME
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION tenure.is_purging() RETURNS boolean LANGUAGE sql STABLE
+RETURN coalesce(current_setting('tenure.purging', true), '') <> '';
+
 CREATE OR REPLACE FUNCTION tenure.refuse_unknown_currency() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -60,9 +79,15 @@ END $$;
 CREATE OR REPLACE TRIGGER number_ledger_entry BEFORE INSERT ON tenure.ledger_entries
     FOR EACH ROW EXECUTE FUNCTION tenure.number_ledger_entry();
 
-CREATE OR REPLACE TRIGGER refuse_ledger_change BEFORE UPDATE OR DELETE OR TRUNCATE ON tenure.ledger_entries
+CREATE OR REPLACE TRIGGER refuse_ledger_change BEFORE UPDATE OR TRUNCATE ON tenure.ledger_entries
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'the ledger is append-only', 'write a credit, refund or charge that corrects it');
+CREATE OR REPLACE TRIGGER refuse_ledger_removal BEFORE DELETE ON tenure.ledger_entries
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'the ledger is append-only', 'write a credit, refund or charge that corrects it');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.ledger_entries
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT
+    EXECUTE FUNCTION tenure.refuse_removal_of_others('SELECT account_id FROM tenure_removed');
 
 -- The way into the ledger from any language, in the application's own transaction:
 --

@@ -24,15 +24,33 @@ CREATE OR REPLACE TRIGGER then_set_invoice_due_at
     BEFORE INSERT OR UPDATE OF invoiced_from, invoice_period_start, invoice_series, billing_day, time_zone, status
     ON tenure.accounts FOR EACH ROW EXECUTE FUNCTION tenure.set_invoice_due_at();
 
-CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON tenure.invoices
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON tenure.invoices
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'an issued invoice never changes', 'issue a credit note that corrects it');
-CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON tenure.invoice_lines
+CREATE OR REPLACE TRIGGER refuse_removal BEFORE DELETE ON tenure.invoices
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'an issued invoice never changes', 'issue a credit note that corrects it');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.invoices
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_removal_of_others(
+        'SELECT account_id FROM tenure_removed');
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON tenure.invoice_lines
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'an issued invoice never changes', 'issue a credit note that corrects it');
-CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON tenure.invoice_taxes
+CREATE OR REPLACE TRIGGER refuse_removal BEFORE DELETE ON tenure.invoice_lines
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'an issued invoice never changes', 'issue a credit note that corrects it');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.invoice_lines
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_removal_of_others(
+        'SELECT account_id FROM tenure_removed LEFT JOIN tenure.invoices ON invoices.id = invoice_id');
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON tenure.invoice_taxes
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'an issued invoice never changes', 'issue a credit note that corrects it');
+CREATE OR REPLACE TRIGGER refuse_removal BEFORE DELETE ON tenure.invoice_taxes
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'an issued invoice never changes', 'issue a credit note that corrects it');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.invoice_taxes
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_removal_of_others(
+        'SELECT account_id FROM tenure_removed LEFT JOIN tenure.invoices ON invoices.id = invoice_id');
 CREATE OR REPLACE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON tenure.invoice_series
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'a series of numbers stays', 'leave it as it is and use another one');

@@ -18,9 +18,15 @@ END $$;
 
 CREATE OR REPLACE TRIGGER apply_allocations AFTER INSERT ON tenure.allocations
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tenure.apply_allocations();
-CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON tenure.allocations
+CREATE OR REPLACE TRIGGER refuse_change BEFORE UPDATE OR TRUNCATE ON tenure.allocations
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'allocations are append-only', 'a negative one takes back another');
+CREATE OR REPLACE TRIGGER refuse_removal BEFORE DELETE ON tenure.allocations
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'allocations are append-only', 'a negative one takes back another');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.allocations
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT
+    EXECUTE FUNCTION tenure.refuse_removal_of_others('SELECT account_id FROM tenure_removed');
 
 -- A person may put off a due date or note a dispute; all else follows from ledger and invoices.
 CREATE OR REPLACE FUNCTION tenure.keep_open_item() RETURNS trigger LANGUAGE plpgsql
@@ -35,9 +41,15 @@ END $$;
 
 CREATE OR REPLACE TRIGGER keep_open_item BEFORE UPDATE ON tenure.open_items
     FOR EACH ROW EXECUTE FUNCTION tenure.keep_open_item();
-CREATE OR REPLACE TRIGGER refuse_change BEFORE DELETE OR TRUNCATE ON tenure.open_items
+CREATE OR REPLACE TRIGGER refuse_change BEFORE TRUNCATE ON tenure.open_items
     FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change(
         'open items stay', 'record a payment or credit, or issue a credit note');
+CREATE OR REPLACE TRIGGER refuse_removal BEFORE DELETE ON tenure.open_items
+    FOR EACH STATEMENT WHEN (NOT tenure.is_purging()) EXECUTE FUNCTION tenure.refuse_change(
+        'open items stay', 'record a payment or credit, or issue a credit note');
+CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.open_items
+    REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT
+    EXECUTE FUNCTION tenure.refuse_removal_of_others('SELECT account_id FROM tenure_removed');
 
 -- Set off what is open on both sides: the earliest credit first, against what has been due longest. Both sides are laid
 -- along one line, in their order; where two stretches overlap, so much of the one settles so much of the other.

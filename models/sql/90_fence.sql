@@ -10,9 +10,11 @@
 CREATE OR REPLACE FUNCTION tenure.is_fenced(account uuid, status text) RETURNS boolean LANGUAGE sql STABLE
 RETURN status <> 'active' AND current_setting('tenure.purging', true) IS DISTINCT FROM account::text;
 
--- What `ref` becomes when its account is purged: who has the ref finds the tombstone, which does not say it.
+-- What `ref` becomes when its account is purged: who has the ref finds the tombstone, which does not say it. What has
+-- become that, stays it.
 CREATE OR REPLACE FUNCTION tenure.purged_ref(ref text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN 'purged:' || encode(sha256(convert_to(ref, 'UTF8')), 'hex');
+RETURN CASE WHEN ref ~ '^purged:[0-9a-f]{64}$' THEN ref
+            ELSE 'purged:' || encode(sha256(convert_to(ref, 'UTF8')), 'hex') END;
 
 -- Refuse, if one of the accounts is fenced; hold the others open until the transaction ends. A key that is no account's
 -- is no concern of Tenure's.

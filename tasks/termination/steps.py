@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.termination import Step
+from tasks.purge import purging
 from tasks.termination import beginning
 from tasks.termination.case import StepFunction
 
 STEPS: Mapping[Step, StepFunction] = {
     Step.BEGIN: beginning.begin,
+    Step.PURGE: purging.purge,
+    Step.PURGE_AGAIN: purging.purge_again,
 }

@@ -1,0 +1,93 @@
+"""PURGE and PURGE_AGAIN: everything that the data map names, store by store (T19 to T23).
+
+The first pass begins only where nothing is unknown: map and databases agree, each table holds what the customer's
+record holds, no row of another customer refers to what goes, and every store answers. What begins ends in `purging`,
+from which nobody can cancel. A pass that was broken off goes on where it was: its stores and how far each came are rows
+(`models/purge.py`), and what is deleted is not found again.
+
+The second pass comes after a quiet time that is longer than any upload or task can last, since objects and the
+databases of others cannot be fenced. It removes what came in meanwhile, and says how much that was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import func
+
+from models.purge import StoreKind
+from models.termination import Stage, Step
+from tasks.drain import Held
+from tasks.failpoints import failpoint
+from tasks.purge.checkpoints import Checkpoint, Planned, plan, planned
+from tasks.purge.tables import Tables, key
+from tasks.purge.tables import planned as planned_table
+from tasks.termination.case import Case, Next, StepResult, enter
+
+log = structlog.get_logger()
+
+#: The first pass is held against the customer's record; those that follow find what they find.
+FIRST: Final = 1
+
+Checkpoints = Mapping[tuple[StoreKind, str, str], Checkpoint]
+
+
+def purge(case: Case, held: Held) -> StepResult:
+    """The first pass: delivered -> purging."""
+    this = _Pass(case, held, FIRST)
+    if not planned(case, held, FIRST):
+        stores = this.look(case.termination.exported_rows or {})
+        case = enter(case, held, Stage.PURGING, purge_began_at=func.clock_timestamp())
+        failpoint("terminations.purge", "after_enter")
+        plan(case, held, FIRST, stores)
+        failpoint("terminations.purge", "after_plan")
+    removed = this.run()
+    return StepResult(evidence=removed, steps=(Next(Step.PURGE_AGAIN, due=held.ports.quiet),))
+
+
+def purge_again(case: Case, held: Held) -> StepResult:
+    """A pass that follows: purging -> verifying."""
+    this = _Pass(case, held, FIRST + 1 + case.number)
+    if not planned(case, held, this.number):
+        plan(case, held, this.number, this.look(None))
+    removed = this.run()
+    return StepResult(stage=Stage.VERIFYING, evidence=removed, steps=(Next(Step.VERIFY, number=case.number),))
+
+
+class _Pass:
+    """One pass over all stores."""
+
+    def __init__(self, case: Case, held: Held, number: int) -> None:
+        self._case, self._held = case, held
+        self.number = number
+        self._tables = Tables(held.ports.estate(), case.account)
+
+    def look(self, record: Mapping[str, Mapping[str, int]] | None) -> list[Planned]:
+        """What each store holds, compared with the customer's record where there is one to compare with.
+
+        Raises Permanent or Unavailable where the pass must not begin.
+        """
+        if record is not None:
+            counted = self._tables.compare(record)
+            self._tables.refuse_strangers()
+        else:
+            counted = {key(rows.table): self._tables.count(rows) for rows in self._tables}
+        return [planned_table(rows, counted[key(rows.table)]) for rows in self._tables]
+
+    def run(self) -> dict[str, Any]:
+        """Do what is not done yet; how much was removed in this pass, by kind of store."""
+        stores = planned(self._case, self._held, self.number)
+        self._purge_tables(stores)
+        removed: dict[str, int] = {}
+        for (kind, _, _), checkpoint in stores.items():
+            removed[kind] = removed.get(kind, 0) + checkpoint.removed
+        log.info("purge.passed", termination=str(self._case.id), number=self.number, **removed)
+        return {"pass": self.number, "removed": removed}
+
+    def _purge_tables(self, stores: Checkpoints) -> None:
+        checkpoints = {(place, name): each for (kind, place, name), each in stores.items() if kind is StoreKind.TABLE}
+        for group in self._tables.groups:
+            if not all(checkpoints[key(rows.table)].done for rows in group):
+                self._tables.purge(group, checkpoints, strict=self.number == FIRST)

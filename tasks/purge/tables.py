@@ -1,0 +1,213 @@
+"""The tables of the data map, database by database: counted, compared with the customer's record, and purged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from models import live_catalogue
+from models.data_map import MAIN, AccountKeys, DataMap, Delete, MappedTable
+from models.live_catalogue import Catalogue
+from models.purge import Method, StoreKind
+from models.unit_of_work import Database, is_outage, outage_reason
+from tasks.failures import Permanent, Transient, Unavailable
+from tasks.ports import Estate
+from tasks.purge import order
+from tasks.purge.checkpoints import Checkpoint, Planned
+from tasks.purge.rows import BATCH, Batch, Rows, delete_together
+
+#: How often in a row rows may be found of which none goes: another process may have been quicker.
+FRUITLESS: Final = 3
+
+
+class Tables:
+    """All tables of an estate for one account, in the order of their purge."""
+
+    def __init__(self, estate: Estate, account: AccountKeys) -> None:
+        self._estate = estate
+        self._catalogues = catalogues(estate)
+        problems = order.findings(estate.map, self._catalogues)
+        if problems:
+            raise Permanent(
+                f"The purge does not begin: {problems[0]}"
+                + (f", and {len(problems) - 1} more like it" if len(problems) > 1 else "")
+                + ". `tenure datamap check` lists what is to be mended; then retry."
+            )
+        #: Other databases first: Tenure's own is what tells of the account.
+        self.groups: Sequence[Sequence[Rows]] = [
+            [Rows(table, self._catalogues[name], account) for table in group]
+            for name in sorted(estate.databases, key=lambda name: (name == MAIN, name))
+            for group in order.groups(estate.map, name, self._catalogues[name])
+        ]
+
+    def __iter__(self) -> Iterator[Rows]:
+        return (rows for group in self.groups for rows in group)
+
+    def database(self, rows: Rows) -> Database:
+        return self._estate.databases[rows.table.database]
+
+    def count(self, rows: Rows) -> int:
+        with reaching(rows.table.database), self.database(rows).connection() as connection:
+            return rows.count(connection)
+
+    def compare(self, exported: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
+        """How many rows each table holds; raises Permanent where the customer's record holds others (T11)."""
+        counted = {key(rows.table): self.count(rows) for rows in self}
+        recorded = {(database, name): rows for database, tables in exported.items() for name, rows in tables.items()}
+        different = [
+            f"{name} holds {found:,} rows and the record {told:,}"
+            for place, name in sorted(counted.keys() | recorded.keys())
+            if (found := counted.get((place, name), 0)) != (told := recorded.get((place, name), 0))
+        ]
+        if different:
+            raise Permanent(
+                f"The purge does not begin, since the customer's record is not what is stored: {different[0]}"
+                + (f", and {len(different) - 1} more tables differ" if len(different) > 1 else "")
+                + ". Find out who wrote or removed rows since the record was made, undo it, then retry; or cancel the "
+                "termination, and begin again."
+            )
+        return counted
+
+    def refuse_strangers(self) -> None:
+        """Raises Permanent where rows of another account refer to rows that are to be deleted."""
+        by_name = {key(rows.table): rows for rows in self}
+        for name, live in self._catalogues.items():
+            for child, foreign_key, parent in order.doubtful(self._estate.map, name, live):
+                rows = by_name[key(child)]
+                with reaching(name), self.database(rows).connection() as connection:
+                    if rows.strangers(connection, foreign_key, parent):
+                        raise Permanent(
+                            f"The purge does not begin: rows of {child.name} that are not this account's refer to its "
+                            f"rows of {parent.name} by {', '.join(foreign_key.columns)}. Mend these rows, or let the "
+                            "foreign key set null, then retry."
+                        )
+
+    def purge(self, group: Sequence[Rows], checkpoints: Mapping[tuple[str, str], Checkpoint], *, strict: bool) -> None:
+        """Purge the tables of a group. `strict`: no more of each than its checkpoint expects (T11)."""
+        for rows in group:
+            checkpoints[key(rows.table)].begin(partial(self.count, rows))
+        together = [rows for rows in group if len(group) > 1 and not order.stays(rows.table)]
+        if together:
+            self._purge_together(together, [checkpoints[key(rows.table)] for rows in together], strict)
+        for rows in group:
+            checkpoint = checkpoints[key(rows.table)]
+            if rows not in together:
+                self._purge(rows, checkpoint, strict)
+            # All rows that are still there are redacted, whether this purge or somebody else changed them.
+            removed = None if isinstance(rows.table.purge, Delete) else self.count(rows)
+            checkpoint.end(removed=removed)
+
+    def _purge(self, rows: Rows, checkpoint: Checkpoint, strict: bool) -> None:
+        at_most = checkpoint.expected if strict else None
+        if not rows.is_batched:
+            self._one(rows, checkpoint, None, at_most)
+            return
+        fruitless = 0
+        for stride in rows.strides(self.database(rows), batch=BATCH):
+            gone = sum(self._one(rows, checkpoint, batch, at_most) for batch in stride)
+            fruitless = 0 if gone else fruitless + 1
+            if fruitless == FRUITLESS:
+                raise Permanent(
+                    f"Rows of {rows.table.name} are found and cannot be deleted: a trigger or a rule keeps them. Let "
+                    "it pass what has tenure.purging set, then retry."
+                )
+
+    def _one(self, rows: Rows, checkpoint: Checkpoint, batch: Batch | None, at_most: int | None) -> int:
+        """One batch in one transaction, or all rows of a table that has no key."""
+
+        def act(connection: Connection) -> int:
+            return rows.remove(connection, batch) if batch else rows.remove_all(connection)
+
+        with in_words(rows.table):
+            if rows.table.database == MAIN:
+                return checkpoint.here(act, at_most=at_most)
+
+            def there() -> int:
+                with self.database(rows).connection() as connection:
+                    say_who(connection, rows.account)
+                    gone = act(connection)
+                    checkpoint.within(gone, at_most)
+                    return gone
+
+            return checkpoint.elsewhere(batch.rows if batch else self.count(rows), there)
+
+    def _purge_together(self, group: Sequence[Rows], checkpoints: Sequence[Checkpoint], strict: bool) -> None:
+        database = group[0].table.database
+        if database != MAIN:
+            for rows, checkpoint in zip(group, checkpoints, strict=True):
+                checkpoint.announce(self.count(rows))
+        with in_words(group[0].table), checkpoints[0].deleting() as main:
+            if database == MAIN:
+                gone = delete_together(main, group)
+            else:
+                with self.database(group[0]).connection() as connection:
+                    say_who(connection, group[0].account)
+                    gone = delete_together(connection, group)
+            for checkpoint, number in zip(checkpoints, gone, strict=True):
+                checkpoint.note(main, number, at_most=checkpoint.expected if strict else None)
+
+
+def key(table: MappedTable) -> tuple[str, str]:
+    return table.database, str(table.name)
+
+
+def planned(rows: Rows, expected: int) -> Planned:
+    method = Method.DELETED if isinstance(rows.table.purge, Delete) else Method.REDACTED
+    return Planned(StoreKind.TABLE, rows.table.database, str(rows.table.name), method, expected)
+
+
+def catalogues(estate: Estate) -> dict[str, Catalogue]:
+    """What each database really holds now. Raises Unavailable or Permanent where one is not to be had."""
+    missing = sorted(_named(estate.map) - estate.databases.keys())
+    if missing:
+        raise Permanent(f"The data map names the database {missing[0]}, whose address is not set: set it, then retry.")
+    found: dict[str, Catalogue] = {}
+    for name, database in estate.databases.items():
+        with reaching(name), database.connection() as connection:
+            found[name] = live_catalogue.read(connection)
+    return found
+
+
+def _named(mapped: DataMap) -> set[str]:
+    return {each.database for each in mapped.tables} | {each.database for each in mapped.unmapped}
+
+
+def say_who(connection: Connection, account: AccountKeys) -> None:
+    """Say whom this transaction purges, to triggers that want to know."""
+    connection.execute(text("SELECT set_config('tenure.purging', :account, true)"), {"account": str(account.id)})
+
+
+@contextmanager
+def reaching(database: str) -> Iterator[None]:
+    """Say in words that a database is away; of Tenure's own that is the drain's concern."""
+    try:
+        yield
+    except DBAPIError as error:
+        if database == MAIN or not is_outage(error):
+            raise
+        raise Unavailable(f"The database {database} does not answer: {outage_reason(error)}.") from None
+
+
+@contextmanager
+def in_words(table: MappedTable) -> Iterator[None]:
+    """What PostgreSQL has against a deletion, as a failure without a value in it."""
+    with reaching(table.database):
+        try:
+            yield
+        except DBAPIError as error:
+            state = str(getattr(error.orig, "sqlstate", None) or "")
+            if is_outage(error) or not state:
+                raise
+            if state[:2] == "40" or state == "55P03":
+                raise Transient(f"PostgreSQL asks for the purge of {table.name} to be tried again ({state}).") from None
+            named = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+            by = f" by {named}" if named else ""
+            raise Permanent(
+                f"PostgreSQL refuses to purge {table.name}{by} (SQLSTATE {state}): mend the table, its triggers or the "
+                "data map, then retry."
+            ) from None
