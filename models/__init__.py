@@ -24,6 +24,8 @@ from models.payment import AttemptOutcome, AttemptState, CollectionAttempt, Decl
 from models.payment_event import PaymentEvent
 from models.purge import Method, PurgeStore, StoreKind
 from models.reconciliation import Reconciliation
+from models.reminder import HoldKind, HoldOutcome, LetterKind, Reminder, ReminderCopy, ReminderHold, ReminderLetter
+from models.reminder_policy import ReminderLevel, ReminderPolicy, ReminderStep
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.session_sweep import SessionSweep
@@ -65,6 +67,8 @@ __all__ = [
     "ErasureReplay",
     "FileState",
     "HeldSession",
+    "HoldKind",
+    "HoldOutcome",
     "Invoice",
     "InvoiceDocument",
     "InvoiceKind",
@@ -75,6 +79,7 @@ __all__ = [
     "KeyPurpose",
     "LedgerEntry",
     "LegalHold",
+    "LetterKind",
     "Letterhead",
     "Method",
     "MethodKind",
@@ -85,6 +90,13 @@ __all__ = [
     "PurgeStore",
     "Quarantined",
     "Reconciliation",
+    "Reminder",
+    "ReminderCopy",
+    "ReminderHold",
+    "ReminderLetter",
+    "ReminderLevel",
+    "ReminderPolicy",
+    "ReminderStep",
     "RequestKind",
     "SecurityAudit",
     "SecurityFinding",

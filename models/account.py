@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 from enum import StrEnum
+from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, FetchedValue, Index, SmallInteger, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, FetchedValue, ForeignKey, Index, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -43,7 +44,7 @@ class Account(Base):
         exported=(
             "id ref name address country currency status time_zone billing_day period_start statement_due_at "
             "statement_form tax_id payment_terms invoice_series invoiced_from invoice_period_start invoice_due_at "
-            "created_at"
+            "reminder_policy_id created_at"
         ),
         left_out={
             "stated_until": "where the planning of statements stands; the statements themselves are exported",
@@ -70,6 +71,11 @@ class Account(Base):
         CheckConstraint("payment_terms BETWEEN 0 AND 365", name="payment_terms"),
         CheckConstraint("(invoiced_from IS NULL) = (invoice_period_start IS NULL)", name="invoiced_from"),
         Index("ix_accounts_statement_due", "statement_due_at", postgresql_where=text("status = 'active'")),
+        Index(
+            "ix_accounts_reminder_policy_id",
+            "reminder_policy_id",
+            postgresql_where=text("reminder_policy_id IS NOT NULL"),
+        ),
         Index("ix_accounts_invoice_due", "invoice_due_at", postgresql_where=text("status = 'active'")),
     )
 
@@ -117,4 +123,6 @@ class Account(Base):
     invoice_due_at: Mapped[timestamp | None] = mapped_column(
         server_default=FetchedValue(), server_onupdate=FetchedValue()
     )
+    #: How it is reminded; None: as the default policy says (B11).
+    reminder_policy_id: Mapped[UUID | None] = mapped_column(ForeignKey("reminder_policies.id"))
     created_at: Mapped[recorded]

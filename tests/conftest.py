@@ -31,7 +31,7 @@ from workers.adapters.smtp import SMTPMailer
 from workers.identity import dead, identity
 from workers.settings import Settings, parse
 
-pytest_plugins = ["tests.golden_files"]
+pytest_plugins = ["tests.clock", "tests.golden_files"]
 
 TEMPLATE = "tenure_template"
 
