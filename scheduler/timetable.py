@@ -35,6 +35,9 @@ TIMETABLE: Sequence[Entry] = (
     Entry("payments.collect", timedelta(seconds=30), "Behind planning, which wakes it."),
     Entry("payments.settle", timedelta(seconds=30), "Nobody else asks what became of an unknown payment (B21)."),
     Entry("payments.read_events", timedelta(seconds=30), "Behind the relay."),
+    Entry(
+        "reminders.plan", timedelta(minutes=5), "Business hours begin at any quarter of an hour, somewhere on earth."
+    ),
     Entry("payments.reconcile", timedelta(hours=1), "Due once a day, some hours after its end (B24)."),
     Entry("terminations.advance", timedelta(seconds=30), "Behind the relay, which also knows when a grace is over."),
     Entry("terminations.export", timedelta(seconds=30), "As above."),

@@ -8,6 +8,7 @@ repeated, a crash after it leaves the row `unknown`, because nobody can tell (E1
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,16 +30,21 @@ from models.contact import Contact
 from models.email_message import EmailMessage, EmailState
 from models.suppression import Suppression, sentence
 from models.unit_of_work import is_outage
+from tasks import reminder_look
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
-from tasks.failures import Failure
+from tasks.failures import Failure, Transient
 from tasks.job import Tick
-from tasks.last_look import TakenOver, Withdrawn, permitted
+from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
 from tasks.mime import ToSend, compose, to_write_to
 from tasks.ports import Ambiguous, Envelope, Ports, Receipt, current
 
 log = structlog.get_logger()
 
+#: Whoever sends has registered these looks: a reminder never leaves unseen (B12).
+LOOKS = (reminder_look.look,)
+#: How often a message is rendered anew because what it is about changed while it was offered (B13).
+RENDERINGS = 3
 #: A server's answer is kept for a person to find the message in its log.
 ANSWER_LENGTH = 500
 
@@ -143,6 +149,17 @@ def send(item: ToSend, held: Held) -> Sent:
     if known is not None and known.optional and not item.optional_mail:
         _settle(held, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
     attachments = [(described, ports.objects.get(described["key"])) for described in item.row.attachments]
+    for _ in range(RENDERINGS):
+        try:
+            return _offer(item, attachments, held)
+        except Outdated as outdated:
+            _renew(item.row, outdated, held)
+    raise Transient(f"What it is about changed {RENDERINGS} times while it was offered to the mail server.")
+
+
+def _offer(item: ToSend, attachments: Sequence[tuple[dict[str, str], bytes]], held: Held) -> Sent:
+    """Hand one message over as it reads now; raises Outdated where that is no longer so, and nothing has left."""
+    ports = held.ports
     content = compose(item, ports.letterhead, attachments)
     envelope = Envelope(
         sender=ports.letterhead.mail_from,
@@ -187,6 +204,17 @@ def send(item: ToSend, held: Held) -> Sent:
         )
     failpoint("emails", "after_answer")
     return Sent(receipt, sha256(envelope.content).digest())
+
+
+def _renew(row: EmailMessage, outdated: Outdated, held: Held) -> None:
+    """Keep what the message has to say now, if the row is ours."""
+    with held.ports.database.connection() as connection:
+        if not _change(connection, held, "context = CAST(:context AS jsonb)", context=json.dumps(outdated.context)):
+            raise Settled
+        if outdated.effect is not None:
+            outdated.effect(connection)
+    failpoint("emails.renew", "after_commit")
+    row.context = outdated.context
 
 
 def _mark(held: Held) -> bool:

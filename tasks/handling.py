@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.job_request import JobRequest
-from tasks import details, emails, invoices, mail_events, payment_events, sessions, statements
+from tasks import details, emails, invoices, mail_events, payment_events, reminder_holds, sessions, statements
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -28,6 +28,9 @@ from tasks.requests import (
     InvoicesSend,
     InvoicesVoid,
     PaymentsRecordEvent,
+    RemindersDispute,
+    RemindersPause,
+    RemindersPromise,
     SessionsRevoke,
     StatementsSend,
 )
@@ -45,6 +48,9 @@ HANDLERS: Mapping[str, Handler] = {
     SessionsRevoke.kind: sessions.revoke,
     EmailsSendAccountSetUp.kind: emails.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
+    RemindersPause.kind: reminder_holds.pause,
+    RemindersPromise.kind: reminder_holds.promise,
+    RemindersDispute.kind: reminder_holds.dispute,
 }
 #: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.
 MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {

@@ -10,6 +10,9 @@ may register a look of its own, such as a reminder's at its invoice:
         if invoice.open_amount == 0:
             raise Withdrawn("The invoice was paid before the reminder left.")
 
+Where the message may go but says what is no longer so, the look raises `Outdated` with what is true now: it is rendered
+anew and offered again (B13).
+
 What such a look locks stays locked until the message was answered: a payment that comes meanwhile is committed after
 the message, or waits. The wait for a lock is bounded; where it is too long, the message is tried again later.
 """
@@ -18,9 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -31,9 +34,9 @@ from tasks.failures import Transient
 
 Look = Callable[[Session, EmailMessage], None]
 
-#: Milliseconds that a look waits for a lock, and PostgreSQL's word for having waited so long.
+#: Milliseconds that a look waits for a lock, and PostgreSQL's words for having waited so long, or in a circle.
 PATIENCE: Final = 5_000
-LOCK_NOT_AVAILABLE: Final = "55P03"
+LOCK_NOT_AVAILABLE: Final = ("55P03", "40P01")
 
 #: By the name of the message.
 _looks: dict[str, Look] = {}
@@ -49,6 +52,18 @@ class Withdrawn(Exception):
     def __init__(self, why: str, *, state: EmailState = EmailState.CANCELLED) -> None:
         super().__init__(why)
         self.state = state
+
+
+class Outdated(Exception):
+    """The message may go, but not with these words.
+
+    `context` is what it has to say now; `effect`, where given, is recorded in the transaction that keeps that.
+    """
+
+    def __init__(self, context: dict[str, Any], effect: Callable[[Connection], None] | None = None) -> None:
+        super().__init__("It says what is no longer so.")
+        self.context = context
+        self.effect = effect
 
 
 def last_look(message: str) -> Callable[[Look], Look]:
@@ -76,7 +91,7 @@ def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
                 session.execute(text(f"SET LOCAL lock_timeout = {PATIENCE}"))
                 look(session, row)
             except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                if getattr(error.orig, "sqlstate", None) not in LOCK_NOT_AVAILABLE:
                     raise
                 raise Transient("What decides whether it may be sent is locked by another transaction.") from error
         yield

@@ -38,6 +38,8 @@ PLAN = text("""
              WHERE earlier.invoice_id = item.invoice_id AND earlier.method_id = method.id
                AND earlier.outcome = 'declined' AND earlier.local_day < today - CAST(:last_day AS int))
      ORDER BY item.due_on, item.id LIMIT :batch
+       -- Of an invoice a reminder of which is just being sent, there is an attempt at the next tick (B12).
+       FOR NO KEY UPDATE OF item SKIP LOCKED
         ON CONFLICT DO NOTHING""")
 
 

@@ -13,6 +13,7 @@ Celery nor the rest of Tenure's machinery. From other languages: `SELECT tenure.
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -120,6 +121,39 @@ class PaymentsRecordEvent(Request, frozen=True, kw_only=True, forbid_unknown_fie
 
     kind = "payments.record_event"
     event: str
+
+
+class RemindersPause(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Send no reminders of an invoice (its number), or of the whole account, up to and with a day (B17).
+
+    Without `until`, until it is said that it is `over`.
+    """
+
+    kind = "reminders.pause"
+    account: AccountRef
+    invoice: str | None = None
+    until: date | None = None
+    over: bool = False
+
+
+class RemindersPromise(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The customer promised to pay an invoice, or all that is open, by a day: no reminders until then (B17)."""
+
+    kind = "reminders.promise"
+    account: AccountRef
+    invoice: str | None = None
+    until: date | None = None
+    over: bool = False
+
+
+class RemindersDispute(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The customer disputes an invoice, or lines of it (`1,3`): that part is not reminded of until it is `over`."""
+
+    kind = "reminders.dispute"
+    account: AccountRef
+    invoice: str
+    lines: str | None = None
+    over: bool = False
 
 
 KINDS: dict[str, type[Request]] = {kind.kind: kind for kind in Request.__subclasses__()}

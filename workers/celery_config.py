@@ -61,6 +61,7 @@ imports = (
     "tasks.payments",
     "tasks.pruning",
     "tasks.reconciliation",
+    "tasks.reminders",
     "tasks.rescue",
     "tasks.security",
     "tasks.sessions",

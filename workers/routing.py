@@ -30,6 +30,7 @@ ROUTES: Mapping[str, str] = {
     "payments.settle": "payments",
     "payments.read_events": "payments",
     "payments.reconcile": "payments",
+    "reminders.plan": "payments",
     "sessions.sweep": "sweeps",
     "security.audit_dependencies": "sweeps",
     "files.sweep": "sweeps",
@@ -46,6 +47,9 @@ ROUTES: Mapping[str, str] = {
     "invoices.send": INBOUND,
     "invoices.void": INBOUND,
     "payments.record_event": INBOUND,
+    "reminders.dispute": INBOUND,
+    "reminders.pause": INBOUND,
+    "reminders.promise": INBOUND,
     "sessions.revoke": INBOUND,
     "statements.send": INBOUND,
 }

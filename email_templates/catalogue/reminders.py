@@ -44,6 +44,8 @@ class PaymentReminder(Message, frozen=True, kw_only=True):
     currency: str
     as_of: date
     invoices: tuple[OpenInvoice, ...]
+    #: How many of these are here for the sake of one letter, and have not come as far as `level` (B16).
+    others: int = 0
     #: All reminder fees that were agreed and are open.
     fees: int = 0
     total: int
@@ -57,6 +59,8 @@ class PaymentReminder(Message, frozen=True, kw_only=True):
         if self.level is Level.FINAL and self.pay_by is None:
             raise ValueError(f"{what} is the final one and says no day by which to pay: give pay_by.")
         check_amounts(what, fees=self.fees)
+        if not 0 <= self.others < len(self.invoices):
+            raise ValueError(f"{what} says that {self.others} of {len(self.invoices)} invoices are others.")
         for invoice in self.invoices:
             if invoice.still_open <= 0:
                 raise ValueError(f"{what} names invoice {invoice.number!r}, of which nothing is open.")
@@ -76,11 +80,12 @@ class PaymentReminder(Message, frozen=True, kw_only=True):
                 OpenInvoice(number="INV-2026-00417", due_on=date(2026, 2, 15), still_open=113_950),
                 OpenInvoice(number="INV-2026-00431", due_on=date(2026, 3, 9), still_open=4_900),
             ),
+            others=1,
             fees=1_000,
             total=149_850,
             pay_by=date(2026, 3, 24),
         )
-        one = {"invoices": several.invoices[1:2], "fees": 0, "total": 113_950}
+        one = {"invoices": several.invoices[1:2], "others": 0, "fees": 0, "total": 113_950}
         return {
             "": several,
             "upcoming": msgspec.structs.replace(

@@ -91,7 +91,7 @@ def test_plurals_follow_the_number() -> None:
 def test_a_thousand_invoices_are_summed_up_and_the_message_stays_small() -> None:
     invoices = tuple(OpenInvoice(number=f"INV-{n:05}", due_on=date(2026, 1, 5), still_open=100) for n in range(1_000))
     several = PaymentReminder.examples()[""]
-    mail = rendered(msgspec.structs.replace(several, invoices=invoices, fees=0, total=100_000))
+    mail = rendered(msgspec.structs.replace(several, invoices=invoices, others=0, fees=0, total=100_000))
     assert findings(mail, language="en", own_host=COMPANY.website) == []
     assert "1,000 are still not paid" in mail.text
     assert re.search(r"INV-00039 +€1\.00\n.*\n  960 more invoices +€960\.00\n  Total +€1,000\.00", mail.text)
