@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -29,3 +31,8 @@ def a_termination(session: Session, *, verified: bool = True) -> Termination:
     )
     session.execute(text("ALTER TABLE tenure.terminations ENABLE TRIGGER guard"))
     return termination
+
+
+def a_setting(*secrets: int) -> str:
+    """TENURE_CERTIFICATE_KEYS with these keys."""
+    return "|".join(base64.b64encode(bytes([each]) * 32).decode() for each in secrets)

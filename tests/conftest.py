@@ -21,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from models import migrations
 from models.unit_of_work import Database
+from tasks import erasures
+from tasks.certificates import publishing
 from tasks.certificates.signing import Signer
 from tasks.ports import Ports
 from tasks.requests import publish
@@ -64,8 +66,18 @@ def template(servers: dict[str, str]) -> str:
     return admin
 
 
+@pytest.fixture(scope="session")
+def ledger(servers: dict[str, str]) -> S3ObjectStore:
+    """The bucket, which tests share."""
+    return S3ObjectStore(parse(servers))
+
+
 @pytest.fixture
-def database_url(template: str) -> Iterator[str]:
+def database_url(template: str, ledger: S3ObjectStore) -> Iterator[str]:
+    # A new database knows of no erasure: with those of another test in the bucket, it would count as restored.
+    for folder in (erasures.FOLDER, publishing.FOLDER):
+        for stored in ledger.list(folder):
+            ledger.erase(stored.key)
     name = f"test_{uuid4().hex}"
     with psycopg.connect(template, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")

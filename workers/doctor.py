@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from models import migrations
 from models.base import SCHEMA
 from models.unit_of_work import Database, outage_reason
+from tasks import erasures as ledger
 from tasks.failures import Failure
 from workers import bootstrap
 from workers.adapters.mail import transports
@@ -231,7 +232,25 @@ def sessions(chosen: Settings) -> Finding:
     return Finding("Session stores", fine=", ".join(f"{store.name} may be swept" for store in stores))
 
 
-CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions)
+def erasures(chosen: Settings) -> Finding:
+    """Whether the database knows all that was erased; nothing, where nothing was, or a server is in trouble anyway."""
+    made = Database(chosen.database_url, pool_size=1)
+    try:
+        unknown = ledger.unknown(made, S3ObjectStore(chosen))
+        with made.connection() as connection:
+            known = connection.execute(
+                text("SELECT count(*) FROM tenure.terminations WHERE purge_began_at IS NOT NULL")
+            ).scalar_one()
+    except (Failure, DBAPIError, ValueError):
+        return Finding("Erasures")
+    finally:
+        made.engine.dispose()
+    if unknown:
+        return Finding("Erasures", trouble=str(unknown))
+    return Finding("Erasures", fine=f"{known} noted in the object store, all known to the database" if known else "")
+
+
+CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions, erasures)
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from models.unit_of_work import Database, is_outage, outage_reason
 from tasks import ports
 from tasks.failures import Permanent, Unavailable
 from tasks.rescue import rescue_all
-from workers import logs
+from workers import logs, restored
 from workers.settings import settings
 
 log = structlog.get_logger()
@@ -58,6 +58,8 @@ def connect(app: Celery) -> None:
             finally:
                 # Children are forked soon, and must not share a connection.
                 store.close()
+
+    signals.worker_init.connect(restored.refuse, weak=False)
 
     @signals.worker_before_create_process.connect(weak=False)
     def share_memory(**_: Any) -> None:

@@ -160,40 +160,65 @@ def _read(content: bytes, found: Examined, statement: dict[str, Any]) -> None:
 
 
 def _examined(found: Examined, trusted: Sequence[PublicKey], statement: dict[str, Any]) -> Iterator[str]:
-    known = {key.name: key for key in trusted}
-    #: By the name of a key that this key, which is believed, introduced.
-    believed = set(known)
-    authentic: list[bool] = []
+    trust = _Trust(found.certificates, trusted)
     before: Signed | None = None
     for each in found.certificates:
         yield from _linked(before, each, whole=found.whole)
-        said, signer = each.content, str(each.content["key"])
-        if said["kind"] == "key":
-            introduced = PublicKey(bytes.fromhex(said["public_key"]))
-            if introduced.name not in known:
-                known[introduced.name] = introduced
-            if signer in believed:
-                believed.add(introduced.name)
-        key = known.get(signer)
+        signer = str(each.content["key"])
+        key = trust.known.get(signer)
         if key is None:
             yield f"{_called(each)} is signed by the key {signer}, which the file does not have: give it by --key."
         elif not key.signed(each.body, each.signature):
             yield f"{_called(each)} was changed, or is forged: its signature is not that of the key {signer}."
-        authentic.append(signer in believed)
         before = each
-    # What comes before a certificate that is believed is believed, too: its hash is in that one.
-    for index in range(len(authentic) - 2, -1, -1):
-        this, after = found.certificates[index], found.certificates[index + 1]
-        authentic[index] |= authentic[index + 1] and after.content["previous"] == this.sha256
-    for each, believable in zip(found.certificates, authentic, strict=True):
-        if not believable:
+    for each in found.certificates:
+        if each.number not in trust.authentic:
             yield (
                 f"{_called(each)} is signed by the key {each.content['key']}, which is none of those that you gave, "
                 "nor did one of them hand over to it."
             )
             break
     if found.whole:
-        yield from _headed(found, statement, known.get(str(statement["key"])), believed)
+        yield from _headed(found, statement, trust.known.get(str(statement["key"])), trust.believed)
+
+
+class _Trust:
+    """Which keys and certificates are to be believed by whoever trusts some keys, if all hashes and signatures fit."""
+
+    def __init__(self, certificates: Sequence[Signed], trusted: Sequence[PublicKey]) -> None:
+        #: By their names: these, and all that the certificates introduce.
+        self.known = {key.name: key for key in trusted}
+        #: The names of those that are trusted, or that one of them handed over to.
+        self.believed = set(self.known)
+        #: The numbers of certificates.
+        self.authentic: set[int] = set()
+        for each in certificates:
+            signer = str(each.content["key"])
+            if each.content["kind"] == "key":
+                introduced = PublicKey(bytes.fromhex(each.content["public_key"]))
+                self.known.setdefault(introduced.name, introduced)
+                if signer in self.believed:
+                    self.believed.add(introduced.name)
+            if signer in self.believed:
+                self.authentic.add(each.number)
+        # What comes before a certificate that is believed is believed, too: its hash is in that one.
+        for this, after in zip(reversed(certificates[:-1]), reversed(certificates[1:]), strict=True):
+            if after.number in self.authentic and after.content["previous"] == this.sha256:
+                self.authentic.add(this.number)
+
+
+def keys_of(certificates: Sequence[Signed], trusted: Sequence[PublicKey]) -> dict[str, PublicKey]:
+    """By their names, the keys by which what was signed in the time of these certificates can be checked.
+
+    They are to be believed only where `examine` finds no problem.
+    """
+    trust = _Trust(certificates, trusted)
+    introduced = [
+        PublicKey(bytes.fromhex(each.content["public_key"]))
+        for each in certificates
+        if each.content["kind"] == "key" and each.number in trust.authentic
+    ]
+    return {key.name: key for key in [*trusted, *introduced]}
 
 
 def _linked(before: Signed | None, each: Signed, *, whole: bool) -> Iterator[str]:

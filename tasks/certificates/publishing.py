@@ -32,6 +32,12 @@ def key(number: int) -> str:
     return f"{FOLDER}{number:08}.json"
 
 
+def number(name: str) -> int | None:
+    """The certificate's number, of the key of its copy."""
+    digits = name.removeprefix(FOLDER).removesuffix(".json")
+    return int(digits) if digits.isdecimal() else None
+
+
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Signed]:
     rows = session.execute(
         select(CertificateCopy.id, Certificate.body, Certificate.signature)

@@ -19,6 +19,7 @@ from sqlalchemy import func
 
 from models.purge import StoreKind
 from models.termination import Stage, Step
+from tasks import erasures
 from tasks.drain import Held
 from tasks.failpoints import failpoint
 from tasks.purge.checkpoints import Checkpoint, Planned, plan, planned
@@ -38,9 +39,11 @@ def purge(case: Case, held: Held) -> StepResult:
     """The first pass: delivered -> purging."""
     this = _Pass(case, held, FIRST)
     if not planned(case, held, FIRST):
-        stores = this.look(case.termination.exported_rows or {})
+        stores = this.look(None if _is_replay(case, held) else case.termination.exported_rows or {})
         case = enter(case, held, Stage.PURGING, purge_began_at=func.clock_timestamp())
         failpoint("terminations.purge", "after_enter")
+        # Outside of the database, and before anything is deleted; not before nobody can cancel (T26).
+        erasures.note(held.ports, case.id)
         plan(case, held, FIRST, stores)
         failpoint("terminations.purge", "after_plan")
     removed = this.run()
@@ -54,6 +57,12 @@ def purge_again(case: Case, held: Held) -> StepResult:
         plan(case, held, this.number, this.look(None))
     removed = this.run()
     return StepResult(stage=Stage.VERIFYING, evidence=removed, steps=(Next(Step.VERIFY, number=case.number),))
+
+
+def _is_replay(case: Case, held: Held) -> bool:
+    """A restored backup may hold other rows than the customer's record does."""
+    with held.ports.database.transaction() as session:
+        return erasures.is_replay(session, case.id)
 
 
 class _Pass:

@@ -73,8 +73,6 @@ def test_death_while_a_certificate_is_issued(
 def test_death_while_copies_are_made(
     processes: Processes, database: Database, outcome: Outcome, ports: Ports, tmp_path: Path
 ) -> None:
-    for stored in ports.objects.list(publishing.FOLDER):
-        ports.objects.erase(stored.key)
     fired = tmp_path / "fired"
     fired.mkdir()
     add(database, ports, 12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from tasks.certificates.signing import Signer
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import Ports
-from tests.certifying import a_termination
+from tests.certifying import a_setting, a_termination
 from tests.integration.conftest import Run
 
 
@@ -48,10 +47,6 @@ def certified(
 def rows(database: Database) -> list[Certificate]:
     with database.transaction() as session:
         return list(session.scalars(select(Certificate).order_by(Certificate.number)))
-
-
-def a_setting(*secrets: int) -> str:
-    return "|".join(base64.b64encode(bytes([each]) * 32).decode() for each in secrets)
 
 
 def test_the_first_certificate_introduces_the_key_and_the_same_again_is_the_same(
@@ -146,14 +141,6 @@ def test_a_key_hands_over_to_the_next_one(ports: Ports, termination: UUID, tenur
     assert any("nor did one of them hand over" in each for each in problems)
 
 
-@pytest.fixture
-def no_copies(ports: Ports) -> None:
-    """Tests share the bucket; each has a chain of its own."""
-    for stored in ports.objects.list(publishing.FOLDER):
-        ports.objects.erase(stored.key)
-
-
-@pytest.mark.usefixtures("no_copies")
 def test_every_certificate_is_copied_once(ports: Ports, termination: UUID) -> None:
     certified(ports, termination)
     assert drain(publishing.PUBLISH, ports)["published"] == 2
@@ -165,7 +152,6 @@ def test_every_certificate_is_copied_once(ports: Ports, termination: UUID) -> No
     assert drain(publishing.PUBLISH, ports)["published"] == 2
 
 
-@pytest.mark.usefixtures("no_copies")
 def test_two_databases_that_add_to_one_chain_are_found_out(ports: Ports, termination: UUID, tenure: Run) -> None:
     certified(ports, termination)
     drain(publishing.PUBLISH, ports)
@@ -181,7 +167,6 @@ def test_two_databases_that_add_to_one_chain_are_found_out(ports: Ports, termina
     assert second.number == 2
 
 
-@pytest.mark.usefixtures("no_copies")
 def test_the_database_lacks_what_was_copied(ports: Ports, termination: UUID, tenure: Run) -> None:
     """Its end was cut off by force, or an older backup was restored."""
     certified(ports, termination)
@@ -196,7 +181,6 @@ def test_the_database_lacks_what_was_copied(ports: Ports, termination: UUID, ten
     assert "Certificate 2 is in the object store and not in the database" in said.stderr
 
 
-@pytest.mark.usefixtures("no_copies")
 def test_the_commands(ports: Ports, termination: UUID, tenure: Run, tmp_path: Path) -> None:
     assert "No certificate was issued yet" in tenure("certificate", "list").stdout
     assert tenure("certificate", "export").returncode == 1
