@@ -116,5 +116,9 @@ class PaymentGateway(Protocol):
     def event(self, event: str) -> Event | None:
         """The event of that id, asked from the provider; None where there is none."""
 
+    def forget(self, customer: str) -> bool:
+        """Delete a customer with its payment methods; False where there is none any more. Raises `Unavailable` also
+        where it is not certain: to ask again does no harm."""
+
     def close(self) -> None:
         """Close connections; the next call opens them again."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import models
 from email_templates.company import Company
@@ -16,6 +16,9 @@ from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
 
+#: What the data map's Redis keys without an address of their own lie in.
+BROKER: Final = "broker"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -23,6 +26,22 @@ class StoredObject:
 
     key: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of an object, or the marker of a deletion: in a bucket without versions, the object itself."""
+
+    key: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A version that the object store does not let go (Object Lock); `until` is None where that is not known."""
+
+    stored: StoredVersion
+    until: datetime | None
 
 
 class ObjectStore(Protocol):
@@ -41,7 +60,13 @@ class ObjectStore(Protocol):
     def list(self, prefix: str, *, bucket: str | None = None) -> Iterator[StoredObject]:
         """All objects whose keys begin with `prefix`, in the order of their keys. Raises `Unavailable`."""
 
-    def abandon(self, prefix: str) -> int:
+    def versions(self, prefix: str, *, bucket: str | None = None) -> Iterator[StoredVersion]:
+        """All versions below `prefix`, of objects that were deleted, too, and delete markers. Raises `Unavailable`."""
+
+    def remove(self, versions: Sequence[StoredVersion], *, bucket: str | None = None) -> Sequence[Locked]:
+        """Remove up to a thousand versions for good; those that are locked stay. Raises `Unavailable`."""
+
+    def abandon(self, prefix: str, *, bucket: str | None = None) -> int:
         """Abort all uploads below `prefix` that were begun and not completed; returns how many. Raises `Unavailable`.
 
         A process that still uploads there gets `Transient`.
@@ -176,6 +201,16 @@ class SessionStore(Protocol):
         """Let go of connections; the next use makes new ones."""
 
 
+class KeyStore(Protocol):
+    """A Redis or Valkey in which keys of accounts lie (T21)."""
+
+    def keys(self, pattern: str) -> Iterator[Sequence[bytes]]:
+        """The keys that match, some at a time, as SCAN finds them. Raises `Unavailable` or `Permanent`."""
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Remove these keys; how many there were. Raises as `keys` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letterhead:
     """How the company signs: what templates show, and what mail headers need."""
@@ -194,6 +229,8 @@ class Estate:
 
     map: DataMap
     databases: Mapping[str, Database]
+    #: By the environment variable that holds the address; under `BROKER`, the broker.
+    keys: Mapping[str, KeyStore] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +269,7 @@ class Ports:
     def estate(self) -> Estate:
         """All of it: what an export reads and a purge removes. Raises as `company` does."""
         company = self.company()
-        return Estate(models.data_map() + company.map, {MAIN: self.database, **company.databases})
+        return Estate(models.data_map() + company.map, {MAIN: self.database, **company.databases}, company.keys)
 
 
 class _Current:

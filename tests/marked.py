@@ -66,6 +66,15 @@ AFTER_INVOICE = """
           FROM tenure.letterheads LIMIT 1;
     INSERT INTO tenure.usage_events (account_id, action, location, browser, operating_system, referral_source, details)
         SELECT :a, :m, :m, :m, :m, :m, jsonb_build_object(:m, n) FROM generate_series(1, 25) AS n;
+    INSERT INTO tenure.reminder_letters (account_id, currency, kind, local_day, level)
+        VALUES (:a, 'EUR', 'reminder', current_date, 'first');
+    INSERT INTO tenure.reminders (account_id, letter_id, invoice_id, step, level)
+        SELECT :a, letter.id, invoice.id, 1, 'first' FROM tenure.reminder_letters AS letter, tenure.invoices AS invoice
+         WHERE letter.account_id = :a AND invoice.account_id = :a;
+    INSERT INTO tenure.reminder_copies (email_message_id, account_id, letter_id)
+        SELECT mail.id, :a, letter.id FROM tenure.email_messages AS mail, tenure.reminder_letters AS letter
+         WHERE mail.account_id = :a AND letter.account_id = :a;
+    INSERT INTO tenure.reminder_holds (account_id, kind) VALUES (:a, 'pause');
     INSERT INTO tenure.submitted_records (account_id, kind, external_ref, content)
         SELECT :a, :m, :m || n, jsonb_build_object(:m, :m) FROM generate_series(1, 12) AS n
 """

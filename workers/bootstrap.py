@@ -17,12 +17,13 @@ from tasks import failpoints
 from tasks.certificates.signing import Signer
 from tasks.failures import Permanent
 from tasks.payment_gateway import PaymentGateway
-from tasks.ports import Auditor, Estate, Letterhead, Ports, SessionStore
+from tasks.ports import BROKER, Auditor, Estate, KeyStore, Letterhead, Ports, SessionStore
 from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers import session_stores as stores
 from workers.adapters import mail
 from workers.adapters.osv import OSV
+from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.redis_sessions import RedisSessions
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.sql_sessions import SQLSessions
@@ -65,13 +66,16 @@ def company(settings: Settings) -> Estate:
         return Estate(DataMap(()), {})
     try:
         read = data_map_file.load(Path(settings.datamap))
-        missing = [variable for variable in read.databases.values() if not os.environ.get(variable)]
+        servers = {each.address_from for each in read.map.redis if each.address_from is not None}
+        missing = sorted(each for each in {*read.databases.values(), *servers} if not os.environ.get(each))
         if missing:
             raise Permanent(f"{missing[0]}, which datamap.toml names, is not set: set it, then retry.")
         databases = {name: Database(os.environ[variable]) for name, variable in read.databases.items()}
     except DataMapError as error:
         raise Permanent(f"datamap.toml cannot be used: {error}. Mend it, then retry.") from None
-    return Estate(read.map, databases)
+    keys: dict[str, KeyStore] = {name: RedisKeyStore(name, os.environ[name]) for name in servers}
+    keys[BROKER] = RedisKeyStore("The broker", settings.broker_url)
+    return Estate(read.map, databases, keys)
 
 
 def session_stores(settings: Settings, database: Database) -> Sequence[SessionStore]:

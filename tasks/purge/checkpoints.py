@@ -201,6 +201,14 @@ class Checkpoint:
             {"gone": gone, "id": self.id},
         )
 
+    def wait(self, kept: int, remark: str) -> None:
+        """Note what has to stay for now, and why."""
+        with self.deleting() as connection:
+            connection.execute(
+                text("UPDATE tenure.purge_stores SET kept = :kept, remark = :remark WHERE id = :id"),
+                {"kept": kept, "remark": remark, "id": self.id},
+            )
+
     def end(self, *, removed: int | None = None, kept: int = 0, remark: str | None = None) -> None:
         """Note that nothing is left to be done in this store."""
         with deleting(self.case, self.held) as connection:

@@ -22,10 +22,12 @@ from models.termination import Stage, Step
 from tasks import erasures
 from tasks.drain import Held
 from tasks.failpoints import failpoint
+from tasks.failures import Permanent
+from tasks.purge import elsewhere
 from tasks.purge.checkpoints import Checkpoint, Planned, plan, planned
 from tasks.purge.tables import Tables, key
 from tasks.purge.tables import planned as planned_table
-from tasks.termination.case import Case, Next, StepResult, enter
+from tasks.termination.case import Case, Next, NotYet, StepResult, enter
 
 log = structlog.get_logger()
 
@@ -71,7 +73,9 @@ class _Pass:
     def __init__(self, case: Case, held: Held, number: int) -> None:
         self._case, self._held = case, held
         self.number = number
-        self._tables = Tables(held.ports.estate(), case.account)
+        estate = held.ports.estate()
+        self._elsewhere = elsewhere.stores(held.ports, estate, case.account)
+        self._tables = Tables(estate, case.account)
 
     def look(self, record: Mapping[str, Mapping[str, int]] | None) -> list[Planned]:
         """What each store holds, compared with the customer's record where there is one to compare with.
@@ -83,17 +87,54 @@ class _Pass:
             self._tables.refuse_strangers()
         else:
             counted = {key(rows.table): self._tables.count(rows) for rows in self._tables}
-        return [planned_table(rows, counted[key(rows.table)]) for rows in self._tables]
+        return [
+            *map(elsewhere.planned, self._elsewhere),
+            # Last: the rows tell where the rest is.
+            *(planned_table(rows, counted[key(rows.table)]) for rows in self._tables),
+        ]
 
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; how much was removed in this pass, by kind of store."""
-        stores = planned(self._case, self._held, self.number)
+        stores = self._checkpoints()
+        locked = self._purge_elsewhere(stores)
         self._purge_tables(stores)
+        if locked:
+            raise NotYet(str(locked[0]), min(each.wait for each in locked))
+        undone = [checkpoint.name for checkpoint in stores.values() if not checkpoint.done]
+        if undone:
+            raise Permanent(
+                f"{undone[0]} was to be purged, and the data map does not name it any more: put it back, then retry."
+            )
         removed: dict[str, int] = {}
         for (kind, _, _), checkpoint in stores.items():
             removed[kind] = removed.get(kind, 0) + checkpoint.removed
         log.info("purge.passed", termination=str(self._case.id), number=self.number, **removed)
         return {"pass": self.number, "removed": removed}
+
+    def _checkpoints(self) -> Checkpoints:
+        """Where each store stands; one that the data map names since the pass began is planned now."""
+        stores = planned(self._case, self._held, self.number)
+        new = [elsewhere.planned(each) for each in self._elsewhere if (each.kind, each.place, each.name) not in stores]
+        new += [
+            planned_table(rows, self._tables.count(rows))
+            for rows in self._tables
+            if (StoreKind.TABLE, *key(rows.table)) not in stores
+        ]
+        if not new:
+            return stores
+        plan(self._case, self._held, self.number, new)
+        return planned(self._case, self._held, self.number)
+
+    def _purge_elsewhere(self, stores: Checkpoints) -> list[elsewhere.StillLocked]:
+        locked: list[elsewhere.StillLocked] = []
+        for store in self._elsewhere:
+            checkpoint = stores[store.kind, store.place, store.name]
+            if not checkpoint.done:
+                try:
+                    store.purge(checkpoint)
+                except elsewhere.StillLocked as lock:
+                    locked.append(lock)
+        return locked
 
     def _purge_tables(self, stores: Checkpoints) -> None:
         checkpoints = {(place, name): each for (kind, place, name), each in stores.items() if kind is StoreKind.TABLE}

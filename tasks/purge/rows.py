@@ -58,6 +58,10 @@ class Rows:
     def count(self, connection: Connection) -> int:
         return int(_value(connection, f"SELECT count(*) FROM {self._name} WHERE {self._is_ours}"))
 
+    def count_left(self, connection: Connection) -> int:
+        """How many are to be deleted or redacted."""
+        return int(_value(connection, f"SELECT count(*) FROM {self._name} WHERE {self._is_ours} AND {self._is_left}"))
+
     def strides(self, database: Database, *, batch: int = BATCH, stride: int = STRIDE) -> Iterator[Sequence[Batch]]:
         """The rows that are left, in batches, a stride at a time; over when none is left from first to last."""
         last: Sequence[str] | None = None

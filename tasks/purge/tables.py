@@ -55,6 +55,11 @@ class Tables:
         with reaching(rows.table.database), self.database(rows).connection() as connection:
             return rows.count(connection)
 
+    def left(self, rows: Rows) -> int:
+        """How many rows are there that a purge would delete or redact."""
+        with reaching(rows.table.database), self.database(rows).connection() as connection:
+            return rows.count_left(connection)
+
     def compare(self, exported: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
         """How many rows each table holds; raises Permanent where the customer's record holds others (T11)."""
         counted = {key(rows.table): self.count(rows) for rows in self}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.termination import Step
-from tasks.purge import purging
+from tasks.purge import purging, verifying
 from tasks.termination import beginning
 from tasks.termination.case import StepFunction
 
@@ -16,4 +16,5 @@ STEPS: Mapping[Step, StepFunction] = {
     Step.BEGIN: beginning.begin,
     Step.PURGE: purging.purge,
     Step.PURGE_AGAIN: purging.purge_again,
+    Step.VERIFY: verifying.verify,
 }

@@ -1,35 +1,421 @@
-"""The purge of an account: everything of it goes, nothing else does, and it never begins where something is unknown."""
+"""A purge from its first store to its verification: all that is the account's goes, and nothing else (T19 to T24)."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+from typing import Any
+from uuid import uuid4
 
-from models.data_map import AccountKeys
+import msgspec
+import pytest
+import redis
+from sqlalchemy import text
+
+from models import work
+from models.account_key import KeyPurpose
+from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
+from models.termination import TerminationStep
 from models.unit_of_work import Database
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports import BROKER, Estate, ObjectStore, Ports
+from tasks.purge import checkpoints, tables
 from tasks.termination.advancing import PURGE
-from tests.marked import a_marked_customer, freeze
-from tests.purging import a_delivered_termination, counts, passes
+from tests.company import an_account
+from tests.marked import MARKER, a_marked_customer, freeze
+from tests.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.terminating import stage, steps
+from workers.adapters.redis_keys import RedisKeyStore
+from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.stripe import StripeGateway
+from workers.embedded.payments import PaymentProvider
+from workers.settings import Settings
+
+BUCKETS = ("versioned", "locked")
+COMPANY = DataMap(
+    (),
+    objects=(
+        ObjectPrefix("uploads/{account_ref}/", Category.SUBMITTED, bucket="versioned"),
+        ObjectPrefix("scans/{account_id}/", Category.SUBMITTED, bucket="locked"),
+    ),
+    redis=(RedisKeys("cart:{account_ref}:*", Category.SUBMITTED, left_out="gone within the hour"),),
+)
+
+
+@dataclass(frozen=True)
+class Company:
+    """A company with objects in three buckets, keys in Redis and a payment provider; its customer `acme` leaves."""
+
+    ports: Ports
+    database: Database
+    leaving: AccountKeys
+    staying: AccountKeys
+    provider: PaymentProvider
+    broker: redis.Redis
+
+    @property
+    def s3(self) -> Any:
+        assert isinstance(self.ports.objects, S3ObjectStore)
+        return self.ports.objects.client
+
+    def purge(self) -> dict[str, int]:
+        """Do what is due of it."""
+        return drain(PURGE, self.ports)
+
+    def make_due(self) -> None:
+        with self.database.connection() as connection:
+            connection.execute(text("UPDATE tenure.termination_steps SET due_at = now() WHERE state = 'pending'"))
+
+    def store(self, name: str, pass_number: int = 1) -> Any:
+        (found,) = [each for each in passes(self.database) if each.store == name and each.pass_number == pass_number]
+        return found
 
 
 @pytest.fixture
-def leaving(database: Database, ports: Ports) -> AccountKeys:
-    account = a_marked_customer(database, ports.objects, "leaving")
-    freeze(database, account)
-    return account
+def provider() -> Iterator[PaymentProvider]:
+    with PaymentProvider() as provider:
+        yield provider
 
 
-def test_there_is_something_in_every_table(leaving: AccountKeys, ports: Ports) -> None:
-    assert [name for name, rows in counts(ports, leaving)["main"].items() if not rows] == []
+@pytest.fixture
+def company(database: Database, ports: Ports, settings: Settings, provider: PaymentProvider) -> Iterator[Company]:
+    assert isinstance(ports.objects, S3ObjectStore)
+    _make_buckets(ports.objects.client)
+    for bucket in ("tenure", *BUCKETS):
+        ports.objects.abandon("", bucket=bucket)
+        ports.objects.remove(list(ports.objects.versions("", bucket=bucket)), bucket=bucket)
+    gateway = StripeGateway(provider.secret_key, provider.webhook_secret, provider.address)
+    keys = {BROKER: RedisKeyStore("The broker", settings.broker_url)}
+    made = replace(ports, payments=gateway, company=lambda: Estate(COMPANY, {}, keys), quiet=timedelta(0))
+    broker = redis.Redis.from_url(settings.broker_url)
+    leaving = a_marked_customer(database, ports.objects, "acme")
+    # Names that begin alike.
+    staying = a_marked_customer(database, ports.objects, "acme_corp", "another9")
+    for account in (leaving, staying):
+        for number in range(5):
+            broker.set(f"cart:{account.ref}:{number}", MARKER if account is leaving else "another9")
+        for _ in range(3):
+            ports.objects.client.put_object(Bucket="versioned", Key=f"uploads/{account.ref}/plan", Body=b"x")
+        ports.objects.client.delete_object(Bucket="versioned", Key=f"uploads/{account.ref}/plan")
+        ports.objects.client.create_multipart_upload(Bucket="versioned", Key=f"uploads/{account.ref}/unfinished")
+        ports.objects.client.create_multipart_upload(Bucket="tenure", Key=f"files/{account.id}/unfinished")
+    with database.transaction() as session:
+        ports.keyring.recipient(session, leaving.id, KeyPurpose.OBJECTS)
+    freeze(database, leaving)
+    a_delivered_termination(made, leaving)
+    yield Company(made, database, leaving, staying, provider, broker)
+    broker.delete(*broker.keys("cart:*") or ["none"])
+    gateway.close()
 
 
-def test_all_rows_go(leaving: AccountKeys, database: Database, ports: Ports) -> None:
-    before = counts(ports, leaving)
-    a_delivered_termination(ports, leaving)
-    assert drain(PURGE, ports) == {"steps": 1}
-    after = counts(ports, leaving)
-    assert after.pop("main") == {name: int(name == "tenure.accounts") for name in before["main"]}
-    tables = {row.store: row for row in passes(database) if row.kind == "table"}
-    assert {name: row.removed for name, row in tables.items()} == before["main"]
-    assert all(row.done_at and row.expected == row.removed for row in tables.values())
+def _make_buckets(client: Any) -> None:
+    present = {each["Name"] for each in client.list_buckets()["Buckets"]}
+    if "versioned" not in present:
+        client.create_bucket(Bucket="versioned")
+        client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+        client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+
+
+def objects(company: Company, account: AccountKeys) -> dict[str, int]:
+    """Versions, delete markers and unfinished uploads of the account in all buckets."""
+    found: dict[str, int] = {}
+    for bucket in ("tenure", *BUCKETS):
+        listed = company.s3.list_object_versions(Bucket=bucket)
+        uploads = company.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+        for each in [*listed.get("Versions", []), *listed.get("DeleteMarkers", []), *uploads]:
+            if each["Key"].split("/")[1] in (account.ref, str(account.id)):
+                name = f"{bucket} {each['Key'].split('/')[0]}"
+                found[name] = found.get(name, 0) + 1
+    return found
+
+
+def test_there_is_something_in_every_table(company: Company) -> None:
+    assert [name for name, rows in counts(company.ports, company.leaving)["main"].items() if not rows] == []
+
+
+def test_everything_goes_and_the_others_stay_as_they_are(company: Company) -> None:
+    before = counts(company.ports, company.leaving)["main"]
+    others, their_objects = everything(company.ports, company.leaving), objects(company, company.staying)
+    assert objects(company, company.leaving) == their_objects == {
+        "tenure files": 4, "tenure statements": 1, "versioned uploads": 5,
+    }  # fmt: skip
+    while company.purge()["steps"]:
+        pass
+    assert steps(company.database) == {
+        "purge": "done", "purge_again": "done", "verify": "done", "certify": "pending",
+    }, failure(company.database)  # fmt: skip
+    assert stage(company.database) == ("verifying", None)
+    after = counts(company.ports, company.leaving)["main"]
+    assert after == {name: int(name == "tenure.accounts") for name in before}
+    assert everything(company.ports, company.leaving) == others
+    assert objects(company, company.leaving) == {}
+    assert objects(company, company.staying) == their_objects
+    assert sorted(company.broker.keys("cart:*")) == [f"cart:acme_corp:{n}".encode() for n in range(5)]
+    assert company.provider.forgotten == {f"cus_{MARKER}acme"}
+
+    first = {each.store: each for each in passes(company.database) if each.pass_number == 1}
+    assert {name: first[name].removed for name in before} == before
+    assert all(each.done_at and each.expected == each.removed for each in first.values()), first
+    assert first["uploads/{account_ref}/"].removed == 4
+    assert first["the key of the account's objects"].method == "destroyed"
+    second = [each for each in passes(company.database) if each.pass_number == 2]
+    assert {each.removed for each in second if each.method == "deleted"} == {0}
+    with company.database.connection() as connection:
+        verified = connection.execute(text("SELECT verified_at FROM tenure.terminations")).scalar_one()
+    assert verified
+
+
+def test_no_marker_is_left_anywhere(company: Company, capsys: pytest.CaptureFixture[str]) -> None:
+    """One stood in every text, object and key; what says of a purge says nothing of anybody (T24)."""
+    while company.purge()["steps"]:
+        pass
+    said = capsys.readouterr()
+    assert MARKER not in said.out + said.err
+    assert "purge.passed" in said.out
+    assert [key for key in company.broker.keys("cart:*") if MARKER.encode() in (company.broker.get(key) or b"")] == []
+    for bucket in ("tenure", *BUCKETS):
+        for each in company.ports.objects.versions("", bucket=bucket):
+            assert str(company.leaving.id) not in each.key
+            assert "/acme/" not in each.key
+            body = company.s3.get_object(Bucket=bucket, Key=each.key)["Body"].read() if bucket == "tenure" else b""
+            assert MARKER.encode() not in body
+    told = [
+        f"{table.name}: {row[0]}"
+        for table in [*company.ports.estate().map.tables, *company.ports.estate().map.unmapped]
+        for row in _rows(company.database, str(table.name))
+        if MARKER in row[0]
+    ]
+    assert told == []
+
+
+def _rows(database: Database, table: str) -> list[Any]:
+    with database.connection() as connection:
+        return list(connection.execute(text(f"SELECT t::text FROM {table} AS t")))
+
+
+def test_nothing_is_known_of_an_account_that_is_missing() -> None:
+    for wrong in (None, "", 4711):
+        with pytest.raises(Exception, match="one of them is missing"):
+            AccountKeys(uuid4(), wrong)  # type: ignore[arg-type]
+        with pytest.raises(Exception, match="one of them is missing"):
+            AccountKeys(wrong, "acme")  # type: ignore[arg-type]
+
+
+class Midway:
+    """An object store during whose work something happens."""
+
+    def __init__(self, real: ObjectStore, happens: Any) -> None:
+        self._real, self._happens = real, happens
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def remove(self, *arguments: Any, **options: Any) -> Any:
+        self._happens()
+        return self._real.remove(*arguments, **options)
+
+
+def place_hold(database: Database) -> None:
+    with database.connection() as connection:
+        connection.execute(text("SELECT tenure.place_hold('acme', 'case-1', 'a court asks', 'counsel')"))
+
+
+def release_holds(database: Database) -> None:
+    with database.connection() as connection:
+        connection.execute(text("SELECT tenure.release_hold(id, 'counsel') FROM tenure.legal_holds"))
+
+
+def test_a_hold_stops_the_purge_before_it_begins_and_its_release_lets_it_go_on(company: Company) -> None:
+    place_hold(company.database)
+    before = counts(company.ports, company.leaving)
+    company.purge()
+    assert stage(company.database)[0] == "held"
+    assert counts(company.ports, company.leaving) == before
+    assert objects(company, company.leaving) == objects(company, company.staying)
+    release_holds(company.database)
+    with company.database.connection() as connection:
+        connection.execute(text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL"))
+    company.make_due()
+    assert company.purge()["steps"] == 3, failure(company.database)
+
+
+def test_a_hold_that_is_placed_in_the_middle_waits_for_the_batch_and_keeps_the_rest(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "BATCH", 5)
+    placed, batches = Event(), []
+    real = checkpoints.Checkpoint.here
+
+    def here(self: Any, act: Any, **options: Any) -> int:
+        if self.name == "tenure.usage_events" and not placed.is_set():
+            batches.append(self.removed)
+            if len(batches) == 3:
+
+                def meanwhile(connection: Any) -> int:
+                    # While the batch is being deleted, somebody places a hold: it has to wait.
+                    thread = Thread(target=lambda: (place_hold(company.database), placed.set()))
+                    thread.start()
+                    gone = int(act(connection))
+                    assert not placed.wait(0.3)
+                    return gone
+
+                return real(self, meanwhile, **options)
+            if len(batches) > 3:
+                placed.wait(10)
+        return real(self, act, **options)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "here", here)
+    company.purge()
+    assert stage(company.database) == ("held", "purging")
+    assert company.store("tenure.usage_events").removed == 15
+    assert counts(company.ports, company.leaving)["main"]["tenure.usage_events"] == 10
+    monkeypatch.undo()
+    again = counts(company.ports, company.leaving)
+    company.make_due()
+    company.purge()
+    assert counts(company.ports, company.leaving) == again
+    release_holds(company.database)
+    with company.database.connection() as connection:
+        connection.execute(text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL"))
+    company.make_due()
+    company.purge()
+    assert company.store("tenure.usage_events").removed == 25
+    assert stage(company.database) == ("verifying", None), failure(company.database)
+
+
+def test_who_was_overtaken_deletes_nothing_more(company: Company) -> None:
+    """Two purgers: the one that slept past its lease wakes with an old token, and leaves what a hold protects."""
+    before = counts(company.ports, company.leaving)
+
+    def overtaken() -> None:
+        with company.database.connection() as connection:
+            connection.execute(
+                text("UPDATE tenure.termination_steps SET lease_until = now() - interval '1 s' WHERE step = 'purge'")
+            )
+            work.rescue(connection, TerminationStep)
+
+    store = company.ports.objects
+    woken = replace(company.ports, objects=Midway(store, lambda: None), lease=timedelta(hours=1))
+    real, happened = checkpoints.Checkpoint.here, []
+
+    def here(self: Any, act: Any, **options: Any) -> int:
+        if not happened:
+            happened.append(True)
+            overtaken()
+            place_hold(company.database)
+        return real(self, act, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(checkpoints.Checkpoint, "here", here)
+        drain(PURGE, woken)
+    assert happened
+    assert counts(company.ports, company.leaving) == before
+
+
+def test_locked_objects_are_told_and_waited_for(company: Company) -> None:
+    until = datetime.now(UTC) + timedelta(days=3)
+    kept = f"scans/{company.leaving.id}/1"
+    company.s3.put_object(
+        Bucket="locked", Key=kept, Body=b"x", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until
+    )
+    company.s3.put_object(Bucket="locked", Key=f"scans/{company.leaving.id}/2", Body=b"x")
+    company.purge()
+    assert steps(company.database) == {"purge": "pending"}
+    assert f"1 versions below scans/{{account_id}}/ are locked by the object store until {until:%Y-%m-%d}" in failure(
+        company.database
+    )
+    assert (company.store("scans/{account_id}/").removed, company.store("scans/{account_id}/").kept) == (1, 1)
+    assert counts(company.ports, company.leaving)["main"]["tenure.contacts"] == 0
+    with company.database.connection() as connection:
+        wait = connection.execute(
+            text("SELECT due_at - now() FROM tenure.termination_steps WHERE step = 'purge'")
+        ).scalar_one()
+    assert timedelta(hours=23) < wait <= timedelta(days=1)
+    for each in company.s3.list_object_versions(Bucket="locked", Prefix=kept)["Versions"]:
+        company.s3.delete_object(Bucket="locked", Key=kept, VersionId=each["VersionId"], BypassGovernanceRetention=True)
+    company.make_due()
+    assert company.purge()["steps"] == 3, failure(company.database)
+
+
+def test_what_comes_in_behind_the_first_pass_goes_with_the_second(company: Company) -> None:
+    later = replace(company.ports, quiet=timedelta(days=1))
+    assert drain(PURGE, later) == {"steps": 1}
+    company.ports.objects.put(f"files/{company.leaving.id}/late", b"x", content_type="text/plain")
+    company.broker.set("cart:acme:late", "x")
+    company.make_due()
+    assert drain(PURGE, later) == {"steps": 2}, failure(company.database)
+    assert company.store("files/{account_id}/", 2).removed == 1
+    assert company.store("cart:{account_ref}:*", 2).removed == 1
+    assert objects(company, company.leaving) == {}
+
+
+def test_what_a_verification_finds_is_purged_and_verified_again(company: Company) -> None:
+    later = replace(company.ports, quiet=timedelta(days=1))
+    assert drain(PURGE, later) == {"steps": 1}
+    company.make_due()
+
+    company.ports.objects.put(f"files/{company.leaving.id}/late", b"x", content_type="text/plain")
+    with company.database.connection() as connection:
+        (step,) = connection.execute(
+            text("SELECT id FROM tenure.termination_steps WHERE step = 'purge_again'")
+        ).scalars()
+        connection.execute(
+            text("UPDATE tenure.termination_steps SET state = 'done', finished_at = now() WHERE id = :id"), {"id": step}
+        )
+        connection.execute(text("UPDATE tenure.terminations SET stage = 'verifying'"))
+        connection.execute(
+            text("""
+                INSERT INTO tenure.termination_steps (termination_id, step)
+                SELECT id, 'verify' FROM tenure.terminations""")
+        )
+    assert drain(PURGE, later) == {"steps": 3}, failure(company.database)
+    assert steps(company.database) == {
+        "purge": "done", "purge_again": "done", "verify": "done", "purge_again 1": "done", "verify 1": "done",
+        "certify": "pending",
+    }  # fmt: skip
+    assert objects(company, company.leaving) == {}
+
+
+def test_a_lost_reply_of_the_payment_provider_forgets_a_customer_once(company: Company) -> None:
+    company.provider.faults.extend(["lose_after", "busy"])
+    while not company.purge()["steps"]:
+        company.make_due()
+    assert company.provider.forgotten == {f"cus_{MARKER}acme"}
+    assert company.store("payment customers").removed == 1
+
+
+@pytest.mark.parametrize("away", ["objects", "keys", "payments"])
+def test_a_store_that_is_away_stops_the_purge_before_it_begins(company: Company, away: str, settings: Settings) -> None:
+    keys = {BROKER: RedisKeyStore("The broker", "redis://127.0.0.1:1/0")}
+    nowhere: dict[str, dict[str, Any]] = {
+        "objects": {"objects": S3ObjectStore(msgspec.structs.replace(settings, s3_endpoint="http://127.0.0.1:1"))},
+        "keys": {"company": lambda: Estate(COMPANY, {}, keys)},
+        "payments": {"payments": None},
+    }
+    before = counts(company.ports, company.leaving)
+    told = drain(PURGE, replace(company.ports, **nowhere[away]))
+    assert told == ({"steps": 0, "failed": 1} if away == "payments" else {"steps": 0, "handed_back": 1})
+    assert counts(company.ports, company.leaving) == before
+    assert passes(company.database) == []
+    assert stage(company.database)[away == "payments"] == "delivered"
+
+
+def test_a_ref_that_begins_like_anothers_is_not_purged_by_it(company: Company) -> None:
+    with company.database.transaction() as session:
+        an_account(session, ref="acme/emea")
+    assert company.purge() == {"steps": 0, "failed": 1}
+    assert "uploads/{account_ref}/ of this account would also find" in failure(company.database)
+    assert objects(company, company.leaving) == objects(company, company.staying)
+
+
+def test_ledger_and_invoices_are_deleted_by_a_purge_alone(company: Company) -> None:
+    """What may never change goes with its own account, and with no other one's purge."""
+    for table in ("ledger_entries", "invoices", "invoice_lines", "invoice_taxes", "allocations", "open_items"):
+        alone = table in ("allocations", "invoice_taxes")
+        other = "deletes rows of another" if alone else "deletes rows of another|violates foreign key"
+        for purging, said in (("", "is refused"), (str(company.leaving.id), other)):
+            with pytest.raises(Exception, match=said), company.database.connection() as connection:
+                connection.execute(text("SELECT set_config('tenure.purging', :whom, true)"), {"whom": purging})
+                connection.execute(text(f"DELETE FROM tenure.{table}"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -12,17 +13,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import StoredObject
+from tasks.ports import Locked, StoredObject, StoredVersion
 from workers.adapters.parts import MOST
 from workers.adapters.parts import parts as regrouped
 from workers.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import CompletedPartTypeDef
+    from types_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
 
 #: Bytes of a piece that is read.
 _PIECE: Final = 1 << 18
+#: Why a version is not removed: it may be locked; it is gone.
+_LOCKED: Final = frozenset({"AccessDenied", "ObjectLocked", "InvalidRequest"})
+_GONE: Final = frozenset({"NoSuchKey", "NoSuchVersion"})
 
 
 class S3ObjectStore:
@@ -104,23 +108,57 @@ class S3ObjectStore:
             return False
         return True
 
-    def abandon(self, prefix: str) -> int:
-        bucket = self._settings.s3_bucket
+    def versions(self, prefix: str, *, bucket: str | None = None) -> Iterator[StoredVersion]:
+        pages = self.client.get_paginator("list_object_versions")
+        try:
+            for page in pages.paginate(Bucket=bucket or self._settings.s3_bucket, Prefix=prefix):
+                for each in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
+                    if each["Key"].startswith(prefix):
+                        yield StoredVersion(each["Key"], each["VersionId"])
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "list") from error
+
+    def remove(self, versions: Sequence[StoredVersion], *, bucket: str | None = None) -> Sequence[Locked]:
+        where = bucket or self._settings.s3_bucket
+        wanted: list[ObjectIdentifierTypeDef] = [{"Key": each.key, "VersionId": each.version} for each in versions]
+        try:
+            answer = self.client.delete_objects(Bucket=where, Delete={"Objects": wanted, "Quiet": True})
+            refused = [(each, str(each.get("Code", ""))) for each in answer.get("Errors", ())]
+            other = [code for _, code in refused if code not in _LOCKED and code not in _GONE]
+            if other:
+                raise Unavailable(f"The object store refused to remove an object ({other[0] or 'no reason given'}).")
+            kept = [StoredVersion(each["Key"], each["VersionId"]) for each, code in refused if code in _LOCKED]
+            return [self._locked(each, where) for each in kept]
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "remove") from error
+
+    def _locked(self, stored: StoredVersion, bucket: str) -> Locked:
+        """Until when. Raises Unavailable where it is not a lock for which the store refuses to remove it."""
+        found = self.client.head_object(Bucket=bucket, Key=stored.key, VersionId=stored.version)
+        mode: str | None = found.get("ObjectLockMode")
+        until: datetime | None = found.get("ObjectLockRetainUntilDate") if mode else None
+        held: str | None = found.get("ObjectLockLegalHoldStatus")
+        if until is None and held != "ON":
+            raise Unavailable("The object store refused to remove an object (AccessDenied), though nothing locks it.")
+        return Locked(stored, until)
+
+    def abandon(self, prefix: str, *, bucket: str | None = None) -> int:
+        where = bucket or self._settings.s3_bucket
         abandoned = 0
         try:
-            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=where, Prefix=prefix):
                 for each in page.get("Uploads", ()):
                     # Not every S3 takes the prefix for one.
                     if each["Key"].startswith(prefix):
-                        self._abort(each["Key"], each["UploadId"])
+                        self._abort(where, each["Key"], each["UploadId"])
                         abandoned += 1
         except (BotoCoreError, ClientError) as error:
             raise _failure(error, "clean up") from error
         return abandoned
 
-    def _abort(self, key: str, upload: str) -> None:
+    def _abort(self, bucket: str, key: str, upload: str) -> None:
         try:
-            self.client.abort_multipart_upload(Bucket=self._settings.s3_bucket, Key=key, UploadId=upload)
+            self.client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
         except ClientError as error:
             if _code(error) != "NoSuchUpload":
                 raise

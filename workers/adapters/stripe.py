@@ -208,6 +208,11 @@ class StripeGateway:
         found: Event | None = _asked(lambda: _event(self.client.v1.events.retrieve(event).to_dict()), missing=None)
         return found
 
+    def forget(self, customer: str) -> bool:
+        # What was deleted is there no more, as what never was.
+        deleted = _asked(lambda: self.client.v1.customers.delete(customer).to_dict(), missing={})
+        return bool(deleted.get("deleted"))
+
     def close(self) -> None:
         if self._http is not None:
             self._http.close()  # type: ignore[no-untyped-call]

@@ -55,12 +55,14 @@ class PaymentProvider:
         self.refunds: dict[str, Object] = {}
         self.disputes: dict[str, Object] = {}
         self.events: dict[str, Object] = {}
-        #: What goes wrong with the next requests to charge, one after the other.
+        #: What goes wrong with the next requests to change something, one after the other.
         self.faults: deque[str] = deque()
         #: Payment methods that are declined: `{"pm_1": "insufficient_funds"}`.
         self.declines: dict[str, str] = {}
         #: Payment methods that take their time, as direct debits do.
         self.debits: set[str] = set()
+        #: Customers that were deleted; every other one that is named is there.
+        self.forgotten: set[str] = set()
         #: How many of the next lists of charges are refused.
         self.refused_lists = 0
         #: Requests by method and path, for tests that count them.
@@ -154,6 +156,8 @@ class PaymentProvider:
                 return self._once(key, values, self._create)
             if method == "GET":
                 return 200, self._get(path, values)
+            if method == "DELETE" and path.startswith("/v1/customers/"):
+                return 200, self._forget(path.rpartition("/")[2])
             raise _Refused(404, type="invalid_request_error", message=f"There is no {method} {path}.")
         except _Refused as refused:
             return refused.status, {"error": refused.error}
@@ -173,6 +177,13 @@ class PaymentProvider:
                 self._keys[key] = (self.now(), values, answer)
             return answer
 
+    def _forget(self, customer: str) -> Object:
+        with self._lock:
+            if customer in self.forgotten:
+                raise _Refused(404, type="invalid_request_error", code="resource_missing", param="id")
+            self.forgotten.add(customer)
+            return {"id": customer, "object": "customer", "deleted": True}
+
     def _create(self, values: Object) -> Object:
         if unknown := set(values) - _CREATE:
             raise _bad(sorted(unknown)[0], "parameter_unknown")
@@ -181,6 +192,8 @@ class PaymentProvider:
                 raise _bad(name, "parameter_missing")
         if values.get("confirm") != "true" or values.get("off_session") != "true":
             raise _bad("confirm", "parameter_missing")
+        if values["customer"] in self.forgotten:
+            raise _bad("customer", "resource_missing")
         if int(values["amount"]) < 1:
             raise _bad("amount", "amount_too_small")
         intent = self._object(
@@ -301,11 +314,14 @@ class PaymentProvider:
                 length = int(self.headers.get("Content-Length") or 0)
                 self._serve("POST", urlsplit(self.path).path, self.rfile.read(length).decode())
 
+            def do_DELETE(self) -> None:
+                self._serve("DELETE", urlsplit(self.path).path, "")
+
             def _serve(self, method: str, path: str, encoded: str) -> None:
                 provider.requests.append((method, path))
                 if self.headers.get("Authorization") != f"Bearer {provider.secret_key}":
                     return self._send(401, {"error": {"type": "invalid_request_error", "message": "No such key."}})
-                fault = provider.faults.popleft() if method == "POST" and provider.faults else "fine"
+                fault = provider.faults.popleft() if method != "GET" and provider.faults else "fine"
                 if fault == "lose_before":
                     return self._hang_up()
                 if fault in {"error_before", "busy"}:

@@ -1,0 +1,259 @@
+"""What of an account lies in no table: objects, keys in Redis, customers at the payment provider (T20, T21, T27).
+
+Each store says how much it holds, removes it in batches under its checkpoint, and says what is left. What is asked of a
+store twice does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Final, Protocol
+
+from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
+
+from models.account_key import KeyPurpose
+from models.data_map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
+from models.purge import Method, StoreKind
+from tasks.failures import Permanent
+from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
+from tasks.purge.checkpoints import Checkpoint, Planned
+from tasks.sealing.keyring import destroy
+
+#: Versions of objects that are removed in one request.
+OBJECTS: Final = 1_000
+#: The longest that is waited until objects that are locked are looked at again.
+LONGEST_LOOK: Final = timedelta(days=1)
+
+
+class Store(Protocol):
+    """A store that is no table."""
+
+    kind: StoreKind
+    place: str
+    name: str
+    method: Method
+
+    def left(self) -> int:
+        """How much of the account it holds now. Raises Unavailable or Permanent."""
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        """Remove it; raises `StillLocked` where something has to stay for now."""
+
+
+class StillLocked(Exception):
+    """Objects are locked by the object store; all else of the pass is done before they are waited for."""
+
+    def __init__(self, why: str, wait: timedelta) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
+    """All of them, in the order of their purge. Raises Permanent where one cannot be reached for want of a setting."""
+    _refuse_neighbours(ports, estate, account)
+    return [
+        *_customers(ports, account),
+        *(Keys(each, _key_store(estate, each), account) for each in estate.map.redis),
+        *(Objects(each, ports, account) for each in estate.map.objects),
+        ObjectsKey(ports, account),
+    ]
+
+
+def planned(store: Store) -> Planned:
+    return Planned(store.kind, store.place, store.name, store.method, store.left())
+
+
+def _key_store(estate: Estate, keys: RedisKeys) -> KeyStore:
+    name = keys.address_from or BROKER
+    if name not in estate.keys:
+        raise Permanent(f"The address of the Redis keys {keys.pattern}, {name}, is not set: set it, then retry.")
+    return estate.keys[name]
+
+
+class Objects:
+    """Objects below one prefix."""
+
+    kind = StoreKind.OBJECTS
+    method = Method.DELETED
+
+    def __init__(self, prefix: ObjectPrefix, ports: Ports, account: AccountKeys) -> None:
+        self.place = prefix.bucket or ""
+        self.name = prefix.prefix
+        self._objects = ports.objects
+        self._bucket = prefix.bucket
+        self._prefix = prefix.of(account)
+        if not self._prefix.endswith("/") or self._prefix == "/":
+            raise Permanent(f"The prefix {prefix.prefix} is not one account's: end it with a slash.")
+
+    def left(self) -> int:
+        return sum(1 for _ in self._objects.versions(self._prefix, bucket=self._bucket))
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        checkpoint.begin(self.left)
+        # Uploads first: one that is completed before its turn has come is found among the versions.
+        with checkpoint.deleting():
+            self._objects.abandon(self._prefix, bucket=self._bucket)
+        locked: list[Locked] = []
+        found = self._objects.versions(self._prefix, bucket=self._bucket)
+        while some := list(islice(found, OBJECTS)):
+            checkpoint.elsewhere(len(some), partial(self._remove, some, locked))
+        if locked:
+            checkpoint.wait(len(locked), self._said(locked))
+            raise StillLocked(self._said(locked), _wait(locked))
+        checkpoint.end()
+
+    def _remove(self, some: Sequence[StoredVersion], locked: list[Locked]) -> int:
+        kept = self._objects.remove(some, bucket=self._bucket)
+        locked.extend(kept)
+        return len(some) - len(kept)
+
+    def _said(self, locked: Sequence[Locked]) -> str:
+        ends = [each.until for each in locked if each.until is not None]
+        until = f" until {max(ends).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if len(ends) == len(locked) else ""
+        return (
+            f"{len(locked):,} versions below {self.name} are locked by the object store{until} (Object Lock): they go "
+            "when the lock ends or is taken away."
+        )
+
+
+def _wait(locked: Iterable[Locked]) -> timedelta:
+    ends = [each.until - datetime.now(UTC) for each in locked if each.until is not None]
+    return max(timedelta(minutes=1), min([*ends, LONGEST_LOOK]))
+
+
+class Keys:
+    """Keys in Redis by one pattern."""
+
+    kind = StoreKind.REDIS
+    method = Method.DELETED
+
+    def __init__(self, keys: RedisKeys, store: KeyStore, account: AccountKeys) -> None:
+        self.place = keys.address_from or BROKER
+        self.name = keys.pattern
+        self._store = store
+        self._pattern = keys.of(account)
+
+    def left(self) -> int:
+        # SCAN may show a key twice.
+        return len({key for keys in self._store.keys(self._pattern) for key in keys})
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        checkpoint.begin(self.left)
+        found = True
+        while found:
+            # Until a whole round finds none: a key that comes while it goes on may be missed.
+            found = False
+            for keys in self._store.keys(self._pattern):
+                found = True
+                checkpoint.elsewhere(len(keys), partial(self._store.remove, keys))
+        checkpoint.end()
+
+
+class ObjectsKey:
+    """The key that opens what is sealed in the object store: without it no copy can be read (T27)."""
+
+    kind = StoreKind.KEY
+    place = MAIN
+    name = "the key of the account's objects"
+    method = Method.DESTROYED
+
+    def __init__(self, ports: Ports, account: AccountKeys) -> None:
+        self._ports, self._account = ports, account
+
+    def left(self) -> int:
+        with self._ports.database.connection() as connection:
+            return int(
+                connection.execute(
+                    text("""
+                        SELECT count(*) FROM tenure.account_keys
+                         WHERE account_id = :account AND purpose = 'objects' AND wrapped_secret IS NOT NULL"""),
+                    {"account": self._account.id},
+                ).scalar_one()
+            )
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        def act(connection: Connection) -> int:
+            with Session(connection) as session:
+                return int(destroy(session, self._account.id, KeyPurpose.OBJECTS))
+
+        checkpoint.begin(self.left)
+        checkpoint.here(act)
+        checkpoint.end()
+
+
+class Customers:
+    """The account's customers at the payment provider, which forgets them with their cards and mandates."""
+
+    kind = StoreKind.PROCESSOR
+    name = "payment customers"
+    method = Method.DELETED
+
+    def __init__(self, provider: str, names: Sequence[str], ports: Ports) -> None:
+        gateway = ports.payments
+        if gateway is None or gateway.provider != provider:
+            raise Permanent(
+                f"The account has customers at the payment provider {provider}, which is not configured: set its key, "
+                "so that they can be deleted there, then retry."
+            )
+        self.place = provider
+        self._gateway, self._names = gateway, names
+
+    def left(self) -> int:
+        return len(self._names)
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        checkpoint.begin(lambda: 0)
+        for name in self._names:
+            checkpoint.elsewhere(1, lambda name=name: int(self._gateway.forget(name)))  # type: ignore[misc]
+        # One that was deleted just before a crash is not deleted once more.
+        checkpoint.end(removed=checkpoint.expected)
+
+
+def _customers(ports: Ports, account: AccountKeys) -> Iterator[Customers]:
+    with ports.database.connection() as connection:
+        rows = connection.execute(
+            text("""
+                SELECT provider, array_agg(DISTINCT provider_customer ORDER BY provider_customer) AS customers
+                  FROM tenure.payment_methods WHERE account_id = :account GROUP BY provider ORDER BY provider"""),
+            {"account": account.id},
+        ).all()
+    for row in rows:
+        yield Customers(row.provider, row.customers, ports)
+
+
+_REF: Final = "{account_ref}"
+
+
+def _refuse_neighbours(ports: Ports, estate: Estate, account: AccountKeys) -> None:
+    """Raises Permanent where a prefix or a pattern of this account would find what is another account's (T20).
+
+    `files/{account_ref}/` of an account `a` also begins the keys of an account `a/b`, and `cart:*:{account_ref}` of `b`
+    matches those of `a:b`.
+    """
+    for written in [*(each.prefix for each in estate.map.objects), *(each.pattern for each in estate.map.redis)]:
+        before, found, after = written.partition(_REF)
+        if not found:
+            continue
+        # What goes on after the ref: a literal that ends it, or nothing that does.
+        ends = re.split(r"[*?\[{]", after)[0][:1]
+        opens = before[-1:] if re.search(r"[*?\[]", before) else None
+        follows = bool(after)
+        with ports.database.connection() as connection:
+            neighbour = connection.execute(
+                text("""
+                    SELECT EXISTS (SELECT FROM tenure.accounts WHERE id <> :id AND (
+                        :follows AND starts_with(ref, :ref || :ends)
+                        OR CAST(:opens AS text) IS NOT NULL
+                           AND right(ref, length(:ref) + length(:opens)) = CAST(:opens AS text) || :ref))"""),
+                {"id": account.id, "ref": account.ref, "ends": ends, "opens": opens, "follows": follows},
+            ).scalar_one()
+        if neighbour:
+            raise Permanent(
+                f"{written} of this account would also find what belongs to another account, whose ref begins or ends "
+                "with this one's: write {account_id} instead of {account_ref}, or keep these apart, then retry."
+            )
