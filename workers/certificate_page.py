@@ -35,7 +35,7 @@ _STORES: Mapping[str, str] = {
 }
 _TIMES: Sequence[tuple[str, str]] = (
     ("requested_at", "requested"),
-    ("ended_at", "contract ended"),
+    ("ends_at", "contract ended"),
     ("frozen_at", "frozen"),
     ("sealed_at", "record sealed"),
     ("delivered_at", "record delivered"),

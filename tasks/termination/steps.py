@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.termination import Step
+from tasks.certificates import certifying
 from tasks.purge import purging, verifying
 from tasks.termination import beginning
 from tasks.termination.case import StepFunction
@@ -17,4 +18,5 @@ STEPS: Mapping[Step, StepFunction] = {
     Step.PURGE: purging.purge,
     Step.PURGE_AGAIN: purging.purge_again,
     Step.VERIFY: verifying.verify,
+    Step.CERTIFY: certifying.certify,
 }
