@@ -61,6 +61,8 @@ class EmailMessage(Work, Base):
     __table_args__ = (
         Index(None, "account_id"),
         Index(None, "contact_id"),
+        # Which kinds of message there are, of however many rows (P3.1e).
+        Index(None, "message"),
         # Urgent mail is found at once behind any backlog of bulk mail (W8).
         Index(
             "ix_email_messages_urgent_due",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import jinja2
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 import redis
 from celery import Celery
 from sqlalchemy import Connection, select, text
+from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from email_templates import rendering
@@ -23,7 +25,7 @@ from tasks.drain import drain
 from tasks.ports import Ports
 from tests.company import a_contact, an_account, an_entry
 from workers import mail_evidence
-from workers.policy import PROMISES
+from workers.policy import PROMISES, only_catalogued_messages, statements_are_sent
 from workers.promises import Installation, Verdict
 from workers.settings import Mode, Settings
 
@@ -176,6 +178,25 @@ OTHERWISE = {
     "vulnerabilities_are_patched",
     "payments_are_collected_once",
 }
+
+
+def test_evidence_of_mail_does_not_read_all_mail(sound: Database, settings: Settings) -> None:
+    """There are millions of messages that are done; of these an index is asked, or none."""
+    asked: list[str] = []
+    with sound.connection() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        # The values are patiences, or none.
+        listen(connection, "before_cursor_execute", lambda *call: asked.append(_written_out(*call[2:4])))
+        for measure in (statements_are_sent, only_catalogued_messages):
+            measure(Installation(settings, connection))
+        for sql in asked.copy():
+            plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {sql}").scalars())
+            assert "Seq Scan on email_messages" not in plan, plan
+    assert len(asked) == 2 + 2
+
+
+def _written_out(statement: str, values: Mapping[str, Any]) -> str:
+    return statement % {name: f"interval '{value}'" for name, value in values.items()}
 
 
 def test_every_measured_promise_was_broken_here() -> None:
