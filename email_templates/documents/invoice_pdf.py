@@ -7,7 +7,7 @@ from typing import Any
 
 from email_templates.company import Company
 from email_templates.documents.invoice import DocumentKind, InvoiceDocument
-from email_templates.documents.sheet import payment, sheet
+from email_templates.documents.sheet import extent, payment, sheet
 from email_templates.documents.typesetter import typeset
 from email_templates.plain_text import clean, quoted
 from email_templates.reader import Reader, reader
@@ -91,7 +91,17 @@ def _lines(document: InvoiceDocument, who: Reader) -> dict[str, Any]:
     def figure(minor: int) -> str:
         return who.figure(minor, document.currency)
 
-    return {
+    rows = [
+        [
+            who.short_date(line.date),
+            quoted(line.description, who.direction),
+            _rate(line.tax_rate, line.tax_category, who),
+            figure(line.net),
+            figure(line.gross),
+        ]
+        for line in document.lines
+    ]
+    return extent(rows) | {
         "title": _("Items"),
         "head": [
             _("Date"),
@@ -100,16 +110,7 @@ def _lines(document: InvoiceDocument, who: Reader) -> dict[str, Any]:
             _("Net"),
             _("Amount (%(currency)s)") % {"currency": quoted(document.currency, who.direction)},
         ],
-        "rows": [
-            [
-                who.short_date(line.date),
-                quoted(line.description, who.direction),
-                _rate(line.tax_rate, line.tax_category, who),
-                figure(line.net),
-                figure(line.gross),
-            ]
-            for line in document.lines
-        ],
+        "rows": rows,
         "total": [_("Total"), figure(document.net), figure(document.total)],
     }
 

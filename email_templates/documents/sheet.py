@@ -21,6 +21,8 @@ Pair = Sequence[str]
 _US_LETTER: Final = frozenset(["BZ", "CA", "CL", "CO", "CR", "GT", "MX", "NI", "PA", "PH", "PR", "SV", "US", "VE"])
 #: Chinese characters are drawn as their reader's country draws them.
 _HAN: Final = {"JP": "JP", "KR": "KR", "KP": "KR", "TW": "TC", "HK": "HK", "MO": "HK", "CN": "SC", "SG": "SC"}
+#: Letters and figures of the first of our fonts, up to Latin Extended-B, and what punctuation goes with them.
+_LATIN: Final = re.compile("[ -\u024f\u2009-\u200a\u2010-\u2027\u202f-\u203a\u20ac\u2212]*")
 _KANA: Final = re.compile("[\u3040-\u30ff]")
 _HANGUL: Final = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
 
@@ -96,6 +98,17 @@ def payment(
             *([label, quoted(line, who.direction)] for label, line in zip(labels, company.bank_account, strict=False)),
             [_("Reference"), quoted(reference, who.direction)],
         ],
+    }
+
+
+def extent(rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """How large a table of these texts is, for `dimensions` in `letterhead.typ`.
+
+    The longest text of each column, and whether all of them are in letters of one height.
+    """
+    return {
+        "longest": [max(column, key=len) for column in zip(*rows, strict=True)],
+        "latin": all(text.isascii() or _LATIN.fullmatch(text) for row in rows for text in row),
     }
 
 

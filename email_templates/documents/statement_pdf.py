@@ -6,7 +6,7 @@ from typing import Any
 
 from email_templates.company import Company
 from email_templates.documents.ageing import ageing_rows
-from email_templates.documents.sheet import payment, sheet
+from email_templates.documents.sheet import extent, payment, sheet
 from email_templates.documents.statement import Line, OpenItem, StatementDocument
 from email_templates.documents.typesetter import typeset
 from email_templates.plain_text import clean, quoted
@@ -81,10 +81,16 @@ def _entries(document: StatementDocument, who: Reader) -> dict[str, Any]:
                 who.figure(balance, document.currency),
             ]
         )
-    return {
+    opening = [_("Opening balance"), who.figure(document.opening, document.currency)]
+    return extent(
+        [
+            ["", opening[0], "", opening[1]],
+            *([day, f"{words} ({late})" if late else words, *figures] for day, words, late, *figures in rows),
+        ]
+    ) | {
         "title": _("Entries"),
         "head": [_("Date"), _("Description"), _amount_in(document.currency, who), _("Balance")],
-        "opening": [_("Opening balance"), who.figure(document.opening, document.currency)],
+        "opening": opening,
         "rows": rows,
         "closing": [_("Closing balance"), who.figure(document.closing, document.currency)],
     }
@@ -93,20 +99,21 @@ def _entries(document: StatementDocument, who: Reader) -> dict[str, Any]:
 def _open_items(document: StatementDocument, items: tuple[OpenItem, ...], who: Reader) -> dict[str, Any]:
     """What the closing balance is made of, with the days by which it was to be paid."""
     _ = who.gettext
-    return {
+    rows = [
+        [
+            who.short_date(item.date),
+            who.short_date(item.due_on) if item.due_on and item.open > 0 else "",
+            quoted(item.description, who.direction),
+            who.figure(item.amount, document.currency),
+            who.figure(item.open, document.currency),
+        ]
+        for item in items
+    ]
+    return extent([[""] * 5, *rows]) | {
         "title": _("Open items"),
         "head": [_("Date"), _("Due on"), _("Description"), _amount_in(document.currency, who), _("Still open")],
-        "rows": [
-            [
-                who.short_date(item.date),
-                who.short_date(item.due_on) if item.due_on and item.open > 0 else "",
-                item.due_on is not None and item.open > 0 and item.due_on < document.period_end,
-                quoted(item.description, who.direction),
-                who.figure(item.amount, document.currency),
-                who.figure(item.open, document.currency),
-            ]
-            for item in items
-        ],
+        "rows": rows,
+        "overdue": [item.due_on is not None and item.open > 0 and item.due_on < document.period_end for item in items],
         "total": [_("Closing balance"), who.figure(document.closing, document.currency)],
     }
 
