@@ -32,6 +32,7 @@ from sqlalchemy import (
     TableClause,
     bindparam,
     column,
+    func,
     or_,
     select,
     table,
@@ -380,10 +381,30 @@ def belongs(mapped: MappedTable, account: AccountKeys) -> ColumnElement[bool]:
     into joins. Within a subquery every column is qualified: an unknown one is an error, and never a column of the table
     outside. A key that cannot be of the column's type is an error, too, not an empty result.
     """
-    return or_(*(_reaches(path, account) for path in mapped.paths))
+
+    def this(key: ColumnElement[Any], holds: AccountKey) -> ColumnElement[bool]:
+        return key == bindparam("account", account.value(holds), _Untyped(), unique=True)
+
+    return or_(*(_reaches(path, this) for path in mapped.paths))
 
 
-def _reaches(path: Path, account: AccountKeys) -> ColumnElement[bool]:
+def belongs_to_any(mapped: MappedTable, accounts: Sequence[AccountKeys]) -> ColumnElement[bool]:
+    """The same for any of these accounts, as one array for each path, however many there are."""
+
+    def one_of_these(key: ColumnElement[Any], holds: AccountKey) -> ColumnElement[bool]:
+        keys = "{" + ",".join(_array_element(each.value(holds)) for each in accounts) + "}"
+        return key == func.any(bindparam("accounts", keys, _Untyped(), unique=True))
+
+    return or_(*(_reaches(path, one_of_these) for path in mapped.paths))
+
+
+def _array_element(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _reaches(
+    path: Path, is_the_account: Callable[[ColumnElement[Any], AccountKey], ColumnElement[bool]]
+) -> ColumnElement[bool]:
     # From the account outwards: the innermost condition first.
     rows = [
         relation(hop.table, *hop.referred, *following).alias(f"hop_{number}")
@@ -392,7 +413,7 @@ def _reaches(path: Path, account: AccountKeys) -> ColumnElement[bool]:
         )
     ]
     last: ColumnElement[Any] = rows[-1].c[path.column] if rows else column(path.column)
-    condition: ColumnElement[bool] = last == bindparam("account", account.value(path.holds), _Untyped(), unique=True)
+    condition = is_the_account(last, path.holds)
     for number in range(len(path.hops) - 1, -1, -1):
         hop, beyond = path.hops[number], rows[number]
         here = [rows[number - 1].c[each] if number else column(each) for each in hop.columns]

@@ -81,11 +81,13 @@ def company(settings: Settings) -> Estate:
 def session_stores(settings: Settings, database: Database) -> Sequence[SessionStore]:
     """The stores of other programs; a table without an address of its own is in Tenure's database."""
     made: list[SessionStore] = []
+    mapped = cache(lambda: company(settings))
     for store in stores.parse(settings.session_stores, production=settings.mode is Mode.PRODUCTION):
         if isinstance(store, RedisKeys):
             made.append(RedisSessions(store))
         else:
-            made.append(SQLSessions(store, database.engine if store.url is None else _engine(store.url)))
+            engine = database.engine if store.url is None else _engine(store.url)
+            made.append(SQLSessions(store, engine, tenure=database, company=mapped))
     return made
 
 

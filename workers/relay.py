@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from models import work
 from models.unit_of_work import Database, outage_reason
 from models.work_control import is_paused
+from tasks import sessions
 from tasks.drain import Job
 from tasks.failpoints import failpoint
 from tasks.ports import Ports
@@ -27,6 +28,8 @@ from tasks.rescue import rescue_all
 log = structlog.get_logger()
 
 CHANNEL = "tenure_work"
+#: An account was frozen: its sessions in other programs' stores are to go at once (S6), of which no query tells.
+SESSIONS = "sessions"
 #: By which `tenure health relay` finds its connection.
 APPLICATION_NAME = "tenure relay"
 #: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock.
@@ -83,7 +86,10 @@ def _relay(
         timeout = max(0.01, min(next_poll - monotonic(), SPACING / 5 if waiting else POLL))
         for notification in connection.notifies(timeout=timeout, stop_after=1):
             failpoint("relay", "after_notification")
-            waiting.add(notification.payload)
+            if notification.payload == SESSIONS:
+                ports.wake(sessions.TASK)
+            else:
+                waiting.add(notification.payload)
 
 
 def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, float]) -> set[str]:

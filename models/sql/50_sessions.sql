@@ -126,6 +126,8 @@ SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('tenure.sessions ' || NEW.id, 0));
     PERFORM tenure.end_sessions(NEW.id);
+    -- Those that other programs keep: the relay wakes the sweep.
+    PERFORM pg_notify('tenure_work', 'sessions');
     RETURN NULL;
 END $$;
 

@@ -44,6 +44,15 @@ STORES = """
     prefix = "sess:"
 """
 
+#: Whose the sessions of the shop are.
+DATAMAP = """
+    [[table]]
+    name = "public.session"
+    category = "P2.1a"
+    paths = ["account = account.ref"]
+    exported = ["sid", "account", "expire"]
+"""
+
 #: Which process is made to die in which run.
 PIPELINES = {
     "plan and sweep": ("statements.plan:", "sessions.sweep:", "files.sweep:", "usage.partition:"),
@@ -85,7 +94,9 @@ def test_death_at_every_boundary(
 
     relay = processes.relay(**(armed if in_relay else {}), wait=False)
     address = processes.addresses["TENURE_BROKER_URL"]
-    worker = processes.worker(**({} if in_relay else armed), session_stores=STORES.replace("BROKER", address))
+    (tmp_path / "datamap.toml").write_text(DATAMAP, encoding="utf-8")
+    stores = {"session_stores": STORES.replace("BROKER", address), "datamap": tmp_path / "datamap.toml"}
+    worker = processes.worker(**({} if in_relay else armed), **stores)
     beat = processes.beat()
     send_task(processes, *BY_QUEUE)
 
@@ -147,11 +158,19 @@ def seed(database: Database) -> None:
                 SELECT uuidv7(-age), id, sha256('') FROM tenure.accounts,
                        unnest(ARRAY[interval '1 hour', interval '25 hours']) AS age""")
         )
-        connection.execute(text("CREATE TABLE public.session (sid text PRIMARY KEY, expire timestamp NOT NULL)"))
+        connection.execute(
+            text("CREATE TABLE public.session (sid text PRIMARY KEY, account text, expire timestamp NOT NULL)")
+        )
+        # Of one account that is frozen, too, whose sessions go before they are over.
+        connection.execute(
+            text("""
+                INSERT INTO tenure.accounts (ref, name, currency, status) VALUES ('weg-1', 'Weg', 'EUR', 'frozen')""")
+        )
         connection.execute(
             text("""
                 INSERT INTO public.session
-                SELECT n::text, timezone('UTC', now()) + n * interval '1 hour' FROM generate_series(-9, 9) AS n""")
+                SELECT concat(n, account), account, timezone('UTC', now()) + n * interval '1 hour'
+                  FROM generate_series(-9, 9) AS n, unnest(ARRAY[NULL, 'weg-1']) AS account""")
         )
 
 
