@@ -128,6 +128,19 @@ def export_show(file: Path, key: Path | None) -> None:
 
 
 @cli.group()
+def purge() -> None:
+    """Erasures of customers whose contracts have ended."""
+
+
+@purge.command("replay")
+def purge_replay() -> None:
+    """After a backup was restored: erase again what was erased since. Exits 1 where something is left to do."""
+    from workers import replay_commands
+
+    sys.exit(replay_commands.main())
+
+
+@cli.group()
 def certificate() -> None:
     """Certificates of what was erased: signed, chained, and checked without any server."""
 

@@ -1,0 +1,72 @@
+"""A replay dies at every boundary (W17): run once more, it comes to the same end, whatever was done by then (T26)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from models.data_map import AccountKeys
+from models.unit_of_work import Database
+from tasks.certificates import publishing
+from tasks.drain import drain
+from tasks.ports import Ports
+from tasks.replay import replay
+from tasks.termination.advancing import ADVANCE, PURGE
+from tests.company import a_contact, an_account
+from tests.faults.places import all_failpoints
+from tests.purging import a_delivered_termination, counts
+from tests.restoring import backed_up, removed, restored
+
+#: The places of it; what a purge itself can die at is died at elsewhere.
+REPLAY = "purge.replay:"
+POINTS = sorted(point for point in all_failpoints() if point.startswith(REPLAY))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_death_while_erasures_are_done_again(
+    point: str, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path
+) -> None:
+    with ports.database.transaction() as session:
+        account = an_account(session)
+        a_contact(session, account)
+    keys = AccountKeys(account.id, account.ref)
+    backup = backed_up(database_url, tmp_path / "backup")
+    a_delivered_termination(ports, keys)
+    quick = replace(ports, quiet=timedelta(0))
+    while drain(PURGE, quick)["steps"] + drain(ADVANCE, quick)["steps"]:
+        pass
+    drain(publishing.PUBLISH, ports)
+
+    address = restored(backup, database_url)
+    try:
+        died = subprocess.run(
+            [sys.executable, "-m", "workers.cli", "purge", "replay"],
+            env=dict(os.environ)
+            | dict(servers)
+            | {"TENURE_DATABASE_URL": address, "TENURE_FAILPOINTS": f"{point}=kill"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+        # What it held is taken back as from any process that is no more.
+        again = replace(ports, database=Database(address), dead=list)
+        assert replay(again).left == []
+        left = counts(again, keys)["main"]
+        assert {name for name, rows in left.items() if rows} <= {"tenure.accounts"}
+        with again.database.connection() as connection:
+            stage = connection.execute(text("SELECT stage FROM tenure.terminations")).scalar_one()
+            numbers = connection.execute(text("SELECT number FROM tenure.certificates ORDER BY number")).scalars().all()
+        assert (stage, list(numbers)) == ("certified", [1, 2])
+        again.database.engine.dispose()
+    finally:
+        removed(address, database_url)

@@ -1,0 +1,272 @@
+"""Dumped, purged, restored, erased again: no marker is left, and nobody else is touched (T26)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from models.data_map import AccountKeys
+from models.unit_of_work import Database
+from tasks import erasures
+from tasks.certificates import publishing
+from tasks.drain import drain
+from tasks.failures import Permanent
+from tasks.ports import Ports
+from tasks.replay import replay
+from tasks.termination.advancing import ADVANCE, PURGE
+from tests.certifying import a_setting
+from tests.integration.conftest import Run
+from tests.marked import MARKER, a_marked_customer, freeze
+from tests.purging import a_delivered_termination, everything
+from tests.restoring import backed_up, removed, restored
+from workers.adapters.stripe import StripeGateway
+from workers.embedded.payments import PaymentProvider
+
+
+@dataclass
+class Scene:
+    """Two customers; one is purged, after a backup was made."""
+
+    ports: Ports
+    address: str
+    backup: Path
+    leaving: AccountKeys
+    made: list[str]
+
+    def restore(self) -> Ports:
+        """The same installation on the restored backup."""
+        address = restored(self.backup, self.address)
+        self.made.append(address)
+        return replace(self.ports, database=Database(address))
+
+
+def purge(ports: Ports, account: AccountKeys) -> UUID:
+    """From its delivery to its certificate, which is copied."""
+    freeze(ports.database, account)
+    termination = a_delivered_termination(ports, account)
+    finish(ports)
+    return termination
+
+
+def finish(ports: Ports) -> None:
+    quick = replace(ports, quiet=timedelta(0))
+    while drain(PURGE, quick)["steps"] + drain(ADVANCE, quick)["steps"]:
+        pass
+    drain(publishing.PUBLISH, ports)
+
+
+@pytest.fixture
+def provider() -> Iterator[PaymentProvider]:
+    with PaymentProvider() as made:
+        yield made
+
+
+@pytest.fixture
+def ports(ports: Ports, provider: PaymentProvider) -> Iterator[Ports]:
+    gateway = StripeGateway(provider.secret_key, provider.webhook_secret, provider.address)
+    yield replace(ports, payments=gateway)
+    gateway.close()
+
+
+@pytest.fixture
+def tenure(tenure: Run, provider: PaymentProvider) -> Run:
+    return partial(
+        tenure,
+        TENURE_STRIPE_SECRET_KEY=provider.secret_key,
+        TENURE_STRIPE_WEBHOOK_SECRET=provider.webhook_secret,
+        TENURE_STRIPE_API=provider.address,
+    )
+
+
+@pytest.fixture
+def scene(ports: Ports, database_url: str, tmp_path: Path) -> Iterator[Scene]:
+    leaving = a_marked_customer(ports.database, ports.objects, "acme")
+    a_marked_customer(ports.database, ports.objects, "acme_corp", "another9")
+    backup = backed_up(database_url, tmp_path / "backup")
+    made: list[str] = []
+    yield Scene(ports, database_url, backup, leaving, made)
+    for address in made:
+        removed(address, database_url)
+
+
+def markers(ports: Ports) -> int:
+    """Rows of any table that have the marker in them."""
+    with ports.database.connection() as connection:
+        tables = connection.execute(
+            text("""
+                SELECT c.oid::regclass::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+                 WHERE relkind IN ('r', 'p') AND NOT relispartition AND nspname = 'tenure'""")
+        ).scalars()
+        return sum(
+            connection.execute(text(f"SELECT count(*) FROM {each} AS t WHERE t::text LIKE '%{MARKER}%'")).scalar_one()
+            for each in tables.all()
+        )
+
+
+def chain(ports: Ports) -> list[tuple[int, bytes, bytes]]:
+    with ports.database.connection() as connection:
+        rows = connection.execute(text("SELECT number, body, signature FROM tenure.certificates ORDER BY number"))
+        return [(row.number, bytes(row.body), bytes(row.signature)) for row in rows]
+
+
+def stage(ports: Ports) -> str:
+    with ports.database.connection() as connection:
+        return str(
+            connection.execute(text("SELECT stage FROM tenure.terminations WHERE stage <> 'cancelled'")).scalar()
+        )
+
+
+def test_what_was_erased_is_erased_again_after_a_restore(scene: Scene, tenure: Run) -> None:
+    purge(scene.ports, scene.leaving)
+    assert markers(scene.ports) == 0
+    ports = scene.restore()
+    assert markers(ports) > 20
+    others = everything(ports, scene.leaving)
+    assert "does not know 1 erasure and 2 certificates" in str(erasures.unknown(ports.database, ports.objects))
+
+    address = scene.made[0]
+    said = tenure("purge", "replay", TENURE_DATABASE_URL=address)
+    assert said.returncode == 0, said.stderr
+    assert "1 erasures were done again, 2 certificates put back. Workers may start." in said.stdout
+
+    assert markers(ports) == 0
+    assert everything(ports, scene.leaving) == others
+    assert not erasures.unknown(ports.database, ports.objects)
+    assert chain(ports) == chain(scene.ports)
+    assert stage(ports) == "certified"
+    assert tenure("certificate", "verify", TENURE_DATABASE_URL=address).returncode == 0
+    again = tenure("purge", "replay", TENURE_DATABASE_URL=address)
+    assert (again.returncode, "nothing to do again" in again.stdout) == (0, True)
+
+
+def test_an_account_that_the_backup_did_not_know_leaves_its_tombstone(
+    scene: Scene, database_url: str, tmp_path: Path
+) -> None:
+    """So that a late write for the customer is refused, and the certificate belongs to something."""
+    late = a_marked_customer(scene.ports.database, scene.ports.objects, "late")
+    termination = purge(scene.ports, late)
+    ports = scene.restore()
+    done = replay(ports)
+    assert (done.erased, done.absent, done.certificates, done.left) == (1, 1, 2, [])
+    with ports.database.connection() as connection:
+        row = connection.execute(
+            text("SELECT status, name FROM tenure.accounts WHERE ref = tenure.purged_ref('late')")
+        ).one()
+        found = connection.execute(text("SELECT id, stage FROM tenure.terminations")).one()
+    assert tuple(row) == ("purged", "")
+    assert tuple(found) == (termination, "certified")
+
+
+def test_an_erasure_without_a_certificate_goes_on_by_itself(scene: Scene) -> None:
+    """The disaster came while it was being purged."""
+    freeze(scene.ports.database, scene.leaving)
+    a_delivered_termination(scene.ports, scene.leaving)
+    drain(PURGE, scene.ports)
+    assert stage(scene.ports) == "purging"
+    ports = scene.restore()
+    done = replay(ports)
+    assert (done.erased, done.certificates, done.left) == (1, 0, [])
+    assert markers(ports) == 0
+    assert stage(ports) == "verifying"
+    finish(ports)
+    assert stage(ports) == "certified"
+    assert len(chain(ports)) == 2
+
+
+@pytest.mark.parametrize("at", ["requested", "grace", "frozen", "exporting", "sealed", "delivered", "held", "other"])
+def test_it_goes_on_from_whatever_stage_the_backup_has(
+    ports: Ports, database_url: str, tmp_path: Path, at: str
+) -> None:
+    leaving = a_marked_customer(ports.database, ports.objects, "acme")
+    freeze(ports.database, leaving)
+    termination = a_delivered_termination(ports, leaving)
+    with ports.database.connection() as connection:
+        connection.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER guard"))
+        connection.execute(text(ASIDE if at == "held" else STAGE), {"stage": at if at != "other" else "grace"})
+        if at == "other":
+            connection.execute(text("UPDATE tenure.termination_steps SET termination_id = :id"), {"id": termination})
+        connection.execute(text("ALTER TABLE tenure.terminations ENABLE TRIGGER guard"))
+    backup = backed_up(database_url, tmp_path / "backup")
+    with ports.database.connection() as connection:
+        connection.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER guard"))
+        connection.execute(text("UPDATE tenure.terminations SET stage = 'delivered', stage_before = NULL"))
+        if at == "other":
+            # The customer took it back, and later ended the contract once more.
+            connection.execute(text("DELETE FROM tenure.termination_steps"))
+            connection.execute(text("UPDATE tenure.terminations SET id = :id"), {"id": uuid4()})
+            connection.execute(
+                text("INSERT INTO tenure.termination_steps (termination_id, step) SELECT id, 'purge'"
+                     " FROM tenure.terminations")
+            )  # fmt: skip
+        connection.execute(text("ALTER TABLE tenure.terminations ENABLE TRIGGER guard"))
+    finish(ports)
+    assert stage(ports) == "certified"
+    address = restored(backup, database_url)
+    try:
+        again = replace(ports, database=Database(address))
+        assert replay(again).left == []
+        assert (markers(again), stage(again)) == (0, "certified")
+        again.database.engine.dispose()
+    finally:
+        removed(address, database_url)
+
+
+STAGE = "UPDATE tenure.terminations SET stage = :stage"
+ASIDE = "UPDATE tenure.terminations SET stage_before = stage, stage = :stage"
+
+
+def test_a_hold_of_the_backup_is_to_be_released_first(scene: Scene, database_url: str) -> None:
+    purge(scene.ports, scene.leaving)
+    ports = scene.restore()
+    with ports.database.connection() as connection:
+        hold = connection.execute(text("SELECT tenure.place_hold('acme', '12 Cg 34/26x', 'A court.', 'ines')")).scalar()
+    done = replay(ports)
+    assert (done.erased, done.certificates) == (0, 1)
+    assert any("held" in each for each in done.left)
+    assert markers(ports) > 0
+    assert erasures.unknown(ports.database, ports.objects), "workers do not start"
+    with ports.database.connection() as connection:
+        connection.execute(text("SELECT tenure.release_hold(:hold, 'ines')"), {"hold": hold})
+    assert replay(ports).left == []
+    assert (markers(ports), stage(ports)) == (0, "certified")
+
+
+def test_a_forged_note_stops_it_before_anything_is_erased(scene: Scene) -> None:
+    purge(scene.ports, scene.leaving)
+    ports = scene.restore()
+    forged = uuid4()
+    ports.objects.put(erasures.key(forged), b'{"erasure": {}}', content_type="application/json")
+    before = markers(ports)
+    with pytest.raises(Permanent, match="look who wrote it"):
+        replay(ports)
+    assert markers(ports) == before
+
+
+def test_a_forged_certificate_stops_it_too(scene: Scene) -> None:
+    purge(scene.ports, scene.leaving)
+    ports = scene.restore()
+    name = publishing.key(2)
+    read = json.loads(ports.objects.get(name))
+    read["certificates"][0]["certificate"]["issuer"] = "another"
+    ports.objects.put(name, json.dumps(read).encode(), content_type="application/json")
+    before = markers(ports)
+    with pytest.raises(Permanent, match="not to be believed"):
+        replay(ports)
+    assert markers(ports) == before
+
+
+def test_without_the_key_nothing_is_erased(scene: Scene, tenure: Run) -> None:
+    purge(scene.ports, scene.leaving)
+    ports = scene.restore()
+    said = tenure("purge", "replay", TENURE_DATABASE_URL=scene.made[0], TENURE_CERTIFICATE_KEYS=a_setting(3))
+    assert said.returncode == 1
+    assert "not to be believed" in said.stderr
+    assert markers(ports) > 0
