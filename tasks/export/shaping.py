@@ -132,7 +132,7 @@ def _written(column: str, name: str, built_in: bool, kind: str, category: str) -
 
 
 def _instant(column: str) -> str:
-    """PostgreSQL's own text with a `T`, four times as quick as to_char; what ISO 8601 has no four digits for, as is."""
+    """PostgreSQL's own text with a `T`, many times as quick as to_char; what ISO 8601 has no four digits for, as is."""
     return _iso(column, "timestamptz", " || ':00'")
 
 
@@ -143,7 +143,7 @@ def _local_time(column: str) -> str:
 def _iso(column: str, kind: str, end: str) -> str:
     return (
         f"CASE WHEN {column} >= {kind} '0001-01-01' AND {column} < {kind} '10000-01-01' "
-        f"THEN overlay({column}::text PLACING 'T' FROM 11 FOR 1){end} ELSE {column}::text END"
+        f"THEN replace({column}::text, ' ', 'T'){end} ELSE {column}::text END"
     )
 
 

@@ -20,15 +20,20 @@ def part_size(number: int) -> int:
     return FIRST << max(0, -(-(number - STEADY) // STEP))
 
 
-def parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of these sizes, the last one smaller; of nothing, one empty part."""
+def parts(pieces: Iterable[bytes]) -> Iterator[bytearray]:
+    """The same bytes in parts of these sizes, the last one smaller; of nothing, one empty part.
+
+    A part is handed over and not copied. Whoever lets go of it before the next one is asked for has one in memory.
+    """
     held = bytearray()
     number = 1
     for piece in pieces:
         held += piece
         while len(held) >= (size := part_size(number)):
-            yield bytes(memoryview(held)[:size])
-            del held[:size]
+            rest = held[size:]
+            del held[size:]
+            yield held
+            held = rest
             number += 1
     if held or number == 1:
-        yield bytes(held)
+        yield held

@@ -77,11 +77,20 @@ class S3ObjectStore:
             raise _failure(error, "store") from error
         try:
             sent: list[CompletedPartTypeDef] = []
-            for number, part in enumerate(regrouped(parts), start=1):
+            # Not by `enumerate`, which holds on to a part while the next one is made.
+            for part in regrouped(parts):
+                number = len(sent) + 1
                 if number > MOST:
                     raise Permanent(f"The object is larger than {MOST:,} parts of an upload can hold.")
-                answer = self.client.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=number, Body=part)
+                answer = self.client.upload_part(
+                    Bucket=bucket,
+                    Key=key,
+                    UploadId=begun,
+                    PartNumber=number,
+                    Body=part,  # type: ignore[arg-type]
+                )
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
+                del part
             self._complete(key, begun, sent)
         except BaseException as error:
             with suppress(BotoCoreError, ClientError):
