@@ -17,6 +17,7 @@ from benchmarks import (
     idle_memory,
     machine,
     plan_statements,
+    purge,
     render_statements,
     request_to_start,
     run_due_work,
@@ -47,9 +48,11 @@ BENCHMARKS = (
     Benchmark(("P6", "sweep"), sweep_sessions.own, 2_000_000, "sessions, half of them over"),
     Benchmark(("P7", "stores"), sweep_sessions.foreign, 2_000_000, "sessions in three tables, half of them over"),
     Benchmark(("P8", "export"), export.rows, 1_000_000, "rows of the account"),
+    Benchmark(("P9", "purge"), purge.rows, 1_000_000, "rows of the account"),
     Benchmark(("P10", "memory"), idle_memory.rows, 1, "nothing"),
     Benchmark(("P11", "growth"), run_due_work.growth, 200_000, "rows of work, the most of three sizes"),
     Benchmark(("P11-P8", "export-growth"), export.growth, 1_000_000, "rows, the most of three sizes"),
+    Benchmark(("P11-P9", "purge-growth"), purge.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P12", "help"), help_time.rows, 20, "starts a run"),
 )
 

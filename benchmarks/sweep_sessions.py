@@ -11,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from threading import Event, Thread
 from time import perf_counter
 from uuid import UUID
 
 import psycopg
 
+from benchmarks.latencies import Latencies, beside
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 from models.unit_of_work import Database
@@ -33,8 +33,6 @@ DJANGO = "Django's clearsessions"
 ONE = "one DELETE"
 KEYSET = f"psycopg: keyset batches of {BATCH:,}"
 STORES = "Tenure: the sweep of a store"
-#: Looked at before and beside a sweep, at least: of fewer a p99 is one look.
-LOOKS = 300
 
 CLEAR = """
 import sys, time, django
@@ -102,25 +100,6 @@ TABLES = (
         "expire",
     ),
 )
-
-
-@dataclass
-class Latencies:
-    """Of look-ups and inserts, in ms: idle, and beside a sweep."""
-
-    idle: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
-
-    def times(self) -> float:
-        """How many times as long the p99 is beside a sweep."""
-        return _p99(self.beside) / _p99(self.idle)
-
-    def said(self) -> str:
-        return f"{self.times():.1f} × ({_p99(self.idle):.2f} to {_p99(self.beside):.2f} ms, {len(self.beside):,} looks)"
-
-
-def _p99(values: list[float]) -> float:
-    return statistics.quantiles(values, n=100)[98]
 
 
 def own(servers: Servers, work: int, runs: int) -> Row:
@@ -343,7 +322,7 @@ def _beside_own(servers: Servers, work: int) -> dict[str, Latencies]:
                 "INSERT INTO tenure.sessions (account_id, secret_sha256) VALUES (%s, sha256('new'))", (account,)
             )
 
-        return _latencies(observer, {"look-ups": look_up, "inserts": insert}, lambda: _sweep_own(observer, REST))
+        return beside(observer, {"look-ups": look_up, "inserts": insert}, lambda: _sweep_own(observer, REST))
 
 
 def _beside_store(servers: Servers, work: int) -> Latencies:
@@ -352,37 +331,4 @@ def _beside_store(servers: Servers, work: int) -> Latencies:
         def insert(connection: psycopg.Connection[object]) -> None:
             connection.execute("INSERT INTO django_session VALUES (gen_random_uuid()::text, 'x', now() + '1 day')")
 
-        return _latencies(observer, {"inserts": insert}, lambda: _store(TABLES[0], observer))["inserts"]
-
-
-def _latencies(
-    observer: Observer,
-    looks: dict[str, Callable[[psycopg.Connection[object]], None]],
-    sweep: Callable[[], object],
-) -> dict[str, Latencies]:
-    """Look again and again while nothing else goes on, and then until the sweep has ended; in turns."""
-    latencies = {name: Latencies() for name in looks}
-    over = Event()
-    with psycopg.connect(observer.url, autocommit=True) as connection:
-
-        def watch(beside: bool) -> None:
-            done = 0
-            while done < LOOKS or (beside and not over.is_set()):
-                for name, look in looks.items():
-                    begun = perf_counter()
-                    look(connection)
-                    took = (perf_counter() - begun) * 1000
-                    (latencies[name].beside if beside else latencies[name].idle).append(took)
-                done += 1
-
-        watch(False)
-        for each in latencies.values():
-            each.idle.clear()  # plans and caches are warm now
-        for _ in range(5):
-            watch(False)
-        watcher = Thread(target=watch, args=(True,))
-        watcher.start()
-        sweep()
-        over.set()
-        watcher.join()
-    return latencies
+        return beside(observer, {"inserts": insert}, lambda: _store(TABLES[0], observer))["inserts"]
