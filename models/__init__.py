@@ -26,6 +26,7 @@ from models.purge import Method, PurgeStore, StoreKind
 from models.reconciliation import Reconciliation
 from models.reminder import HoldKind, HoldOutcome, LetterKind, Reminder, ReminderCopy, ReminderHold, ReminderLetter
 from models.reminder_policy import ReminderLevel, ReminderPolicy, ReminderStep
+from models.retention import Retention
 from models.security_audit import SecurityAudit, SecurityFinding
 from models.session import Session
 from models.session_sweep import SessionSweep
@@ -98,6 +99,7 @@ __all__ = [
     "ReminderPolicy",
     "ReminderStep",
     "RequestKind",
+    "Retention",
     "SecurityAudit",
     "SecurityFinding",
     "Session",

@@ -43,6 +43,7 @@ TIMETABLE: Sequence[Entry] = (
     Entry("terminations.export", timedelta(seconds=30), "As above."),
     Entry("terminations.purge", timedelta(seconds=30), "As above."),
     Entry("certificates.publish", timedelta(minutes=5), "Behind the relay; a copy that waits for S3 is no hurry."),
+    Entry("retentions.end", timedelta(hours=1), "Kept for years (T8), and gone within the hour after their end."),
     Entry("sessions.sweep", timedelta(seconds=90), "Gone within an hour of their end (S2); a lost tick costs little."),
     Entry("security.audit_dependencies", timedelta(hours=1), "Due once a day; a day without network is caught up."),
     Entry("files.sweep", timedelta(minutes=10), "Discarded files go soon; uploads that never ended, after a day."),

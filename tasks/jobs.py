@@ -8,6 +8,7 @@ from typing import Any
 from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
 from tasks.certificates import publishing
 from tasks.drain import Job
+from tasks.purge import retentions
 from tasks.termination import advancing
 
 JOBS: Sequence[Job[Any, Any]] = (
@@ -25,4 +26,5 @@ JOBS: Sequence[Job[Any, Any]] = (
     advancing.EXPORT,
     advancing.PURGE,
     publishing.PUBLISH,
+    retentions.END,
 )

@@ -60,6 +60,7 @@ imports = (
     "tasks.payment_events",
     "tasks.payments",
     "tasks.pruning",
+    "tasks.purge.retentions",
     "tasks.reconciliation",
     "tasks.reminders",
     "tasks.rescue",

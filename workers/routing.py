@@ -31,6 +31,7 @@ ROUTES: Mapping[str, str] = {
     "payments.read_events": "payments",
     "payments.reconcile": "payments",
     "reminders.plan": "payments",
+    "retentions.end": "sweeps",
     "sessions.sweep": "sweeps",
     "security.audit_dependencies": "sweeps",
     "files.sweep": "sweeps",

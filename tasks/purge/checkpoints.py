@@ -18,6 +18,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from models.purge import Method, StoreKind
+from models.termination import TerminationStep
+from models.work import Work
 from tasks.drain import Held, Settled
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
@@ -34,27 +36,32 @@ def deleting(case: Case, held: Held) -> Iterator[Connection]:
     Raises Settled where the step is no longer ours, OnHold where a legal hold keeps the data, and NotYet where the
     process is asked to stop: nothing was deleted then.
     """
+    with may_delete(held, TerminationStep, case.account.id) as connection:
+        yield connection
+
+
+@contextmanager
+def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connection]:
+    """The same for whatever work row of `table` is in hand."""
     if held.ports.stopping():
         raise NotYet("The worker is stopping: the purge goes on where it was.", timedelta(0))
     with held.ports.database.connection() as connection:
         ours = connection.execute(
-            text("""
-                SELECT FROM tenure.termination_steps
-                 WHERE id = :step AND claim_token = :token AND state = 'running' FOR SHARE"""),
-            {"step": held.id, "token": held.token},
+            text(f"""
+                SELECT FROM tenure.{table.__tablename__}
+                 WHERE id = :row AND claim_token = :token AND state = 'running' FOR SHARE"""),
+            {"row": held.id, "token": held.token},
         )
         if ours.first() is None:
             raise Settled
         # A statement of its own, after which no hold can come (models/legal_hold.py).
-        if not connection.execute(
-            text("SELECT tenure.free_to_delete(:account)"), {"account": case.account.id}
-        ).scalar_one():
+        if not connection.execute(text("SELECT tenure.free_to_delete(:account)"), {"account": account}).scalar_one():
             raise OnHold("A legal hold keeps the account's data: the purge goes on when it is released.")
         connection.execute(
             text("""
                 SELECT set_config('tenure.purging', :account, true),
                        set_config('idle_in_transaction_session_timeout', :patience, true)"""),
-            {"account": str(case.account.id), "patience": PATIENCE},
+            {"account": str(account), "patience": PATIENCE},
         )
         yield connection
 

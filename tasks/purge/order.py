@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from models import data_map_check
 from models.base import SCHEMA
-from models.data_map import MAIN, DataMap, Delete, Hop, MappedTable, Name, Path
+from models.data_map import MAIN, DataMap, Delete, Hop, MappedTable, Name, Path, Redact
 from models.live_catalogue import Catalogue, ForeignKey
 
 #: What stays as a tombstone, and goes last.
 ACCOUNTS = Name(SCHEMA, "accounts")
 #: Foreign keys under which a row that stays forbids the deletion of the one that it refers to, or goes with it.
-_BINDING = frozenset("arc")
+BINDING = frozenset("arc")
 
 Group = Sequence[MappedTable]
 
@@ -36,11 +36,36 @@ def _torn(mapped: DataMap, database: str, live: Catalogue) -> Iterator[str]:
             continue
         for key in live.tables[each.name].foreign_keys:
             parent = tables.get(key.referred)
-            if parent is not None and not stays(parent) and key.on_delete in _BINDING:
+            if parent is not None and not stays(parent) and key.on_delete in BINDING:
                 yield (
                     f"rows of {each.name} stay when an account is purged, and its column {', '.join(key.columns)} "
                     f"refers to {parent.name}, whose rows go: let that table be retained or redacted, too"
                 )
+        if each.retention is not None:
+            yield from _lost(each, tables)
+
+
+def _lost(table: MappedTable, tables: Mapping[Name, MappedTable]) -> Iterator[str]:
+    """What would make it impossible to find retained rows when their time is over."""
+    for path in table.paths:
+        # Of each table, the columns by which it is gone through: to the next one, and from the one before.
+        names = [table.name, *(hop.table for hop in path.hops)]
+        leading = [*(hop.columns for hop in path.hops), (path.column,)]
+        needed = {name: set(columns) for name, columns in zip(names, leading, strict=True)}
+        for hop in path.hops:
+            needed[hop.table] |= set(hop.referred)
+        for name, columns in needed.items():
+            on_the_way = tables.get(name)
+            if on_the_way is None:
+                continue
+            if not stays(on_the_way):
+                yield f"rows of {table.name} are kept and found over {name}, whose rows go: let these be kept, too"
+                continue
+            blanked = dict(on_the_way.retention.redacted) if on_the_way.retention else {}
+            if isinstance(on_the_way.purge, Redact):
+                blanked |= on_the_way.purge.columns
+            for column in sorted(columns & blanked.keys()):
+                yield f"rows of {table.name} are kept and found by {column} of {name}, which is redacted: leave it"
 
 
 def stays(table: MappedTable) -> bool:
@@ -111,7 +136,7 @@ def doubtful(mapped: DataMap, database: str, live: Catalogue) -> Iterator[tuple[
             continue
         for key in live.tables[child.name].foreign_keys:
             parent = tables.get(key.referred)
-            if parent is None or stays(parent) or key.on_delete not in _BINDING:
+            if parent is None or stays(parent) or key.on_delete not in BINDING:
                 continue
             if not _covered(child.paths, key, parent):
                 yield child, key, parent

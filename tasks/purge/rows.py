@@ -9,7 +9,8 @@ so no key of a million becomes an object of Python's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, CursorResult
@@ -25,7 +26,7 @@ from models.data_map import (
 )
 from models.live_catalogue import Catalogue, ForeignKey, LiveTable
 from models.unit_of_work import Database
-from tasks.purge.order import refers_to_itself, stays
+from tasks.purge.order import BINDING, refers_to_itself, stays
 
 #: Rows deleted in one transaction: a tenth of a second, for which nobody has to wait.
 BATCH: Final = 10_000
@@ -46,7 +47,10 @@ class Batch:
 class Rows:
     """One account's rows of one table."""
 
-    def __init__(self, table: MappedTable, live: Catalogue, account: AccountKeys) -> None:
+    def __init__(self, table: MappedTable, live: Catalogue, account: AccountKeys, *, only: str = "true") -> None:
+        """`only` is a further condition, in SQL, for those that are deleted or redacted."""
+        self._catalogue = live
+        self._only = f"({_escaped(only)})"
         self.table = table
         self.account = account
         self._live: LiveTable = live.tables[table.name]
@@ -61,6 +65,43 @@ class Rows:
     def count_left(self, connection: Connection) -> int:
         """How many are to be deleted or redacted."""
         return int(_value(connection, f"SELECT count(*) FROM {self._name} WHERE {self._is_ours} AND {self._is_left}"))
+
+    @property
+    def is_walked(self) -> bool:
+        """Whether each batch is found where the one before ended, in the statement that deletes it."""
+        return self._is_keyset and isinstance(self.table.purge, Delete) and not self._self_references
+
+    def remove_next(
+        self, connection: Connection, after: Sequence[str] | None, batch: int
+    ) -> tuple[int, Sequence[str] | None]:
+        """Delete the first rows after a key, in the order of the key; how many, and the last one's key.
+
+        None where there was none. The caller commits.
+        """
+        columns = [_quoted(each) for each in self._key]
+        names = ", ".join(columns)
+        beyond = f"AND ({names}) > ({', '.join(self._cast(n) for n in range(len(columns)))})" if after else ""
+        # An array is looked up in the index, whatever the planner thinks of its length.
+        same = (
+            f"{names} = ANY (ARRAY(SELECT {names} FROM page))"
+            if len(columns) == 1
+            else f"({names}) IN (SELECT {names} FROM page)"
+        )
+        backwards = ", ".join(f"{each} DESC" for each in columns)
+        last = ", ".join(f"{each}::text" for each in columns)
+        row = _run(
+            connection,
+            f"""
+            WITH page AS MATERIALIZED (
+                     SELECT {names} FROM {self._name} WHERE {self._is_ours} AND {self._is_left} {beyond}
+                      ORDER BY {names} LIMIT %(batch)s),
+                 gone AS (DELETE FROM {self._name} WHERE {same} AND {self._is_ours} RETURNING 1)
+            SELECT (SELECT count(*) FROM gone), last.* FROM (SELECT) AS one
+              LEFT JOIN (SELECT {last} FROM page ORDER BY {backwards} LIMIT 1) AS last ON true""",
+            {"batch": batch} | {f"k{number}": each for number, each in enumerate(after or ())},
+        ).one()
+        last_key: Sequence[str] = tuple(row)[1:]
+        return row[0], last_key if last_key[0] is not None else None
 
     def strides(self, database: Database, *, batch: int = BATCH, stride: int = STRIDE) -> Iterator[Sequence[Batch]]:
         """The rows that are left, in batches, a stride at a time; over when none is left from first to last."""
@@ -121,18 +162,28 @@ class Rows:
     @property
     def _is_left(self) -> str:
         if isinstance(self.table.purge, Delete):
-            return "true"
+            return self._only
         return self.differs(self.table.purge.columns)
+
+    def redacted_for(self, columns: Mapping[str, str]) -> Rows:
+        """The same rows, of which these columns are to be redacted and nothing is to be deleted."""
+        return Rows(replace(self.table, purge=Redact(columns), retention=None), self._catalogue, self.account)
+
+    def soonest(self, connection: Connection, ends: str) -> timedelta | None:
+        """How long until the first of the rows reaches `ends`, an instant in SQL; None where there are no rows."""
+        found = _run(
+            connection,
+            f"SELECT min({_escaped(ends)}) - clock_timestamp() FROM {self._name} WHERE {self._is_ours}",
+            {},
+        )
+        return found.scalar_one()  # type: ignore[no-any-return]
 
     @staticmethod
     def differs(columns: Mapping[str, str]) -> str:
         """The condition that a row is not redacted yet: so expressions are such that, applied again, they change
         nothing."""
-        return (
-            "("
-            + " OR ".join(f"{_quoted(name)} IS DISTINCT FROM ({_escaped(to)})" for name, to in columns.items())
-            + ")"
-        )
+        each = [f"{_quoted(name)} IS DISTINCT FROM ({_escaped(to)})" for name, to in columns.items()]
+        return f"({' OR '.join(each) or 'false'})"
 
     def _cast(self, number: int, array: str = "") -> str:
         return f"CAST(%(k{number})s AS {_escaped(self._live.columns[self._key[number]].type)}{array})"
@@ -230,6 +281,31 @@ def delete_together(connection: Connection, group: Sequence[Rows]) -> list[int]:
     return list(_run(connection, f"WITH {parts} SELECT {counts}", {}).one())
 
 
+def quoted(name: str) -> str:
+    """A name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def unreferenced(name: Name, live: Catalogue) -> str:
+    """The condition that no row of whatever table refers to a row of this one by a foreign key that would hold it."""
+    outer = f"{quoted(name.schema)}.{quoted(name.table)}"
+    return " AND ".join(
+        [
+            "true",
+            *(
+                f"NOT EXISTS (SELECT FROM {quoted(child.name.schema)}.{quoted(child.name.table)} AS child WHERE "
+                + " AND ".join(
+                    f"child.{quoted(a)} = {outer}.{quoted(b)}"
+                    for a, b in zip(key.columns, key.referred_columns, strict=True)
+                )
+                + ")"
+                for child, key in live.referring.get(name, ())
+                if key.on_delete in BINDING
+            ),
+        ]
+    )
+
+
 # Names, conditions and expressions are written into statements as they are: past SQLAlchemy's own placeholders, since a
 # name may hold a colon, and with the percent signs doubled, as psycopg wants them.
 
@@ -243,7 +319,7 @@ def _written(condition: ColumnElement[bool]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return '"' + _escaped(name.replace('"', '""')) + '"'
+    return _escaped(quoted(name))
 
 
 def _quoted_name(name: Name) -> str:

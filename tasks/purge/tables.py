@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
@@ -19,10 +20,15 @@ from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Estate
 from tasks.purge import order
 from tasks.purge.checkpoints import Checkpoint, Planned
-from tasks.purge.rows import BATCH, Batch, Rows, delete_together
+from tasks.purge.rows import BATCH, Rows, delete_together
 
 #: How often in a row rows may be found of which none goes: another process may have been quicker.
 FRUITLESS: Final = 3
+
+_KEEP: Final = text("""
+    INSERT INTO tenure.retentions (termination_id, account_id, account_ref, place, store, legal_basis, duration, rows)
+    VALUES (:termination, :account, :ref, :place, :store, :legal_basis, :duration, :rows)
+    ON CONFLICT (termination_id, place, store) DO NOTHING""")
 
 
 class Tables:
@@ -103,31 +109,65 @@ class Tables:
             checkpoint = checkpoints[key(rows.table)]
             if rows not in together:
                 self._purge(rows, checkpoint, strict)
-            # All rows that are still there are redacted, whether this purge or somebody else changed them.
-            removed = None if isinstance(rows.table.purge, Delete) else self.count(rows)
-            checkpoint.end(removed=removed)
+            if rows.table.retention is not None:
+                kept = self.count(rows)
+                with checkpoint.deleting() as connection:
+                    _keep(connection, checkpoint.case.id, rows, kept)
+                checkpoint.end(removed=0, kept=kept, remark=rows.table.retention.legal_basis)
+            elif isinstance(rows.table.purge, Delete) or not strict:
+                checkpoint.end()
+            else:
+                # All rows that are still there are redacted, whether this purge or somebody else changed them.
+                checkpoint.end(removed=self.count(rows))
 
     def _purge(self, rows: Rows, checkpoint: Checkpoint, strict: bool) -> None:
         at_most = checkpoint.expected if strict else None
+        if rows.table.retention is not None:
+            rows = rows.redacted_for(rows.table.retention.redacted)
         if not rows.is_batched:
-            self._one(rows, checkpoint, None, at_most)
-            return
+            self._one(rows, checkpoint, rows.remove_all, self.count(rows), at_most)
+        elif rows.is_walked:
+            self._walk(rows, checkpoint, at_most)
+        else:
+            self._stride(rows, checkpoint, at_most)
+
+    def _walk(self, rows: Rows, checkpoint: Checkpoint, at_most: int | None) -> None:
+        last: Sequence[str] | None = None
+        fruitless = 0
+        while True:
+            ends: list[Sequence[str] | None] = []
+
+            def act(connection: Connection, after: Sequence[str] | None = last) -> int:
+                gone, end = rows.remove_next(connection, after, BATCH)
+                ends.append(end)  # noqa: B023 - used before the next round
+                return gone
+
+            gone = self._one(rows, checkpoint, act, BATCH, at_most)
+            if ends[-1] is None and last is None:
+                return
+            fruitless = 0 if gone or ends[-1] is None else fruitless + 1
+            _refuse_endless(rows, fruitless)
+            # From the end once more to the beginning, for what came in behind.
+            last = ends[-1]
+
+    def _stride(self, rows: Rows, checkpoint: Checkpoint, at_most: int | None) -> None:
         fruitless = 0
         for stride in rows.strides(self.database(rows), batch=BATCH):
-            gone = sum(self._one(rows, checkpoint, batch, at_most) for batch in stride)
+            gone = sum(
+                self._one(rows, checkpoint, partial(rows.remove, batch=batch), batch.rows, at_most) for batch in stride
+            )
             fruitless = 0 if gone else fruitless + 1
-            if fruitless == FRUITLESS:
-                raise Permanent(
-                    f"Rows of {rows.table.name} are found and cannot be deleted: a trigger or a rule keeps them. Let "
-                    "it pass what has tenure.purging set, then retry."
-                )
+            _refuse_endless(rows, fruitless)
 
-    def _one(self, rows: Rows, checkpoint: Checkpoint, batch: Batch | None, at_most: int | None) -> int:
+    def _one(
+        self,
+        rows: Rows,
+        checkpoint: Checkpoint,
+        act: Callable[[Connection], int],
+        how_many: int,
+        at_most: int | None,
+    ) -> int:
         """One batch in one transaction, or all rows of a table that has no key."""
-
-        def act(connection: Connection) -> int:
-            return rows.remove(connection, batch) if batch else rows.remove_all(connection)
-
         with in_words(rows.table):
             if rows.table.database == MAIN:
                 return checkpoint.here(act, at_most=at_most)
@@ -139,7 +179,7 @@ class Tables:
                     checkpoint.within(gone, at_most)
                     return gone
 
-            return checkpoint.elsewhere(batch.rows if batch else self.count(rows), there)
+            return checkpoint.elsewhere(how_many, there)
 
     def _purge_together(self, group: Sequence[Rows], checkpoints: Sequence[Checkpoint], strict: bool) -> None:
         database = group[0].table.database
@@ -157,12 +197,40 @@ class Tables:
                 checkpoint.note(main, number, at_most=checkpoint.expected if strict else None)
 
 
+def _refuse_endless(rows: Rows, fruitless: int) -> None:
+    if fruitless == FRUITLESS:
+        raise Permanent(
+            f"Rows of {rows.table.name} are found and cannot be deleted: a trigger or a rule keeps them. Let it pass "
+            "what has tenure.purging set, then retry."
+        )
+
+
+def _keep(connection: Connection, termination: UUID, rows: Rows, count: int) -> None:
+    """Note that so many rows stay, and why; `retentions.end` looks at once whether some may go."""
+    rule = rows.table.retention
+    assert rule is not None  # noqa: S101 - the caller has looked
+    connection.execute(
+        _KEEP,
+        {
+            "termination": termination,
+            "account": rows.account.id,
+            "ref": rows.account.ref,
+            "place": rows.table.database,
+            "store": str(rows.table.name),
+            "legal_basis": rule.legal_basis,
+            "duration": rule.duration,
+            "rows": count,
+        },
+    )
+
+
 def key(table: MappedTable) -> tuple[str, str]:
     return table.database, str(table.name)
 
 
 def planned(rows: Rows, expected: int) -> Planned:
     method = Method.DELETED if isinstance(rows.table.purge, Delete) else Method.REDACTED
+    method = Method.RETAINED if rows.table.retention is not None else method
     return Planned(StoreKind.TABLE, rows.table.database, str(rows.table.name), method, expected)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from models.data_map import (
     MappedTable,
     Path,
     Redact,
+    Retention,
     table_name,
 )
 from models.termination import TerminationStep
@@ -28,6 +30,7 @@ from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Estate, Ports
 from tasks.purge import tables
+from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from tests.company import an_account
 from tests.conftest import drop
@@ -249,3 +252,82 @@ def test_a_database_that_is_away_stops_the_purge_before_it_begins(keeper: Shopke
     assert "The database elsewhere does not answer" in failure(keeper.database)
     assert passes(keeper.database) == []
     assert stage(keeper.database) == ("delivered", None)
+
+
+BILLS = """
+    CREATE TABLE shop.bill (id int PRIMARY KEY, owner text NOT NULL, dated date, address text, replaces int
+                            REFERENCES shop.bill);
+    CREATE TABLE shop.bill_line (bill int REFERENCES shop.bill, n int, PRIMARY KEY (bill, n));
+    CREATE INDEX ON shop.bill (owner); CREATE INDEX ON shop.bill (replaces);
+    INSERT INTO shop.bill SELECT c * 100 + n, 'c' || c, current_date - n * interval '1 year', 'Street ' || n
+      FROM generate_series(1, 2) AS c, generate_series(0, 9) AS n;
+    INSERT INTO shop.bill_line SELECT id, n FROM shop.bill, generate_series(1, 3) AS n"""
+
+
+def retained(keeper: Shopkeeper, *, lines: bool = True) -> Ports:
+    """A law keeps bills for seven years from their date, and their lines as long."""
+    law = Retention("§ 132 BAO", "P7Y", "dated", {"address": "NULL"})
+    long = Retention("§ 132 BAO", "P7Y") if lines else None
+    bills = DataMap((
+        mapped("shop.bill", "id owner dated address replaces", OWNER, retention=law, database=keeper.place),
+        mapped("shop.bill_line", "bill n", f"bill = shop.bill.id > {OWNER}", retention=long, database=keeper.place),
+    ))  # fmt: skip
+    keeper.shop(BILLS)
+    company = keeper.ports.company()
+    return replace(keeper.ports, company=lambda: Estate(company.map + bills, company.databases))
+
+
+def later(keeper: Shopkeeper, years: int) -> None:
+    """So many years go by."""
+    keeper.shop(f"UPDATE shop.bill SET dated = dated - interval '{years} years'")
+    with keeper.database.connection() as connection:
+        connection.execute(
+            text("UPDATE tenure.retentions SET retained_at = retained_at - :gone, due_at = now()"),
+            {"gone": timedelta(days=366 * years)},
+        )
+
+
+def bills(keeper: Shopkeeper, owner: str = "c1") -> tuple[int, int]:
+    lines = "SELECT count(*) FROM shop.bill_line JOIN shop.bill ON id = bill WHERE owner = %s"
+    counted = [keeper.shop("SELECT count(*) FROM shop.bill WHERE owner = %s", (owner,)), keeper.shop(lines, (owner,))]
+    bill, line = [int(each.fetchone()[0]) for each in counted]  # type: ignore[index]
+    return bill, line
+
+
+def test_what_a_law_keeps_stays_and_ends_by_itself(keeper: Shopkeeper) -> None:
+    """T8: redacted at once, deleted row by row when its own time is over, and certified."""
+    estate = retained(keeper)
+    a_delivered_termination(estate, keeper.leaving)
+    assert drain(PURGE, estate) == {"steps": 1}, failure(keeper.database)
+    assert bills(keeper) == (10, 30)
+    assert keeper.shop("SELECT count(address) FROM shop.bill WHERE owner = 'c1'").fetchone() == (0,)
+    stores = {row.store: row for row in passes(keeper.database)}
+    assert [(stores[f"shop.{name}"].method, stores[f"shop.{name}"].kept) for name in ("bill", "bill_line")] == [
+        ("retained", 10), ("retained", 30),
+    ]  # fmt: skip
+
+    # Three bills are older than seven years; their lines count from the purge, and hold them.
+    drain(END, estate)
+    assert bills(keeper) == (10, 30)
+    later(keeper, 8)
+    while drain(END, estate)["ended"]:
+        later(keeper, 0)
+    assert bills(keeper) == (0, 0)
+    assert bills(keeper, "c2") == (10, 30)
+    with keeper.database.connection() as connection:
+        kept = connection.execute(text("SELECT state, account_ref, rows, removed FROM tenure.retentions ORDER BY rows"))
+        assert [tuple(row) for row in kept] == [("done", None, 10, 10), ("done", None, 30, 30)]
+        certified = connection.execute(text("SELECT count(*) FROM tenure.certificates WHERE kind = 'retention'"))
+        assert certified.scalar_one() == 2
+
+
+def test_what_is_kept_must_be_found_again(keeper: Shopkeeper) -> None:
+    estate = retained(keeper, lines=False)
+    company = estate.company()
+    kept = Retention("§ 132 BAO", "P7Y")
+    tables_of = [each for each in company.map.tables if each.name.table == "line"]
+    law = DataMap((replace(tables_of[0], retention=kept),))
+    others = DataMap(tuple(each for each in company.map.tables if each.name.table != "line"))
+    torn = replace(estate, company=lambda: Estate(others + law, company.databases))
+    a_delivered_termination(torn, keeper.leaving)
+    assert "rows of shop.line stay when an account is purged" in refused(keeper, torn)
