@@ -219,7 +219,7 @@ def _debt_hindrances(customer: Customer, debt: Debt, today: date) -> Iterator[st
         if paused and (until is None or today <= until):
             yield f"Somebody paused {what} {f'until {until}' if until else 'until further notice'}."
     if debt.promise is not None:
-        over = promise_ends(customer, debt.promise)
+        over = promise_ends(customer, debt, debt.promise)
         if today <= over:
             yield f"Payment is promised for {debt.promise.until}, which is waited for until {over}."
         else:
@@ -228,9 +228,12 @@ def _debt_hindrances(customer: Customer, debt: Debt, today: date) -> Iterator[st
         yield "Its payment is being collected."
 
 
-def promise_ends(customer: Customer, promise: Promise) -> date:
-    """The last day of the pause that a promise makes: its date and a business day (B17)."""
-    return customer.calendar.next_business_day(promise.until)
+def promise_ends(customer: Customer, debt: Debt, promise: Promise) -> date:
+    """The last day of the pause that a promise makes: its date and a business day (B17).
+
+    One for a day before the due date is not broken before that: until then, nobody is late.
+    """
+    return customer.calendar.next_business_day(max(promise.until, debt.due_on or promise.until))
 
 
 def delay(customer: Customer, debt: Debt, today: date) -> int:
@@ -283,7 +286,7 @@ def due_step(customer: Customer, debt: Debt, today: date) -> Step | None:
 
 
 def _is_broken(customer: Customer, debt: Debt, today: date) -> bool:
-    if debt.promise is None or today <= promise_ends(customer, debt.promise):
+    if debt.promise is None or today <= promise_ends(customer, debt, debt.promise):
         return False
     return debt_hindrance(customer, replace(debt, promise=None), today) is None
 
@@ -358,11 +361,11 @@ def _reasons(customer: Customer, item: Item, day: date, today: date, debt: Debt)
     if item.step is None:
         assert debt.promise is not None  # noqa: S101 - this letter is about it
         yield f"It was promised for {debt.promise.until}, and is not paid; reminders go on after this letter."
-        wanted = promise_ends(customer, debt.promise) + _DAY
+        wanted = promise_ends(customer, debt, debt.promise) + _DAY
     else:
         step, moved = item.step, delay(customer, item.debt, day)
         planned = policy.day_of(step, debt.due_on)
-        wanted = planned + timedelta(days=moved)
+        wanted = planned
         grace = f" and {policy.grace_days} days of grace" if policy.grace_days and step.days > 0 else ""
         yield (
             f'Step {step.number} ("{step.level}") of the policy "{policy.name}" is due on {planned}: '
@@ -370,8 +373,9 @@ def _reasons(customer: Customer, item: Item, day: date, today: date, debt: Debt)
         )
         if moved:
             yield f"That is {moved} {'day' if moved == 1 else 'days'} later, since it was held back for a while."
-        if skipped := [each.number for each in policy.steps if debt.had < each.number < step.number]:
-            yield f"Step {', '.join(map(str, skipped))} is left out: only the highest that is due is sent."
+        between = [each for each in policy.steps if debt.had < each.number < step.number]
+        if skipped := [str(each.number) for each in between if each.level in OVERDUE]:
+            yield f"Step {', '.join(skipped)} is left out: only the highest that is due is sent."
     said: set[str] = set()
     looked = max(wanted, today)
     while looked < day:

@@ -596,6 +596,43 @@ def payments_reconcile(day: datetime | None, json: bool) -> None:
     sys.exit(payment_commands.reconcile(day.date() if day else None, json))
 
 
+@cli.group()
+def reminders() -> None:
+    """Payment reminders: the next one and why, what the coming days bring, pauses."""
+
+
+@reminders.command("explain")
+@click.argument("invoice")
+@as_json
+def reminders_explain(invoice: str, json: bool) -> None:
+    """The next reminder of an invoice: which step, when, and why then; or why none. And those that it had."""
+    from workers import reminder_commands
+
+    sys.exit(reminder_commands.explain(invoice, json))
+
+
+@reminders.command("simulate")
+@click.argument("days", type=click.IntRange(1, 1_000))
+@click.option("--account", metavar="REF", help="Of this account alone.")
+@as_json
+def reminders_simulate(days: int, account: str | None, json: bool) -> None:
+    """The letters of the next DAYS, if nobody pays and nothing else happens. Sends nothing."""
+    from workers import reminder_commands
+
+    sys.exit(reminder_commands.run_simulation(days, account, json))
+
+
+@reminders.command("pause")
+@click.argument("about", metavar="INVOICE|ACCOUNT")
+@click.option("--until", type=click.DateTime(["%Y-%m-%d"]), help="The last day of it; without it, until it is over.")
+@click.option("--over", is_flag=True, help="End the pause.")
+def reminders_pause(about: str, until: datetime | None, over: bool) -> None:
+    """Send no reminders of an invoice, or of a whole account, for a while."""
+    from workers import reminder_commands
+
+    sys.exit(reminder_commands.pause(about, until.date() if until else None, over))
+
+
 def main() -> None:
     cli()
 

@@ -296,6 +296,11 @@ def test_a_pause_that_is_over_goes_on_where_it_stopped() -> None:
     assert sent(a_customer(early), date(2027, 3, 17)) == sent(a_customer(a_debt(had=1, warned=True)), date(2027, 3, 17))
 
 
+def test_a_promise_for_a_day_before_the_due_date_is_not_broken_before_that() -> None:
+    debt = a_debt(due_on=date(2027, 9, 13), promise=Promise(uuid4(), date(2027, 4, 5), 10_000))
+    assert sent(a_customer(debt), date(2027, 3, 17), 200)[0] == (date(2027, 9, 15), None)
+
+
 def test_a_promise_that_is_broken_early_goes_on_at_the_same_level() -> None:
     debt = a_debt(had=1, warned=True, promise=Promise(uuid4(), date(2027, 3, 19), 10_000))
     assert sent(a_customer(debt), date(2027, 3, 17)) == [

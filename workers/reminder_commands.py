@@ -1,0 +1,195 @@
+"""`tenure reminders`: when the next one leaves and why, what the coming days will bring, and pauses by hand (B19).
+
+Exit codes: 0 fine, 1 nothing to show, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+
+from models.money import Money
+from models.unit_of_work import Database
+from tasks import reminder_book as book
+from tasks.failures import Failure
+from tasks.reminder_forecast import Foreseen, find, simulate
+from tasks.reminder_holds import set_pause
+from tasks.reminder_ladder import Customer, Next
+from tasks.reminder_ladder import explain as next_step
+from workers.operations import in_words, print_json
+from workers.settings import settings
+
+#: Letters of a simulation that are listed one by one; more are counted by day.
+LISTED = 40
+
+INVOICE = text("""
+    SELECT invoice.number, balance.open, balance.currency, account.ref, account.status
+      FROM tenure.invoices AS invoice JOIN tenure.accounts AS account ON account.id = invoice.account_id
+      LEFT JOIN tenure.invoice_balances AS balance ON balance.invoice_id = invoice.id WHERE invoice.number = :number""")
+
+HISTORY = text("""
+    SELECT letter.local_day, reminder.step, reminder.level, reminder.fee,
+           reminder.withdrawn_at IS NOT NULL AS withdrawn,
+           array_agg(DISTINCT email.state ORDER BY email.state) AS copies,
+           max(email.last_error) FILTER (WHERE email.state <> 'done') AS why
+      FROM tenure.reminders AS reminder
+      JOIN tenure.reminder_letters AS letter ON letter.id = reminder.letter_id
+      JOIN tenure.invoices AS invoice ON invoice.id = reminder.invoice_id
+      LEFT JOIN tenure.reminder_copies AS copy ON copy.letter_id = letter.id
+      LEFT JOIN tenure.email_messages AS email ON email.id = copy.email_message_id
+     WHERE invoice.number = :number GROUP BY reminder.id, letter.id ORDER BY letter.id""")
+
+ABOUT = text("""
+    SELECT account.id, invoice.number
+      FROM tenure.accounts AS account
+      LEFT JOIN tenure.invoices AS invoice
+        ON invoice.account_id = account.id AND invoice.number = :about AND invoice.kind = 'invoice'
+     WHERE account.ref = :about OR invoice.number = :about""")
+
+
+def explain(number: str, json: bool) -> int:
+    """The next reminder of an invoice, its time, and the reasons; and the ones that it had."""
+    with in_words(), Database(settings().database_url, pool_size=1).transaction() as session:
+        invoice = session.execute(INVOICE, {"number": number}).one_or_none()
+        if invoice is None:
+            click.echo(f"tenure: there is no invoice {number!r}.", err=True)
+            return 1
+        now = book.clock(session)
+        found = find(session, number, now)
+        following = next_step(*found, now) if found else Next(None, None, None, (_gone(invoice),))
+        history = [dict(row._mapping) for row in session.execute(HISTORY, {"number": number})]
+    shown = _shown(invoice, found[0] if found else None, following, history)
+    if json:
+        print_json(shown)
+        return 0
+    _print(shown)
+    return 0
+
+
+def _gone(invoice: Any) -> str:
+    if invoice.open is None:
+        return "It is no invoice: a credit note is never reminded of."
+    if invoice.open == 0:
+        return "It is settled."
+    return f"Its account is {invoice.status}, or lives in a time zone that nobody knows: it is not reminded."
+
+
+def _shown(invoice: Any, customer: Customer | None, following: Next, history: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "invoice": invoice.number,
+        "account": invoice.ref,
+        "open": invoice.open,
+        "currency": invoice.currency,
+        "next_at": following.at.astimezone(customer.zone) if following.at and customer else None,
+        "time_zone": customer.zone.key if customer else None,
+        "step": following.step.number if following.step else None,
+        "level": following.letter.level if following.letter else None,
+        "message": following.letter.kind if following.letter else None,
+        "together_with": [
+            item.debt.number for item in following.letter.items if item.debt.number != invoice.number
+        ] if following.letter else [],
+        "reasons": list(following.reasons),
+        "history": history,
+    }  # fmt: skip
+
+
+def _print(shown: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    owed = str(Money(shown["open"], shown["currency"])) if shown["open"] else "nothing"
+    console.print(f"[bold]{shown['invoice']}[/] of {shown['account']}: {owed} open")
+    at: datetime | None = shown["next_at"]
+    if at is None:
+        console.print("No reminder will leave.")
+    else:
+        what = "the letter about the broken promise" if shown["step"] is None else f"step {shown['step']}"
+        words = f", in the words of a {shown['level']} reminder" if shown["level"] else ""
+        console.print(f"Next: {what}{words}, {at:%A, %Y-%m-%d, %H:%M} in {shown['time_zone']}")
+        if shown["together_with"]:
+            console.print(f"  together with {', '.join(shown['together_with'])}")
+    for reason in shown["reasons"]:
+        console.print(f"  – {reason}", soft_wrap=True)
+    if not shown["history"]:
+        return
+    table = Table("day", "step", "words", "copies", "", box=None, pad_edge=False)
+    for row in shown["history"]:
+        copies = "withdrawn" if row["withdrawn"] else ", ".join(each for each in row["copies"] if each)
+        table.add_row(str(row["local_day"]), str(row["step"]), row["level"], copies, row["why"] or "")
+    console.print()
+    console.print(table)
+
+
+def run_simulation(days: int, account: str | None, json: bool) -> int:
+    """The letters of the next days, as the workers will send them if nobody pays and nothing else happens."""
+    with in_words(), Database(settings().database_url, pool_size=1).snapshot() as session:
+        now = book.clock(session)
+        foreseen = sorted(simulate(session, now, days, ref=account), key=lambda each: (each.at, each.account))
+    if json:
+        print_json(
+            [{"at": each.at, "account": each.account, "message": each.message, **each.context} for each in foreseen]
+        )
+        return 0
+    if not foreseen:
+        click.echo("Nobody will be reminded.")
+        return 0
+    table = Table(box=None, pad_edge=False)
+    if len(foreseen) <= LISTED:
+        _list(table, foreseen)
+    else:
+        _count(table, foreseen)
+    Console(highlight=False).print(table)
+    many = "1 letter" if len(foreseen) == 1 else f"{len(foreseen):,} letters"
+    click.echo(f"{many} in {days} days, if nobody pays and nothing else happens.")
+    return 0
+
+
+def _list(table: Table, foreseen: list[Foreseen]) -> None:
+    for heading in ("at (UTC)", "account", "letter", "invoices"):
+        table.add_column(heading)
+    table.add_column("total", justify="right")
+    for each in foreseen:
+        said = each.context
+        total = said.get("total", sum(invoice["still_open"] for invoice in said["invoices"]))
+        table.add_row(
+            f"{each.at:%Y-%m-%d %H:%M}",
+            each.account,
+            said.get("level", "promise broken"),
+            str(len(said["invoices"])),
+            str(Money(total, said["currency"])),
+        )
+
+
+def _count(table: Table, foreseen: list[Foreseen]) -> None:
+    kinds = ("upcoming", "first", "second", "final", "promise broken")
+    table.add_column("day (UTC)")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    days: dict[date, Counter[str]] = {}
+    for each in foreseen:
+        days.setdefault(each.at.date(), Counter())[each.context.get("level", "promise broken")] += 1
+    for day, counted in days.items():
+        table.add_row(str(day), *(str(counted[kind] or "") for kind in kinds))
+
+
+def pause(about: str, until: date | None, over: bool) -> int:
+    """Pause the reminders of an account or an invoice, or end that."""
+    with in_words():
+        try:
+            with Database(settings().database_url, pool_size=1).transaction() as session:
+                found = session.execute(ABOUT, {"about": about}).first()
+                if found is None:
+                    click.echo("tenure: there is no invoice of that number and no account of that ref.", err=True)
+                    return 2
+                set_pause(session, found.id, found.number, until, over=over)
+        except Failure as failure:
+            click.echo(f"tenure: {failure}", err=True)
+            return 2
+    what = f"invoice {found.number}" if found.number else f"account {about}"
+    ends = "until further notice" if until is None else f"up to and with {until}"
+    click.echo(f"The reminders of {what} go on." if over else f"The reminders of {what} are paused {ends}.")
+    return 0
