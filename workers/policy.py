@@ -27,6 +27,7 @@ from workers.mail_evidence import (
 )
 from workers.operations import in_words, print_json
 from workers.promises import Evidence, Installation, Verdict, judged
+from workers.reminder_evidence import reminders_leave_once_and_in_time
 from workers.routing import QUEUES
 from workers.session_stores import Store
 from workers.settings import Mode, Settings, settings
@@ -268,6 +269,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P3.1a-c", "Administer, personalise, enable", messages_follow_their_reader),
     Promise("P3.1d", "Statements, invoices, reminders: sent", statements_are_sent),
     Promise("P3.1d", "Statements, invoices, reminders: right", statements_agree_with_the_ledger),
+    Promise("P3.1d", "Reminders: once, in time, or not at all", reminders_leave_once_and_in_time),
     Promise("P3.1d", "Payments: collected once, and agreed", payments_are_collected_once),
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
     Promise("P3.1f", "No information sold or handed on", _not_yet("Processors are not listed yet.")),

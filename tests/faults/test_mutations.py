@@ -83,6 +83,20 @@ MUTATIONS = [
         "tests/integration/test_sending.py -k settled_before",
     ),
     Mutation(
+        "the look at a reminder at the last moment",
+        "tasks/reminder_look.py",
+        "    wanted = _still_wanted(customer, letter, planned, now)",
+        "    return",
+        "tests/integration/test_reminder_look.py -k while_the_mail_server_pauses",
+    ),
+    Mutation(
+        "the lock under that look",
+        "tasks/reminder_look.py",
+        "WHERE id = :account FOR NO KEY UPDATE",
+        "WHERE id = :account",
+        "tests/integration/test_reminder_look.py -k after_the_look_waits",
+    ),
+    Mutation(
         "the unique index on statements",
         "models/sql/10_calendar.sql",
         "-- Periods: where a billing month ends (B4).",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -501,3 +504,24 @@ def test_a_reminder_counts_once_whatever_is_written_behind_our_back(database: Da
             INSERT INTO tenure.reminders (account_id, letter_id, invoice_id, step, level)
             SELECT account_id, letter_id, invoice_id, step, level FROM tenure.reminders""",
         )
+
+
+def test_the_policy_command_says_whether_reminders_leave(
+    clock: Clock, database: Database, server_ports: Ports, tenure: Callable[..., Any]
+) -> None:
+    def said() -> dict[str, str]:
+        found = json.loads(tenure("policy", "--json").stdout)
+        (line,) = [each for each in found if each["clause"].startswith("Reminders: once")]
+        return {"verdict": line["verdict"], "figure": line["figure"]}
+
+    a_debtor(database, due_on=DUE)
+    assert said()["verdict"] == "broken"
+    assert said()["figure"].endswith("1 due for an hour and not written")
+    a_day(clock, server_ports, TEN)
+    assert said() == {
+        "verdict": "kept",
+        "figure": "1 letters sent, 0 of them the second of a day, 0 not on their day; "
+        "0 due for an hour and not written",
+    }
+    run(database, "UPDATE tenure.email_messages SET committing_at = committing_at + interval '1 day'")
+    assert said()["verdict"] == "broken"
