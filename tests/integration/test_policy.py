@@ -169,7 +169,7 @@ def plant(planted: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rendering, "environment", lambda: tampered)
 
 
-#: Broken by tests of their own, here, in test_security.py and in test_payment_events.py.
+#: Broken by tests of their own, here, in test_security.py, test_payment_events.py and test_reminders.py.
 OTHERWISE = {
     "messages_load_nothing",
     "foreign_links_are_text",
@@ -177,6 +177,7 @@ OTHERWISE = {
     "links_are_encrypted",
     "vulnerabilities_are_patched",
     "payments_are_collected_once",
+    "reminders_leave_once_and_in_time",
 }
 
 
