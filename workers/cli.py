@@ -132,6 +132,16 @@ def purge() -> None:
     """Erasures of customers whose contracts have ended."""
 
 
+@purge.command("show")
+@click.argument("ref", required=False)
+@as_json
+def purge_show(ref: str | None, json: bool) -> None:
+    """How far a purge came, store by store: of an account's ref, or the newest."""
+    from workers import purge_commands
+
+    sys.exit(purge_commands.show(ref, json))
+
+
 @purge.command("replay")
 def purge_replay() -> None:
     """After a backup was restored: erase again what was erased since. Exits 1 where something is left to do."""

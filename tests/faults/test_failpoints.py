@@ -23,6 +23,7 @@ from tests.faults.test_certificate_kills import CERTIFICATES
 from tests.faults.test_export_kills import EXPORT
 from tests.faults.test_file_uploads import UPLOAD
 from tests.faults.test_payment_kills import PAYMENTS
+from tests.faults.test_purge_kills import RETENTIONS
 from tests.faults.test_reminder_kills import REMINDERS
 from tests.faults.test_replay_kills import REPLAY
 from tests.processes import Processes, Running, eventually
@@ -76,7 +77,7 @@ def points_of(pipeline: str) -> list[str]:
 
 def test_every_failpoint_is_exercised() -> None:
     exercised = [point for pipeline in PIPELINES for point in points_of(pipeline)]
-    elsewhere = (UPLOAD, PAYMENTS, EXPORT, TERMINATIONS, CERTIFICATES, REPLAY, *REMINDERS)
+    elsewhere = (UPLOAD, PAYMENTS, EXPORT, TERMINATIONS, RETENTIONS, CERTIFICATES, REPLAY, *REMINDERS)
     assert sorted(exercised) == sorted(point for point in all_failpoints() if not point.startswith(elsewhere))
 
 

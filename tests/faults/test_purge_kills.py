@@ -1,0 +1,162 @@
+"""A purge dies at every boundary (W17, T4): it goes on where it was, counts right, and touches nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from models.data_map import AccountKeys
+from models.unit_of_work import Database
+from tasks.drain import drain
+from tasks.ports import Ports
+from tasks.purge.retentions import END
+from tasks.termination.advancing import PURGE
+from tests.company import an_account
+from tests.faults.places import all_failpoints
+from tests.marked import a_marked_customer, freeze
+from tests.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.terminating import stage
+from workers import bootstrap
+from workers.adapters.stripe import StripeGateway
+from workers.app import app
+from workers.embedded.payments import PaymentProvider
+from workers.settings import parse
+
+#: The places of the sweep of retentions. Of a purge those within it: around its step are those of every step.
+RETENTIONS = "retentions.end:"
+EVERY_STEP = ("before_act", "after_act", "after_record", "before_fail_commit")
+POINTS = sorted(
+    point for point in all_failpoints() if point.startswith("terminations.purge:") and not point.endswith(EVERY_STEP)
+)
+#: That one fails there is not what a sweep does.
+SWEPT = sorted(
+    point for point in all_failpoints() if point.startswith(RETENTIONS) and not point.endswith("before_fail_commit")
+)
+
+PROCESS = """
+import sys
+from tasks.drain import drain
+from tasks.purge.retentions import END
+from tasks.termination.advancing import PURGE
+from workers import bootstrap
+from workers.app import app
+from workers.settings import settings
+
+drain({"purge": PURGE, "end": END}[sys.argv[1]], bootstrap.ports(settings(), app))
+"""
+BILLS = """
+    CREATE SCHEMA shop;
+    CREATE TABLE shop.bill (id int PRIMARY KEY, owner text NOT NULL, dated date);
+    CREATE INDEX ON shop.bill (owner);
+    INSERT INTO shop.bill SELECT n, CASE WHEN n % 2 = 0 THEN 'gone' ELSE 'other' END, current_date - 4000
+      FROM generate_series(1, 20) AS n"""
+DATAMAP = """
+    [[table]]
+    name = "shop.bill"
+    category = "P2.1c"
+    paths = ["owner = account.ref"]
+    key = ["id"]
+    exported = ["id", "owner", "dated"]
+    [table.retention]
+    legal_basis = "§ 132 BAO"
+    duration = "P7Y"
+    counted_from = "dated"
+"""
+
+
+@pytest.fixture
+def environment(servers: Mapping[str, str], database_url: str) -> dict[str, str]:
+    """Of a process that works on this test's database."""
+    return dict(servers) | {"TENURE_DATABASE_URL": database_url}
+
+
+@pytest.fixture
+def provider() -> Iterator[PaymentProvider]:
+    with PaymentProvider() as provider:
+        yield provider
+
+
+def dies(what: str, point: str, environment: Mapping[str, str]) -> None:
+    died = subprocess.run(
+        [sys.executable, "-c", PROCESS, what],
+        env=dict(os.environ) | dict(environment) | {"TENURE_FAILPOINTS": f"{point}=kill"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stdout.decode() + died.stderr.decode()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_death_in_a_purge(
+    point: str, environment: dict[str, str], database: Database, ports: Ports, provider: PaymentProvider
+) -> None:
+    leaving = a_marked_customer(database, ports.objects, "leaving")
+    a_marked_customer(database, ports.objects, "leaving2", "another9")
+    freeze(database, leaving)
+    a_delivered_termination(ports, leaving)
+    before, others = counts(ports, leaving)["main"], everything(ports, leaving)
+    stripe = {"TENURE_STRIPE_SECRET_KEY": provider.secret_key, "TENURE_STRIPE_API": provider.address}
+    dies("purge", point, environment | stripe)
+    assert stage(database)[0] in ("delivered", "purging")
+    assert everything(ports, leaving) == others
+
+    gateway = StripeGateway(provider.secret_key, provider.webhook_secret, provider.address)
+    again = replace(ports, payments=gateway, quiet=timedelta(0))
+    for _ in range(4):
+        drain(PURGE, again)
+        with database.connection() as connection:
+            connection.execute(text("UPDATE tenure.termination_steps SET due_at = now() WHERE state = 'pending'"))
+    gateway.close()
+    assert stage(database) == ("verifying", None), failure(database)
+    assert counts(ports, leaving)["main"] == {name: int(name == "tenure.accounts") for name in before}
+    assert everything(ports, leaving) == others
+    first = {row.store: row for row in passes(database) if row.pass_number == 1}
+    assert {name: first[name].removed for name in before} == before
+    assert {row.store for row in first.values() if row.removed != row.expected} == set()
+    assert list(ports.objects.list(f"files/{leaving.id}/")) == []
+
+
+@pytest.mark.parametrize("point", SWEPT)
+def test_death_when_a_retention_ends(
+    point: str, environment: dict[str, str], database: Database, ports: Ports, tmp_path: Path
+) -> None:
+    (tmp_path / "datamap.toml").write_text(DATAMAP, encoding="utf-8")
+    with database.transaction() as session:
+        gone = an_account(session, ref="gone", status="frozen")
+        account = AccountKeys(gone.id, gone.ref)
+    termination = a_delivered_termination(ports, account)
+    with database.connection() as connection:
+        connection.exec_driver_sql(BILLS.replace("%", "%%"))
+        connection.execute(
+            text("""
+                INSERT INTO tenure.retentions (termination_id, account_id, account_ref, place, store, legal_basis,
+                                               duration, rows)
+                VALUES (:termination, :account, 'gone', 'main', 'shop.bill', '§ 132 BAO', 'P7Y', 10)"""),
+            {"termination": termination, "account": account.id},
+        )
+    environment["TENURE_DATAMAP"] = str(tmp_path / "datamap.toml")
+    dies("end", point, environment)
+    made = bootstrap.ports(parse(environment), app)
+    again = replace(ports, company=made.company)
+    for _ in range(2):
+        with database.connection() as connection:
+            connection.execute(text("UPDATE tenure.retentions SET due_at = now() WHERE state = 'pending'"))
+        drain(END, again)
+        with database.connection() as connection:
+            connection.execute(text("UPDATE tenure.retentions SET due_at = now() WHERE state = 'pending'"))
+    with database.connection() as connection:
+        kept = connection.execute(text("SELECT state, account_ref, removed, last_error FROM tenure.retentions")).one()
+        assert tuple(kept) == ("done", None, 10, None)
+        assert connection.execute(text("SELECT count(*) FROM shop.bill")).scalar_one() == 10
+        certified = connection.execute(text("SELECT count(*) FROM tenure.certificates WHERE kind = 'retention'"))
+        assert certified.scalar_one() == 1
