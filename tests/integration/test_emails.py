@@ -369,6 +369,17 @@ def test_a_mail_that_cannot_be_rendered_fails_in_a_sentence_before_any_server_he
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("language", ["tlh", "", "de_", "zh-Hant-TW"])
+def test_a_language_that_is_not_written_is_sent_in_one_that_is(
+    database: Database, ports: Ports, inbox: Path, language: str
+) -> None:
+    queued(database, ports, language=language)
+    assert drain(SEND, ports) == {"sent": 1}
+    (message,) = received(inbox)
+    assert message["Content-Language"] == ("de" if language == "de_" else "en")
+    assert ("is set up" in message["Subject"]) == (language != "de_")
+
+
 def test_an_unknown_time_zone_of_a_contact_fails_in_a_sentence(database: Database, ports: Ports) -> None:
     (key,) = queued(database, ports, time_zone="Europe/Atlantis")
     assert drain(SEND, ports) == {"sent": 0, "failed": 1}
