@@ -143,7 +143,11 @@ def retention_ended(
     `facts`: `stores` with kind, place, store, method, found, erased and kept, and `legal_basis`.
     """
     termination = session.get_one(Termination, termination_id)
-    about = {"termination": str(termination.id), "account": str(termination.account_id)}
+    about = {
+        "termination": str(termination.id),
+        "account": str(termination.account_id),
+        "retention": str(retention_id),
+    }
     return issue(
         session,
         signer,

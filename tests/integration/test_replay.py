@@ -16,7 +16,7 @@ from sqlalchemy import text
 from models.data_map import AccountKeys
 from models.unit_of_work import Database
 from tasks import erasures
-from tasks.certificates import publishing
+from tasks.certificates import certifying, publishing
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import Ports
@@ -145,6 +145,25 @@ def test_what_was_erased_is_erased_again_after_a_restore(scene: Scene, tenure: R
     assert tenure("certificate", "verify", TENURE_DATABASE_URL=address).returncode == 0
     again = tenure("purge", "replay", TENURE_DATABASE_URL=address)
     assert (again.returncode, "nothing to do again" in again.stdout) == (0, True)
+
+
+def test_certificates_of_a_record_and_of_a_retention_are_put_back_too(scene: Scene) -> None:
+    termination = purge(scene.ports, scene.leaving)
+    facts = {"stores": [], "legal_basis": "§ 132 BAO"}
+    with scene.ports.database.transaction() as session:
+        certifying.retention_ended(session, scene.ports.signer, uuid4(), termination, facts)
+        certifying.archive_retired(session, scene.ports.signer, termination)
+    drain(publishing.PUBLISH, scene.ports)
+    ports = scene.restore()
+    done = replay(ports)
+    assert (done.certificates, done.left) == (4, [])
+    assert chain(ports) == chain(scene.ports)
+    with ports.database.connection() as connection:
+        again = "SELECT kind, subject FROM tenure.certificates WHERE kind <> 'key' ORDER BY number"
+        before = scene.ports.database
+        with before.connection() as original:
+            assert connection.execute(text(again)).all() == original.execute(text(again)).all()
+        assert connection.execute(text("SELECT archive_purged_at FROM tenure.terminations")).scalar_one() is not None
 
 
 def test_an_account_that_the_backup_did_not_know_leaves_its_tombstone(
