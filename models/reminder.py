@@ -86,6 +86,8 @@ class Reminder(Base):
             postgresql_where=text("withdrawn_at IS NULL"),
         ),
         Index("ix_reminders_account_id", "account_id"),
+        # For the purge: the unique one passes over what was withdrawn.
+        Index("ix_reminders_invoice_id", "invoice_id"),
         Index("ix_reminders_letter_id", "letter_id"),
         Index("ix_reminders_fee_entry_id", "fee_entry_id", postgresql_where=text("fee_entry_id IS NOT NULL")),
     )
