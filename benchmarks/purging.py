@@ -169,9 +169,9 @@ def orm(rows: int) -> Callable[[], int]:
     class Note(Base):
         __table__ = Table("notes", metadata, schema="shop", autoload_with=engine)
 
-    assert Note
-
     def run() -> int:
+        # The registry holds classes weakly: without this one, it may be gone by now.
+        assert Note
         gone = 0
         with Session(engine) as session:
             wanted = select(Event).where(Event.account_id == ACCOUNT).order_by(Event.id).limit(rows)

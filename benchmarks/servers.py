@@ -18,8 +18,12 @@ from sqlalchemy.orm import Session
 from benchmarks.processes import Crew, cpu
 from models import migrations
 from models.unit_of_work import Database
+from tasks import erasures
+from tasks.certificates import publishing
 from tasks.requests import publish
 from workers import embedded
+from workers.adapters.s3 import S3ObjectStore
+from workers.settings import parse
 
 TEMPLATE = "bench_template"
 
@@ -56,6 +60,15 @@ class Servers:
             # Without FORCE, which may not end autovacuum; a plain DROP sends that away and waits for the last to leave.
             with psycopg.connect(admin, autocommit=True) as connection:
                 connection.execute(f"DROP DATABASE {name}")
+            if migrated:
+                self._forget_erasures()
+
+    def _forget_erasures(self) -> None:
+        """The next database knows nothing of them: workers would take it for restored, and refuse to start (T26)."""
+        objects = S3ObjectStore(parse(self.environment))
+        for folder in (erasures.FOLDER, publishing.FOLDER):
+            for stored in objects.list(folder):
+                objects.erase(stored.key)
 
     @contextlib.contextmanager
     def crew(self, database_url: str | None = None, **settings: object) -> Iterator[Crew]:
