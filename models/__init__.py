@@ -12,6 +12,7 @@ from models.data_map import DataMap, own_map
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.detail_change import DetailChange
 from models.email_message import EmailMessage, EmailState
+from models.export_link import ExportLink
 from models.held_session import HeldSession
 from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
@@ -66,6 +67,7 @@ __all__ = [
     "EmailState",
     "EntryKind",
     "ErasureReplay",
+    "ExportLink",
     "FileState",
     "HeldSession",
     "HoldKind",

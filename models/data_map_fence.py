@@ -1,13 +1,17 @@
-"""A fence for the application's own tables (T9): what is written for a frozen or purged account is refused.
+"""A fence before mapped tables (T9): what is written for a frozen or purged account is refused.
 
-For each mapped table of the database that Tenure lies in, triggers call `tenure.fence` once a statement, with the rows
-that it wrote. Whose these are is said by the paths in the map, as a query over the rows written;
-`models/sql/90_fence.sql` does the rest.
+For each of the application's tables in the database that Tenure lies in, triggers call `tenure.fence` once a statement,
+with the rows that it wrote. Whose these are is said by the paths in the map, as a query over the rows written;
+`models/sql/90_fence.sql` does the rest. `tenure datamap fence` prints or puts up these.
+
+Tenure's own tables have the same, by functions that are quicker, whenever a database is migrated. Rows of work are
+fenced where they are made and where they are removed: what becomes of them in between is the platform's business, and
+the freeze sees to it that nothing does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import FromClause, Select, Text, cast, column, select, table, union
@@ -23,6 +27,9 @@ _EVENTS = (
     ("delete", "DELETE", "OLD"),
 )
 WRITTEN = "tenure_written"
+BEFORE = "tenure_before"
+_DIRECT = Path.parse("account_id = account.id")
+_ACCOUNTS_OWN = Path.parse("id = account.id")
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
@@ -37,6 +44,36 @@ def statements(mapped: DataMap) -> Sequence[str]:
         for key, query in _queries(each)
         for name, event, rows in _EVENTS
     ]
+
+
+def own_statements(mapped: DataMap, *, works: Collection[str], gone: Collection[str]) -> Sequence[str]:
+    """The same for Tenure's own tables, of which it names those of work rows, and those whose rows go at the freeze."""
+    made: list[str] = []
+    for each in mapped.tables:
+        events = ["INSERT"]
+        if each.name.table not in gone:
+            events += ["DELETE"] if each.name.table in works else ["DELETE", "UPDATE"]
+        for event in events:
+            made += _own(each, event)
+    return made
+
+
+def _own(mapped: MappedTable, event: str) -> Iterator[str]:
+    rows = {"INSERT": f"NEW TABLE AS {WRITTEN}", "DELETE": f"OLD TABLE AS {WRITTEN}"}
+    update = f"OLD TABLE AS {BEFORE} NEW TABLE AS {WRITTEN}"
+    head = f"CREATE OR REPLACE TRIGGER fence_{event.lower()} AFTER {event} ON {mapped.name}"
+    if mapped.paths == (_ACCOUNTS_OWN,):
+        # Its status is what the fence goes by: it has a trigger of its own.
+        return
+    if mapped.paths == (_DIRECT,):
+        function = "tenure.fence_own_update()" if event == "UPDATE" else "tenure.fence_own()"
+        yield f"{head} REFERENCING {rows.get(event, update)} FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+        return
+    for key, query in _queries(mapped):
+        # Nothing leads from a row of these to another account than before.
+        written = rows.get(event, f"NEW TABLE AS {WRITTEN}")
+        call = f"tenure.fence({_literal(query)}, '{key}')"
+        yield f"{head} REFERENCING {written} FOR EACH STATEMENT EXECUTE FUNCTION {call}"
 
 
 def _queries(mapped: MappedTable) -> Iterator[tuple[AccountKey, str]]:

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -33,6 +33,10 @@ class EmailState(StrEnum):
 class EmailMessage(Work, Base):
     """A work row that is done when the mail server accepted the message.
 
+    It is written to a contact of an account; or it is about a termination, which goes on when the contacts are frozen
+    and when they are gone. Then it belongs to the termination alone, is no part of the account's data, and has with it
+    what a contact's row would say.
+
     `committing_at` is set, and committed, just before the final dot is sent. A row that is found `running` without it
     was certainly not sent and is tried again; with it, a crash leaves `unknown`, which is never blindly repeated.
     The body is rendered when it is sent and not stored (E12); `context` holds what the catalogue's class asks for.
@@ -49,6 +53,8 @@ class EmailMessage(Work, Base):
             "content_sha256": "proof of what was sent, and nothing that can be read from it",
             "sent_again_at": "how far the last attempt to send came",
             "forgotten_at": "when the message's data were deleted",
+            "termination_id": "nothing: a message that has one is none of an account's own",
+            "recipient": "nothing: a message to a contact has none",
         },
     )
     states = EmailState
@@ -58,11 +64,19 @@ class EmailMessage(Work, Base):
     retried = ", committing_at = NULL"
     #: Until the mark, whoever sends it looks once more before anything leaves.
     cancellable = "state IN ('pending', 'failed') OR state = 'running' AND committing_at IS NULL"
+    stoppable = "state = 'pending' OR state = 'running' AND committing_at IS NULL"
+    under_way = "state = 'running' AND committing_at IS NOT NULL"
     __table_args__ = (
+        CheckConstraint(
+            "CASE WHEN termination_id IS NULL THEN num_nonnulls(account_id, contact_id) = 2 AND recipient IS NULL"
+            " ELSE num_nonnulls(account_id, contact_id) = 0 AND recipient IS NOT NULL END",
+            name="recipient",
+        ),
         Index(None, "account_id"),
         Index(None, "contact_id"),
         # Which kinds of message there are, of however many rows (P3.1e).
         Index(None, "message"),
+        Index(None, "termination_id", postgresql_where=text("termination_id IS NOT NULL")),
         # Urgent mail is found at once behind any backlog of bulk mail (W8).
         Index(
             "ix_email_messages_urgent_due",
@@ -87,8 +101,11 @@ class EmailMessage(Work, Base):
     )
 
     id: Mapped[uuid7]
-    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
-    contact_id: Mapped[UUID] = mapped_column(ForeignKey("contacts.id"))
+    account_id: Mapped[UUID | None] = mapped_column(ForeignKey("accounts.id"))
+    contact_id: Mapped[UUID | None] = mapped_column(ForeignKey("contacts.id"))
+    termination_id: Mapped[UUID | None] = mapped_column(ForeignKey("terminations.id"))
+    #: Of a message about a termination, who gets it: `{"name", "language", "time_zone"}`; `{}` when that was deleted.
+    recipient: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
     #: A name of the closed catalogue (E1).
     message: Mapped[str] = mapped_column(Text)
     to_address: Mapped[str] = mapped_column(Text)

@@ -109,6 +109,9 @@ class CollectionAttempt(Work, Base):
     states = AttemptState
     #: What a row becomes when its worker vanished.
     abandoned = "CASE WHEN asked_at IS NULL THEN 'pending' ELSE 'unknown' END"
+    stoppable = "state IN ('pending', 'running', 'failed') AND asked_at IS NULL"
+    #: What the provider may have charged, or works on: it is recorded before the account's ledger is closed.
+    under_way = "asked_at IS NOT NULL AND (outcome = 'processing' OR outcome IS NULL AND state <> 'cancelled')"
     __table_args__ = (
         CheckConstraint(CURRENCY_CHECK, name="currency"),
         CheckConstraint("amount > 0", name="amount"),

@@ -24,6 +24,9 @@ class PaymentEvent(Work, Base):
 
     __tablename__ = "payment_events"
     kept = timedelta(days=90)
+    #: What it tells is recorded before the account's ledger is closed.
+    stoppable = "false"
+    under_way = "state IN ('pending', 'running')"
     __data_map__ = Personal(
         Category.PLATFORM,
         exported="id account_id provider event event_type payment",

@@ -137,6 +137,8 @@ class Termination(Base):
 class Step(StrEnum):
     """What is done for a termination, in this order."""
 
+    #: The mail before the end of a contract that still runs for a while.
+    ANNOUNCE = "announce"
     #: requested -> grace
     BEGIN = "begin"
     #: grace -> frozen

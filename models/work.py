@@ -68,6 +68,11 @@ class Work:
     #: SQL: which rows a person may take out of the work.
     cancellable: ClassVar[str] = "state IN ('pending', 'failed')"
 
+    #: SQL: which rows the end of their account's contract takes out of the work (T9), and for which it waits, since
+    #: nobody can tell yet what they come to.
+    stoppable: ClassVar[str] = "state IN ('pending', 'running')"
+    under_way: ClassVar[str] = "false"
+
     @declared_attr
     def state(cls) -> Mapped[str]:
         kind: Enum = one_of(cls.states, name="state")
@@ -378,11 +383,14 @@ def prune(connection: Connection, work: type[Work], *, limit: int) -> int:
     """Delete up to `limit` rows that ended longer ago than their table keeps them; returns how many."""
     if work.kept is None:
         return 0
+    # What was exported of a customer who leaves is what has to be purged, row by row (T11).
+    frozen = "account_id IN (SELECT id FROM tenure.accounts WHERE status <> 'active')"
+    spared = f"AND ({frozen}) IS NOT TRUE" if hasattr(work, "account_id") else ""
     return connection.execute(
         text(f"""
             DELETE FROM {_table(work)} WHERE id = ANY (ARRAY(
                 SELECT id FROM {_table(work)}
-                 WHERE finished_at <= now() - :kept AND state IN ('done', 'cancelled')
+                 WHERE finished_at <= now() - :kept AND state IN ('done', 'cancelled') {spared}
                  ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED))"""),
         {"kept": work.kept, "limit": limit},
     ).rowcount

@@ -127,17 +127,22 @@ def send_account_set_up(session: Session, account_id: UUID, _request_id: UUID, p
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToSend]:
     rows = session.execute(
         select(EmailMessage, Contact, Suppression.reason)
-        .join(Contact, Contact.id == EmailMessage.contact_id)
+        .outerjoin(Contact, Contact.id == EmailMessage.contact_id)
         .outerjoin(
             Suppression,
             (Suppression.address == func.lower(EmailMessage.to_address)) & Suppression.lifted_at.is_(None),
         )
         .where(EmailMessage.id.in_(ids))
     )
-    return {
-        row.id: ToSend(row, contact.name, contact.language, contact.time_zone, contact.optional_mail, reason)
-        for row, contact, reason in rows
-    }
+    return {row.id: _to_send(row, contact, reason) for row, contact, reason in rows}
+
+
+def _to_send(row: EmailMessage, contact: Contact | None, suppressed: str | None) -> ToSend:
+    if contact is not None:
+        return ToSend(row, contact.name, contact.language, contact.time_zone, contact.optional_mail, suppressed)
+    # About a termination: it has its recipient with it.
+    whom = row.recipient or {}
+    return ToSend(row, whom.get("name", ""), whom.get("language", "en"), whom.get("time_zone", "UTC"), True, suppressed)
 
 
 def send(item: ToSend, held: Held) -> Sent:

@@ -3,7 +3,8 @@
     app.send_task("statements.send", kwargs={"account": "acme"})     # any Celery client, any language
 
 A message is acknowledged when it is a row: in `job_requests`, or in quarantine with the reason. Delivered again, it
-finds its row. An optional keyword argument `dedupe_key` works as in `tenure.request`.
+finds its row. One for an account whose contract is over is dropped (T10). An optional keyword argument `dedupe_key`
+works as in `tenure.request`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from models.unit_of_work import is_outage, outage_reason
 from tasks.failpoints import failpoint
 from tasks.failures import describe
 from tasks.ports import Ports, current
-from tasks.requests import KINDS, RequestRefused, ask
+from tasks.requests import KINDS, AccountEnded, RequestRefused, ask
 
 log = structlog.get_logger()
 
@@ -46,6 +47,10 @@ def accept(kind: str, args: Sequence[Any], kwargs: dict[str, Any], *, message_id
             if not isinstance(key, str | None):
                 raise RequestRefused("the dedupe key must be text of 1 to 200 characters.")
             ask(session, kind, wanted, dedupe_key=f"message:{message_id}" if key is None else key, source="queue")
+        except AccountEnded:
+            # Sent before its account was frozen, say. It names that, and so nothing of it is kept (T10).
+            log.info("request.dropped", kind=kind, reason="the contract of its account is over")
+            return {"accepted": 0, "dropped": 1}
         except RequestRefused as refusal:
             quarantine(session, message_id=message_id, kind=kind, body=_body(args, kwargs), reason=str(refusal))
             # The reason may quote the message: it is in the row alone.

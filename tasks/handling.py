@@ -33,7 +33,10 @@ from tasks.requests import (
     RemindersPromise,
     SessionsRevoke,
     StatementsSend,
+    TerminationsCancel,
+    TerminationsRequest,
 )
+from tasks.termination import cancelling, requesting
 
 Handler = Callable[[Session, UUID, UUID, Ports], None]
 MessageHandler = Callable[[Session, UUID, Ports], None]
@@ -51,12 +54,14 @@ HANDLERS: Mapping[str, Handler] = {
     RemindersPause.kind: reminder_holds.pause,
     RemindersPromise.kind: reminder_holds.promise,
     RemindersDispute.kind: reminder_holds.dispute,
+    TerminationsRequest.kind: requesting.handle,
 }
 #: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.
 MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {
     EmailsRecordEvent.kind: mail_events.record_event,
     EmailsUnsubscribe.kind: mail_events.unsubscribe,
     PaymentsRecordEvent.kind: payment_events.receive,
+    TerminationsCancel.kind: cancelling.handle,
 }
 
 
@@ -94,6 +99,7 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
         "invoices.render",
         "statements.render_long",
         "payments.read_events",
+        "terminations.advance",
         "emails.send_urgent",
         "emails.send",
     ),

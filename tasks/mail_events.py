@@ -37,6 +37,9 @@ def record_event(session: Session, request_id: UUID, ports: Ports) -> None:
     told = msgspec.convert(session.get_one(JobRequest, request_id).args, EmailsRecordEvent)
     kind, occurred_at = _understood(told)
     message = _find(session, told.message)
+    if message.account_id is not None and _is_over(session, message.account_id):
+        # Nothing is written for the account any more, and nobody is left who would do something about it.
+        return
     new = session.execute(
         insert(DeliveryEvent)
         .values(email_message_id=message.id, kind=kind, occurred_at=occurred_at, detail=told.detail)
@@ -47,12 +50,17 @@ def record_event(session: Session, request_id: UUID, ports: Ports) -> None:
         return
     settle_by_events(session, message.id)
     reason = SUPPRESSING.get(kind)
-    # Of a message that was forgotten the address is gone; its contact was told of long ago.
-    if reason is None or message.forgotten_at is not None:
+    # Of a message that was forgotten the address is gone; its contact was told of long ago. One about a termination has
+    # no account: its address would stay when all else of that is deleted, and its own steps see that it came back.
+    if reason is None or message.forgotten_at is not None or message.account_id is None:
         return
     first = suppress(session.connection(), message.to_address, reason, detail=told.detail, email_message_id=message.id)
-    if first and session.get_one(Account, message.account_id).status is AccountStatus.ACTIVE:
+    if first:
         ask_another(session, message.account_id, message.to_address, ports)
+
+
+def _is_over(session: Session, account_id: UUID) -> bool:
+    return session.get_one(Account, account_id).status is not AccountStatus.ACTIVE
 
 
 def settle_by_events(session: Session, message_id: UUID | None = None) -> int:
@@ -72,7 +80,9 @@ def settle_by_events(session: Session, message_id: UUID | None = None) -> int:
 def unsubscribe(session: Session, request_id: UUID, _ports: Ports) -> None:
     """For a request `emails.unsubscribe`: the contact gets no more of what one can do without (RFC 8058)."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, EmailsUnsubscribe)
-    session.get_one(Contact, _find(session, str(asked.message)).contact_id).optional_mail = False
+    message = _find(session, str(asked.message))
+    if message.account_id is not None and not _is_over(session, message.account_id):
+        session.get_one(Contact, message.contact_id).optional_mail = False
 
 
 def _understood(told: EmailsRecordEvent) -> tuple[DeliveryKind, datetime]:

@@ -33,11 +33,13 @@ SEND_AGAIN = text("""
        SET state = 'pending', attempts = 0, committing_at = NULL, sent_again_at = clock_timestamp(), due_at = now(),
            finished_at = NULL, claim_token = NULL, claimed_by = NULL
      WHERE state = 'unknown' AND sent_again_at IS NULL AND message = ANY (:kinds)
-       AND finished_at <= now() - :patience""")
+       AND finished_at <= now() - :patience
+       AND (account_id IS NULL OR account_id IN (SELECT id FROM tenure.accounts WHERE status = 'active'))""")
 
 FORGET = text("""
     UPDATE tenure.email_messages
        SET context = '{}', forgotten_at = clock_timestamp(),
+           recipient = CASE WHEN recipient IS NOT NULL THEN CAST('{}' AS jsonb) END,
            to_address = 'sha256:' || encode(sha256(convert_to(lower(to_address), 'UTF8')), 'hex')
      WHERE id = ANY (ARRAY(
          SELECT id FROM tenure.email_messages
@@ -50,6 +52,7 @@ FORGET_CHANGES = text("""
      WHERE id = ANY (ARRAY(
          SELECT id FROM tenure.detail_changes
           WHERE changed_at <= now() - :remembered AND changes <> '[]'
+            AND account_id NOT IN (SELECT id FROM tenure.accounts WHERE status <> 'active')
             AND NOT EXISTS (SELECT FROM tenure.job_requests
                              WHERE kind = 'details.confirm_change' AND dedupe_key = 'change:' || detail_changes.id
                                AND state IN ('pending', 'running', 'failed'))

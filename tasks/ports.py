@@ -234,6 +234,20 @@ class Estate:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How long things take at the end of a contract, where whoever asks for it does not say otherwise (T2, T3)."""
+
+    #: From the contract's end until the account is frozen.
+    grace: timedelta = timedelta(days=14)
+    #: How long before the end of a contract that still runs its customer is reminded of it.
+    notice: timedelta = timedelta(days=14)
+    #: How long the record can be fetched.
+    window: timedelta = timedelta(days=30)
+    #: How long before the window's end those are reminded who did not fetch it, longest first; never none.
+    reminders: Sequence[timedelta] = (timedelta(days=14), timedelta(days=3))
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     database: Database
     objects: ObjectStore
@@ -261,6 +275,7 @@ class Ports:
     keyring: Keyring = field(default_factory=Keyring)
     #: What signs certificates and the ledger of erasures (T25, T26); an empty one refuses to.
     signer: Signer = field(default_factory=Signer)
+    terms: Terms = field(default_factory=Terms)
     #: None where no provider is configured: then nothing is collected.
     payments: PaymentGateway | None = None
     #: The company's own part of the data map, and its further databases. Raises `Permanent` where it cannot be read.

@@ -65,7 +65,10 @@ LEAVE_OUT = text("""
 @last_look("payment-reminder")
 def look(session: Session, email: EmailMessage) -> None:
     """Raises Withdrawn where nothing is to be reminded of any more, Outdated where less or other amounts are."""
-    status = session.scalars(LOCK_ACCOUNT, {"account": email.account_id}).one()
+    account = email.account_id
+    if account is None:
+        raise Withdrawn("It is written to no account's contact.")
+    status = session.scalars(LOCK_ACCOUNT, {"account": account}).one()
     failpoint("reminders.look", "after_account_lock")
     letter = session.execute(LETTER, {"email": email.id}).one_or_none()
     if letter is None or letter.withdrawn_at is not None:
@@ -75,7 +78,7 @@ def look(session: Session, email: EmailMessage) -> None:
     if status != "active":
         raise Withdrawn(f"The account is {status}: it is not reminded any more.")
     now = book.clock(session)
-    customer = _customer(session, email.account_id, letter, now)
+    customer = _customer(session, account, letter, now)
     planned = {row.invoice_id: row.step for row in session.execute(REMINDED, {"letter": letter.id})}
     _in_time(customer, letter, now)
     wanted = _still_wanted(customer, letter, planned, now)

@@ -33,6 +33,12 @@ from tasks.storable import UNSTORABLE
 AccountRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "account"})]
 
 
+#: The application's own key of an account, frozen or not, of which a termination is under way.
+TerminatedRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "termination"})]
+#: Days.
+Days = Annotated[int, Meta(ge=0, le=3650)]
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The base of all kinds. Name, fields and types of a kind are public API; a change of meaning is a new version."""
 
@@ -156,11 +162,33 @@ class RemindersDispute(Request, frozen=True, kw_only=True, forbid_unknown_fields
     over: bool = False
 
 
+class TerminationsRequest(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End the account's contract: its contacts get a record of all its data, and then everything is deleted (P6.1)."""
+
+    kind = "terminations.request"
+    account: AccountRef
+    #: The contract's last day, in the account's time zone; None is now.
+    ends_on: date | None = None
+    #: Days after the contract's end until the account is frozen; None is as the settings say.
+    grace_days: Days | None = None
+
+
+class TerminationsCancel(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Take the termination of an account back, as long as none of its data was deleted (T3)."""
+
+    kind = "terminations.cancel"
+    account: TerminatedRef
+
+
 KINDS: dict[str, type[Request]] = {kind.kind: kind for kind in Request.__subclasses__()}
 
 
 class RequestRefused(ValueError):
     """A request that cannot be accepted, with the reason in a sentence. Nothing was stored."""
+
+
+class AccountEnded(RequestRefused):
+    """A request for an account whose contract is over: nothing is done for it any more (T10)."""
 
 
 def submit(session: Session, request: Request, *, dedupe_key: str | None = None) -> UUID:
@@ -195,7 +223,8 @@ def ask(session: Session, kind: str, args: dict[str, Any], *, dedupe_key: str | 
     except DBAPIError as error:
         if (reason := refusal(error)) is None:
             raise
-        raise RequestRefused(reason) from None
+        ended = getattr(getattr(error.orig, "diag", None), "constraint_name", None) == "account_ended"
+        raise (AccountEnded if ended else RequestRefused)(reason) from None
 
 
 def fields(kind: type[Request]) -> dict[str, dict[str, Any]]:

@@ -26,6 +26,8 @@ What may go wrong, and what becomes of it:
   completing it also looks at the time, and gives up after `LONGEST_UPLOAD`.
 - It sleeps between that look and the completing: the object is then under the account's prefix without a row. The
   purge, which goes by the prefix, finds it.
+- The account is frozen before 3: nothing is written for it any more, so the row stays `uploading` until the purge; the
+  object goes.
 - A file is discarded: the row says so in the caller's transaction; the sweep removes the object, and then the row. If
   it dies in between, the next one finds the row again.
 """
@@ -58,6 +60,9 @@ CHUNK = 1 << 20
 #: Files looked at in one go by the sweep.
 BATCH = 100
 
+
+#: The rows of others are not changed any more: they were exported, and what was exported has to be purged (T9, T11).
+OF_ACTIVE = "account_id IN (SELECT id FROM tenure.accounts WHERE status = 'active')"
 
 _MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}(;[ -~]{0,200})?", re.ASCII)
 
@@ -177,13 +182,20 @@ def _give_up(database: Database, objects: ObjectStore, file: UUID, key: str) -> 
     """Remove an upload that is not stored; False where it is, and nothing was touched."""
     with database.connection() as connection:
         given_up = connection.execute(
-            text("UPDATE tenure.submitted_files SET state = 'discarded' WHERE id = :id AND state = 'uploading'"),
+            text(f"""
+                UPDATE tenure.submitted_files SET state = 'discarded'
+                 WHERE id = :id AND state = 'uploading' AND {OF_ACTIVE}"""),
             {"id": file},
         ).rowcount
-    if given_up:
-        with suppress(Failure, DBAPIError):
+        left = connection.execute(
+            text("SELECT FROM tenure.submitted_files WHERE id = :id AND state = 'uploading'"), {"id": file}
+        ).rowcount
+    with suppress(Failure, DBAPIError):
+        if given_up:
             _remove(database, objects, file, key)
-    return given_up > 0
+        elif left:
+            objects.erase(key)
+    return given_up + left > 0
 
 
 def discard_file(connection: Connection, *, account: str, file: UUID) -> bool:
@@ -201,18 +213,18 @@ def sweep(database: Database, objects: ObjectStore, *, after: timedelta = SWEPT_
     """Remove what was discarded, and uploads that did not end in `after`; how many went, `batch` at most."""
     with database.connection() as connection:
         connection.execute(
-            text("""
+            text(f"""
                 UPDATE tenure.submitted_files SET state = 'discarded' WHERE id = ANY (ARRAY(
                     SELECT id FROM tenure.submitted_files
-                     WHERE state = 'uploading' AND created_at < now() - :after
+                     WHERE state = 'uploading' AND created_at < now() - :after AND {OF_ACTIVE}
                      ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED))"""),
             {"after": after, "batch": batch},
         )
         failpoint("files.sweep", "before_commit")
     with database.connection() as connection:
         discarded = connection.execute(
-            text("""
-                SELECT id, object_key FROM tenure.submitted_files WHERE state = 'discarded'
+            text(f"""
+                SELECT id, object_key FROM tenure.submitted_files WHERE state = 'discarded' AND {OF_ACTIVE}
                  ORDER BY created_at LIMIT :batch"""),
             {"batch": batch},
         ).all()

@@ -53,4 +53,6 @@ ROUTES: Mapping[str, str] = {
     "reminders.promise": INBOUND,
     "sessions.revoke": INBOUND,
     "statements.send": INBOUND,
+    "terminations.cancel": INBOUND,
+    "terminations.request": INBOUND,
 }

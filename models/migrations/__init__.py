@@ -6,6 +6,8 @@ each file can be applied again and is, in order, after the revisions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from models import currency
-from models.base import SCHEMA
+from models import currency, data_map_fence
+from models.base import SCHEMA, Base
+from models.data_map import own_map
+from models.held_session import HeldSession
+from models.session import Session
+from models.work import Work
 
 HERE = Path(__file__).parent
 SQL_FILES = HERE.parent / "sql"
@@ -59,6 +65,22 @@ def apply_sql_files(connection: Connection) -> None:
     cursor = connection.connection.cursor()
     for file in sorted(SQL_FILES.glob("*.sql")):
         cursor.execute(file.read_text(encoding="utf-8"))
+    for statement in own_fence():
+        cursor.execute(statement)
+
+
+def own_fence() -> Sequence[str]:
+    """The triggers before Tenure's own tables (T9).
+
+    Sessions end when their account is frozen, and need nothing but that none is made. Those of a held account are
+    brought to safety by the freeze itself, and by sweeps.
+    """
+    works = {mapper.class_.__tablename__ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work)}
+    mapped = own_map(Base)
+    fenced = replace(
+        mapped, tables=tuple(each for each in mapped.tables if each.name.table != HeldSession.__tablename__)
+    )
+    return data_map_fence.own_statements(fenced, works=works, gone={Session.__tablename__})
 
 
 def missing(connection: Connection) -> str | None:

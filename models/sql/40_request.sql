@@ -16,6 +16,7 @@ DECLARE
     value jsonb;
     fits boolean;
     the_account uuid;
+    the_termination uuid;
     status text;
     earlier record;
     made uuid;
@@ -70,15 +71,36 @@ BEGIN
             RAISE EXCEPTION 'the argument "%" of "%" must be %', field, kind,
                 CASE rule ->> 'type' WHEN 'integer' THEN 'a whole number' WHEN 'boolean' THEN 'true or false'
                      WHEN 'date' THEN 'a date as YYYY-MM-DD' WHEN 'uuid' THEN 'a UUID' WHEN 'account' THEN 'the ref of an account'
+                     WHEN 'termination' THEN 'the ref of an account'
                      ELSE 'text of 1 to 200 characters' END
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
         IF rule ->> 'type' = 'account' THEN
-            SELECT a.id, a.status INTO the_account, status FROM tenure.accounts AS a WHERE a.ref = value #>> '{}';
-            IF the_account IS NULL OR status <> 'active' THEN
-                RAISE EXCEPTION 'the account that "%" names is %', kind, coalesce(status, 'not known')
+            SELECT a.id, a.status INTO the_account, status FROM tenure.accounts AS a
+             WHERE a.ref IN (value #>> '{}', tenure.purged_ref(value #>> '{}')) ORDER BY a.status LIMIT 1;
+            IF status <> 'active' THEN
+                -- Named, so that whoever passes on messages can tell this from a wrong one.
+                RAISE EXCEPTION 'the account that "%" names is %', kind, status
+                    USING ERRCODE = 'invalid_parameter_value', CONSTRAINT = 'account_ended',
+                    HINT = 'Its contract was terminated.';
+            ELSIF the_account IS NULL THEN
+                RAISE EXCEPTION 'the account that "%" names is not known', kind
                     USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the ref of an active row of tenure.accounts.';
             END IF;
+        ELSIF rule ->> 'type' = 'termination' THEN
+            -- For an account that is frozen, too. So the request is none of the account's data: those are exported, and
+            -- it comes too late for that. It keeps the termination's id, and not the ref.
+            SELECT t.id, coalesce(t.stage_before, t.stage) INTO the_termination, status
+              FROM tenure.terminations AS t JOIN tenure.accounts AS a ON a.id = t.account_id
+             WHERE a.ref IN (value #>> '{}', tenure.purged_ref(value #>> '{}')) AND t.stage <> 'cancelled';
+            IF the_termination IS NULL THEN
+                RAISE EXCEPTION 'no termination is under way of the account that "%" names', kind
+                    USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the ref of an account that is being terminated.';
+            ELSIF status IN ('purging', 'verifying', 'certified') THEN
+                RAISE EXCEPTION 'termination % is %: it cannot be taken back any more', the_termination, status
+                    USING ERRCODE = 'invalid_parameter_value', HINT = 'Its data are being deleted, or are gone.';
+            END IF;
+            args := args - field || jsonb_build_object('termination', the_termination);
         END IF;
     END LOOP;
 

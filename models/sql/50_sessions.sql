@@ -68,11 +68,9 @@ BEGIN
         RAISE EXCEPTION 'the SHA-256 of a session''s secret has 32 bytes, not %', coalesce(octet_length(secret_sha256)::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    SELECT a.id INTO the_account FROM tenure.accounts AS a WHERE a.ref = account;
     -- Beside a transaction that freezes the account there are two outcomes: it waits for ours and ends our session, or
-    -- we wait for it and refuse. A lock on the account's row would wait for its ledger as well.
-    PERFORM pg_advisory_xact_lock_shared(hashtextextended('tenure.sessions ' || the_account, 0));
-    SELECT a.status INTO account_status FROM tenure.accounts AS a WHERE a.id = the_account;
+    -- we wait for it and refuse. Who writes into its ledger hinders nobody here.
+    SELECT a.id, a.status INTO the_account, account_status FROM tenure.accounts AS a WHERE a.ref = account FOR KEY SHARE;
     IF account_status IS DISTINCT FROM 'active' THEN
         RAISE EXCEPTION 'the account that a session was asked for is %', coalesce(account_status, 'not known')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the ref of an active row of tenure.accounts.';
@@ -124,7 +122,6 @@ END $$;
 CREATE OR REPLACE FUNCTION tenure.end_sessions_of_account() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('tenure.sessions ' || NEW.id, 0));
     PERFORM tenure.end_sessions(NEW.id);
     -- Those that other programs keep: the relay wakes the sweep.
     PERFORM pg_notify('tenure_work', 'sessions');

@@ -51,8 +51,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- A change of status waits for the writers under way. Who writes into the ledger in the same transactions locks the row
--- FOR UPDATE himself before he updates it, or else a writer and he may wait for each other.
+-- A change of status waits for the writers under way, and for those who log in. The account's row is the only lock that
+-- writers and a freeze have in common: with a second one, taken in another order, they would wait for each other.
 CREATE OR REPLACE FUNCTION tenure.await_writers() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,13 +1,54 @@
-"""BEGIN: the contract is over, and the time of grace begins (T3).
+"""ANNOUNCE and BEGIN: before the contract's end, and at it (T3).
 
-Due when the contract ends. Nothing happens to the account yet: what follows is the freeze, when the grace is over.
+The first reminds a customer whose contract still runs for a while that it ends. With the second, which is due when the
+contract ends, the time of grace begins: nothing happens to the account yet. What follows is the freeze.
 """
 
 from __future__ import annotations
 
-from models.termination import Stage, Step
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from email_templates.catalogue.termination import ContractEnding
+from models.account import Account
+from models.email_message import EmailMessage
+from models.termination import Stage, Step, Termination
 from tasks.drain import Held
+from tasks.emails import queue_for_contacts
+from tasks.last_look import Withdrawn, last_look
 from tasks.termination.case import Case, Next, StepResult
+from tasks.termination.retained import retained
+
+#: What makes each mail about a termination one; with the termination's id and the occasion.
+REASON = "termination:{}:{}"
+
+
+def announce(case: Case, held: Held) -> StepResult:
+    def tell(session: Session) -> None:
+        account, termination = session.get_one(Account, case.account.id), case.termination
+        zone = ZoneInfo(account.time_zone)
+        deleted_from = termination.cancel_until.astimezone(zone).date()
+        context = ContractEnding(
+            account_name=account.name,
+            account_ref=account.ref,
+            # The contract ends with the beginning of the next day.
+            ends_on=(termination.ends_at.astimezone(zone) - timedelta(seconds=1)).date(),
+            deleted_from=deleted_from,
+            retained=retained(session, held.ports, deleted_from),
+        )
+        queue_for_contacts(session, account.id, context, REASON.format(case.id, "announced"), held.ports)
+
+    return StepResult(record=tell)
+
+
+@last_look(ContractEnding.name)
+def still_ending(session: Session, row: EmailMessage) -> None:
+    """Whoever took the termination back is not told that the contract ends."""
+    found = session.get(Termination, row.dedupe_key.split(":")[1])
+    if found is None or found.stage == Stage.CANCELLED:
+        raise Withdrawn("The termination was taken back before the message left.")
 
 
 def begin(case: Case, _held: Held) -> StepResult:

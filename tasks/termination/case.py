@@ -87,8 +87,12 @@ class OnHold(Exception):
 StepFunction = Callable[[Case, Held], StepResult]
 
 
-def enter(case: Case, held: Held, stage: Stage, **changes: Any) -> Case:
-    """Commit that the termination is in `stage` from now on, with other columns; where it is already, change nothing.
+def enter(
+    case: Case, held: Held, stage: Stage, *, effects: Callable[[Session], None] = lambda _session: None, **changes: Any
+) -> Case:
+    """Commit that the termination is in `stage` from now on, with other columns and with `effects`, which may raise.
+
+    Where it is in that stage already, change nothing.
 
     Raises Settled where the step is no longer ours, because it was taken over or the termination was cancelled: then
     nothing more is to be touched. The database refuses a stage that may not follow.
@@ -99,6 +103,7 @@ def enter(case: Case, held: Held, stage: Stage, **changes: Any) -> Case:
         found = session.get_one(Termination, case.id, with_for_update=True)
         if found.stage != stage:
             wait_for_others(found)
+            effects(session)
             session.execute(update(Termination).where(Termination.id == case.id).values(stage=stage, **changes))
             session.refresh(found)
         session.expunge(found)

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from models.termination import Step
 from tasks.certificates import certifying
 from tasks.purge import purging, verifying
-from tasks.termination import beginning
+from tasks.termination import beginning, freezing
 from tasks.termination.case import StepFunction
 
 STEPS: Mapping[Step, StepFunction] = {
+    Step.ANNOUNCE: beginning.announce,
     Step.BEGIN: beginning.begin,
+    Step.FREEZE: freezing.freeze,
     Step.PURGE: purging.purge,
     Step.PURGE_AGAIN: purging.purge_again,
     Step.VERIFY: verifying.verify,

@@ -341,8 +341,9 @@ def freeze(connection: Connection, status: str = "frozen") -> None:
 
 def test_what_is_written_for_a_frozen_or_purged_account_is_refused(fenced: Database) -> None:
     def purge(connection: Connection) -> None:
-        freeze(connection, "purged")
-        connection.execute(text("UPDATE tenure.accounts SET ref = tenure.purged_ref(ref) WHERE ref = 'acme'"))
+        connection.execute(
+            text("UPDATE tenure.accounts SET status = 'purged', ref = tenure.purged_ref(ref) WHERE ref = 'acme'")
+        )
 
     refused = (
         "INSERT INTO shop.ticket VALUES (11, 1)",

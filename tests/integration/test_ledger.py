@@ -187,6 +187,7 @@ def test_no_period_of_an_account_closes_while_it_is_not_active(database: Databas
     with database.transaction() as session:
         account = session.get_one(Account, account_id)
         assert account.statement_due_at is None
+        session.execute(text("SELECT set_config('tenure.purging', :id, true)"), {"id": str(account_id)})
         account.status = "active"  # type: ignore[assignment]
     with database.transaction() as session:
         assert session.get_one(Account, account_id).statement_due_at == due_at

@@ -82,8 +82,11 @@ def test_a_hold_is_placed_once_a_case_and_released_once(database: Database, acme
 def test_a_frozen_account_can_be_held_and_a_purged_one_cannot(database: Database, status: str) -> None:
     with database.transaction() as session:
         account = an_account(session, ref="leaving", status=status).id
-        an_account(session, ref="gone", status="purged")
-        session.execute(text("UPDATE tenure.accounts SET ref = tenure.purged_ref(ref) WHERE ref = 'gone'"))
+        gone = an_account(session, ref="gone").id
+        session.execute(
+            text("UPDATE tenure.accounts SET ref = tenure.purged_ref(ref), status = 'purged' WHERE id = :gone"),
+            {"gone": gone},
+        )
     with database.connection() as connection:
         place(connection, "leaving")
         assert held(connection, account)

@@ -231,10 +231,28 @@ def test_an_account_that_is_not_known_or_not_active_is_refused(database: Databas
     with database.transaction() as session:
         an_account(session, ref="frozen", status="frozen")
         an_account(session, ref="purged", status="purged")
+        session.execute(
+            text("""
+                INSERT INTO tenure.accounts (ref, name, currency, status)
+                VALUES (tenure.purged_ref('gone'), '', 'EUR', 'purged')""")
+        )
     hint = "Use the ref of an active row of tenure.accounts."
-    for ref, state in ((SECRET, "not known"), ("frozen", "frozen"), ("purged", "purged")):
+    assert refusal(database, "statements.send", {"account": SECRET}) == (
+        f'the account that "statements.send" names is not known | {hint}'
+    )
+    for ref, state in (("frozen", "frozen"), ("purged", "purged"), ("gone", "purged")):
         said = refusal(database, "statements.send", {"account": ref})
-        assert said == f'the account that "statements.send" names is {state} | {hint}'
+        assert said == f'the account that "statements.send" names is {state} | Its contract was terminated.'
+
+
+def test_a_message_for_an_account_whose_contract_is_over_is_dropped(database: Database, ports: Ports) -> None:
+    """It names the account: in quarantine it would outlive all else of it (T10)."""
+    with database.transaction() as session:
+        an_account(session, ref="frozen", status="frozen")
+    message = {"account": "frozen", "dedupe_key": "k"}
+    assert accept("statements.send", (), message, message_id="1", ports=ports) == {"accepted": 0, "dropped": 1}
+    with database.transaction() as session:
+        assert session.scalars(select(Quarantined)).all() == session.scalars(select(JobRequest)).all() == []
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201])

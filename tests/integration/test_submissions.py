@@ -168,12 +168,15 @@ def test_an_account_that_is_frozen_meanwhile_gets_no_file(database: Database, po
     def content() -> Iterator[bytes]:
         yield b"x"
         with database.connection() as connection:
-            connection.execute(text("UPDATE tenure.accounts SET status = 'frozen'"))
+            connection.execute(text("UPDATE tenure.accounts SET status = 'frozen' WHERE ref = 'acme'"))
 
     with pytest.raises(Permanent, match="frozen"):
         store_file(database, ports.objects, account="acme", name="a", content=content())
-    assert files(database) == []
     assert bucket(ports, f"files/{acme}/") == {}
+    # Nothing is written for it, and nothing removed: the row was exported, and the purge has to find it (T11).
+    assert [row.state for row in files(database)] == ["uploading"]
+    assert sweep(database, ports.objects, after=NOW) == 0
+    assert [row.state for row in files(database)] == ["uploading"]
 
 
 def test_an_upload_that_the_sweep_overtook_cannot_complete(database: Database, ports: Ports, acme: UUID) -> None:

@@ -1,0 +1,72 @@
+"""FREEZE: from here on nothing is written for the account, and nothing more is done for it (T9, T10).
+
+One transaction, begun as often as needed: the account is frozen, its sessions end, its work is taken out of the work,
+and whom to write to is copied from its contacts. It waits for whoever is writing for the account, and while nobody can
+tell what work of the account comes to: a payment that the provider may have made, a message that is just leaving.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import func, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from models.account import Account, AccountStatus
+from models.data_map import AccountKeys
+from models.termination import Stage, Step, Termination
+from models.unit_of_work import is_lock_timeout
+from tasks.drain import Held
+from tasks.failpoints import failpoint
+from tasks.termination import correspondence, stopping
+from tasks.termination.case import Case, Next, NotYet, StepResult, enter
+
+#: Milliseconds that the freeze waits for a writer.
+PATIENCE = 5_000
+#: How long until it is tried again: a writer is soon done, a payment may take days.
+BUSY = timedelta(seconds=10)
+UNDER_WAY = timedelta(seconds=30)
+_DEADLOCK = "40P01"
+
+
+def freeze(case: Case, held: Held) -> StepResult:
+    try:
+        _wait_for_work(case, held)
+        enter(
+            case, held, Stage.FROZEN, effects=lambda session: _freeze(session, case), frozen_at=func.clock_timestamp()
+        )
+    except DBAPIError as error:
+        if is_lock_timeout(error) or getattr(error.orig, "sqlstate", None) == _DEADLOCK:
+            raise NotYet("Somebody writes for the account, which is frozen when that is over.", BUSY) from None
+        raise
+    failpoint("terminations.freeze", "after_commit")
+    return StepResult(steps=(Next(Step.EXPORT),))
+
+
+def _wait_for_work(case: Case, held: Held) -> None:
+    """Before anybody is made to wait for us."""
+    with held.ports.database.transaction() as session:
+        _nothing_under_way(session, case.account)
+
+
+def _freeze(session: Session, case: Case) -> None:
+    connection, account = session.connection(), case.account
+    session.execute(text(f"SET LOCAL lock_timeout = {PATIENCE}"))
+    # Rows of work before the account's, as whoever does the work takes them; what was added meanwhile, after it.
+    stopping.stop(connection, account)
+    session.get_one(Account, account.id, with_for_update=True, populate_existing=True)
+    stopping.stop(connection, account)
+    _nothing_under_way(session, account)
+    session.execute(update(Account).where(Account.id == account.id).values(status=AccountStatus.FROZEN))
+    session.execute(
+        update(Termination)
+        .where(Termination.id == case.id)
+        .values(correspondence=correspondence.kept(session, account.id))
+    )
+
+
+def _nothing_under_way(session: Session, account: AccountKeys) -> None:
+    table = stopping.under_way(session.connection(), account)
+    if table is not None:
+        raise NotYet(f"Rows of {table} are under way, and nobody can tell yet what they come to.", UNDER_WAY)
