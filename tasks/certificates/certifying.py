@@ -27,8 +27,8 @@ from tasks.drain import Held
 from tasks.failures import Permanent
 from tasks.termination.case import Case, Next, StepResult
 
-#: How long the addresses for the last message are kept where nothing is heard of it.
-FORGOTTEN_AFTER: Final = timedelta(days=7)
+#: When it is first looked whether the last message was accepted, so that its addresses can go.
+FORGOTTEN_AFTER: Final = timedelta(hours=1)
 NOTE: Final = "The addresses for the last message are erased when it was accepted, or a week later."
 TIMES: Final = (
     "requested_at", "ends_at", "frozen_at", "sealed_at", "delivered_at", "purge_began_at", "verified_at",

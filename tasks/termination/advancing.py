@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from models import work
 from models.account import Account
 from models.data_map import AccountKeys
-from models.termination import Stage, Termination, TerminationStep
+from models.termination import Stage, Step, Termination, TerminationStep
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
@@ -37,6 +37,8 @@ log = structlog.get_logger()
 SOFT_LIMIT: Final = 12 * 3600
 HARD_LIMIT: Final = SOFT_LIMIT + 600
 
+#: What is done for a termination that was taken back, too.
+LEFT_TO_DO: Final = frozenset({Step.RETIRE_ARCHIVE})
 #: Steps of a termination that stands aside wait: their time comes when it goes on.
 _GOING_ON = "(SELECT stage NOT IN ('held', 'failed') FROM tenure.terminations WHERE terminations.id = termination_id)"
 
@@ -82,7 +84,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Case]:
 
 def perform(case: Case, held: Held) -> Done:
     """Do one step. Raises Settled where it has put its row back itself."""
-    if case.stage == Stage.CANCELLED:
+    if case.stage == Stage.CANCELLED and case.step not in LEFT_TO_DO:
         return Done(case, StepResult())
     function = STEPS.get(case.step)
     if function is None:
@@ -124,7 +126,7 @@ def record(session: Session, results: Mapping[UUID, Done], _ports: Ports) -> Non
 
 def _record(session: Session, step_id: UUID, case: Case, result: StepResult) -> None:
     now = session.get_one(Termination, case.id, with_for_update=True, populate_existing=True)
-    if now.stage == Stage.CANCELLED:
+    if now.stage == Stage.CANCELLED and case.step not in LEFT_TO_DO:
         # The one that cancelled did not see this step, whose row was made or finished at the same time.
         session.execute(_TOO_LATE, {"id": step_id})
         return

@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from models.termination import Step
 from tasks.certificates import certifying
 from tasks.purge import purging, verifying
-from tasks.termination import beginning, freezing
+from tasks.termination import beginning, delivering, exporting, freezing, retiring
 from tasks.termination.case import StepFunction
 
 STEPS: Mapping[Step, StepFunction] = {
     Step.ANNOUNCE: beginning.announce,
     Step.BEGIN: beginning.begin,
     Step.FREEZE: freezing.freeze,
+    Step.EXPORT: exporting.make_record,
+    Step.NOTIFY: delivering.notify,
+    Step.REMIND: delivering.remind,
+    Step.DELIVER: delivering.deliver,
     Step.PURGE: purging.purge,
     Step.PURGE_AGAIN: purging.purge_again,
     Step.VERIFY: verifying.verify,
     Step.CERTIFY: certifying.certify,
+    Step.FORGET: retiring.forget,
+    Step.RETIRE_ARCHIVE: retiring.retire_archive,
 }
