@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
-from jinja2 import Environment, StrictUndefined, pass_context, select_autoescape
+from jinja2 import BaseLoader, Environment, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 
 from email_templates import plain_text, words
@@ -80,8 +80,13 @@ def _render(template: str, values: dict[str, Any]) -> str:
 @cache
 def environment() -> Environment:
     """The templates with our filters; made at first use, because it reads and inlines the style sheet."""
+    return prepared(InlinedTemplates(_FOLDER, _STYLE_SHEET))
+
+
+def prepared(loader: BaseLoader) -> Environment:
+    """Templates from anywhere, strict and escaping, with our filters and the reader's language."""
     made = Environment(
-        loader=InlinedTemplates(_FOLDER, _STYLE_SHEET),
+        loader=loader,
         undefined=StrictUndefined,
         autoescape=select_autoescape(enabled_extensions=("html",), disabled_extensions=("txt",), default=True),
         trim_blocks=True,

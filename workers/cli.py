@@ -78,6 +78,16 @@ def metrics() -> None:
     sys.exit(operations.metrics())
 
 
+@cli.command("download-page")
+def download_page() -> None:
+    """The page from which customers download the record of their data, at TENURE_DOWNLOAD_ADDRESS and
+    TENURE_DOWNLOAD_PORT. Any number may run.
+    """
+    from workers import operations
+
+    sys.exit(operations.download_page())
+
+
 @cli.command()
 def doctor() -> None:
     """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
@@ -125,6 +135,17 @@ def export_show(file: Path, key: Path | None) -> None:
     from workers import export_commands
 
     sys.exit(export_commands.show(file, key))
+
+
+@export.command("reissue")
+@click.argument("which", metavar="REF|TERMINATION")
+@click.option("--to", metavar="ADDRESS", help="Write to this address alone, instead of all that were contacts.")
+@click.option("--print", "by_hand", is_flag=True, help="Write to nobody: print one link, for you to hand over.")
+def export_reissue(which: str, to: str | None, by_hand: bool) -> None:
+    """New links to the record of an account whose contract has ended; the old ones end. No new export is made."""
+    from workers import reissue_commands
+
+    sys.exit(reissue_commands.reissue(which, to, by_hand))
 
 
 @cli.group()

@@ -71,6 +71,15 @@ def metrics() -> int:
         return metrics.serve(chosen)
 
 
+def download_page() -> int:
+    with in_words():
+        chosen = _logging()
+        from workers import bootstrap, download_page
+        from workers.app import app
+
+        return download_page.serve(chosen, bootstrap.ports(chosen, app))
+
+
 def _logging() -> Settings:
     """The settings, with logs as they say."""
     chosen = settings()

@@ -25,6 +25,8 @@ from workers import session_stores
 
 PREFIX = "TENURE_"
 MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
+#: What does not leave the machine.
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 #: What has a default, and must be set all the same where customers are real.
 PRODUCTION_NEEDS = frozenset({"TENURE_KEY_ENCRYPTION_KEYS", "TENURE_CERTIFICATE_KEYS"})
 
@@ -81,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flower_password: str | None = None
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 9750
+    #: Where `tenure download-page` listens; a certificate and its key, as names of PEM files, make that HTTPS.
+    download_address: str = "127.0.0.1"
+    download_port: int = 9760
+    download_certificate: str | None = None
+    download_key: str | None = None
     #: Of the OSV service that `security.audit_dependencies` asks; in production the public one by default.
     osv_url: str | None = None
     #: Without a key nothing is collected.
@@ -191,6 +198,11 @@ def _refuse_plaintext(settings: Settings) -> None:
             "smtps://, smtp+starttls:// or ses:// addresses",
         ),
         "STRIPE_API": (settings.stripe_api.startswith("https://"), "an https:// address"),
+        "DOWNLOAD_ADDRESS": (
+            settings.download_certificate is not None or settings.download_address in LOOPBACK,
+            f"127.0.0.1 behind a web server of the same machine, or set {PREFIX}DOWNLOAD_CERTIFICATE and "
+            f"{PREFIX}DOWNLOAD_KEY",
+        ),
     }
     for name, (encrypted, remedy) in checks.items():
         if not encrypted:

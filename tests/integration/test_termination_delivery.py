@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +24,7 @@ from models.termination import Step, Termination, TerminationStep
 from models.unit_of_work import Database
 from tasks import emails
 from tasks.drain import drain
-from tasks.failures import Unavailable
+from tasks.failures import Permanent, Unavailable
 from tasks.ports import Ports, Terms
 from tasks.sealing import keyring
 from tasks.sealing.age import Sealed, SealedReader
@@ -30,6 +33,7 @@ from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 from tasks.termination.cancelling import cancel
 from tasks.termination.exporting import opened
 from tasks.termination.links import named_by
+from tasks.termination.reissuing import Reissued, find, reissue
 from tests.company import a_contact, an_account
 from tests.terminating import a_termination, stage, steps
 from workers.adapters.s3 import S3ObjectStore
@@ -410,3 +414,94 @@ def test_the_last_addresses_are_forgotten_after_a_week_in_any_case(leaving: Leav
     drain(ADVANCE, leaving.ports)
     assert leaving.row().correspondence is None
     assert leaving.ask("SELECT * FROM tenure.email_messages") == []
+
+
+def reissued(leaving: Leaving, **how: Any) -> Reissued:
+    with leaving.database.transaction() as session:
+        return reissue(session, leaving.ports, find(session, "acme"), **how)
+
+
+def test_a_reissue_ends_the_old_links_and_needs_no_export(leaving: Leaving) -> None:
+    leaving.go_on()
+    leaving.do("UPDATE tenure.terminations SET downloaded_at = now()")
+    leaving.due()
+    leaving.go_on()
+    key, until = leaving.row().archive_key, leaving.row().available_until
+    before = {each.secret_sha256 for each in leaving.ask("SELECT * FROM tenure.export_links")}
+    assert reissued(leaving).told == 2
+    leaving.go_on()
+    after = {each.secret_sha256 for each in leaving.ask("SELECT * FROM tenure.export_links")}
+    assert (len(after), before & after) == (2, set())
+    assert [each.state for each in leaving.mails("export-ready")] == ["done"] * 4
+    assert (leaving.row().archive_key, leaving.row().available_until) == (key, until)
+
+
+def test_a_link_can_be_handed_over_by_a_person(leaving: Leaving) -> None:
+    leaving.go_on()
+    page = reissued(leaving, by_hand=True).page
+    assert page is not None
+    (link,) = leaving.ask("SELECT * FROM tenure.export_links")
+    assert named_by(page.rsplit("/", 1)[1]) == link.secret_sha256
+    assert len(leaving.mails("export-ready")) == 2, "nobody is written to"
+
+
+def test_a_reissue_mends_a_notice_that_nobody_accepted(leaving: Leaving) -> None:
+    """A new window, with as many reminders; then it counts as delivered."""
+    leaving.go_on()
+    leaving.do("UPDATE tenure.email_messages SET state = 'failed'")
+    leaving.later(1)
+    leaving.go_on()
+    assert stage(leaving.database) == ("failed", "sealed")
+    until = reissued(leaving, to="somebody@else.example").available_until
+    assert stage(leaving.database) == ("sealed", None)
+    assert timedelta(days=29) < until - leaving.ask("SELECT now() AS at")[0].at
+    assert steps(leaving.database)["remind 4"] == "pending"
+    leaving.go_on()
+    assert leaving.mails("export-ready")[-1].state == "done"
+    for days in (17, 11, 3):
+        leaving.later(days)
+        leaving.go_on()
+    assert (leaving.row().stage, leaving.row().delivered_by) == ("delivered", "notice")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE tenure.terminations SET archive_purged_at = now()", "it has no record that could be fetched"),
+        ("UPDATE tenure.terminations SET stage = 'delivered', delivered_at = now(), delivered_by = 'notice', "
+         "available_until = now()", "The time in which the record could be fetched is over."),
+        ("UPDATE tenure.terminations SET correspondence = correspondence - 'contacts'", "Nobody is left to write to"),
+    ],
+)  # fmt: skip
+def test_where_there_is_no_record_none_is_reissued(leaving: Leaving, change: str, said: str) -> None:
+    leaving.go_on()
+    leaving.do(change)
+    links = leaving.ask("SELECT * FROM tenure.export_links ORDER BY id")
+    with pytest.raises(Permanent, match=said):
+        reissued(leaving)
+    assert leaving.ask("SELECT * FROM tenure.export_links ORDER BY id") == links
+    with pytest.raises(Permanent, match="No termination is under way"), leaving.database.transaction() as session:
+        find(session, "other")
+
+
+def test_the_command_prints_a_link(leaving: Leaving, servers: dict[str, str], database_url: str) -> None:
+    leaving.go_on()
+
+    def tenure(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "workers.cli", "export", "reissue", *arguments],
+            env=dict(os.environ) | servers | {"TENURE_DATABASE_URL": database_url},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+
+    told = tenure("acme", "--print")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("https://")
+    assert (
+        named_by(told.stdout.strip().rsplit("/", 1)[1])
+        == leaving.ask("SELECT * FROM tenure.export_links")[0].secret_sha256
+    )
+    assert "queued to 2" in tenure(str(leaving.id)).stdout
+    for wrong, code in ((["nobody"], 1), (["acme", "--to", "x"], 2), (["acme", "--to", "a@b.example", "--print"], 2)):
+        said = tenure(*wrong)
+        assert (said.returncode, "Traceback" in said.stderr) == (code, False)

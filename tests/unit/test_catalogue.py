@@ -27,7 +27,7 @@ from email_templates.documents.statement import Ageing
 from email_templates.rendering import GIVEN
 
 PACKAGE = Path(email_templates.__file__).parent
-NOT_MESSAGES = {"_layout", "catalogue", "documents", "locales", "__pycache__"}
+NOT_MESSAGES = {"_layout", "_page", "catalogue", "documents", "locales", "__pycache__"}
 EXAMPLES = [
     pytest.param(context, id=f"{message.name}--{variant}")
     for message in MESSAGES.values()
