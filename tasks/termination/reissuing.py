@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, func, or_, select, text
+from sqlalchemy import Text, cast, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from models import work
@@ -38,8 +38,8 @@ _END_REMINDERS = text("""
     UPDATE tenure.termination_steps SET state = 'done', finished_at = clock_timestamp()
      WHERE termination_id = :termination AND step = 'remind' AND state IN ('pending', 'failed')""")
 _LAST_NUMBER = text("""
-    SELECT coalesce(max(number), 0) FROM tenure.termination_steps WHERE termination_id = :termination AND step = 'remind'
-""")
+    SELECT coalesce(max(number), 0) FROM tenure.termination_steps
+     WHERE termination_id = :termination AND step = 'remind'""")
 _REACHED: Final = (Stage.SEALED, Stage.DELIVERED, Stage.PURGING, Stage.VERIFYING, Stage.CERTIFIED)
 
 
@@ -60,7 +60,7 @@ def find(session: Session, which: str) -> UUID:
     found = session.scalars(
         select(Termination.id)
         .join(Account, Account.id == Termination.account_id)
-        .where(or_(named, Account.ref == which, func.cast(Termination.id, text("text")) == which))
+        .where(or_(named, Account.ref == which, cast(Termination.id, Text) == which))
         .where(Termination.stage != Stage.CANCELLED)
     ).all()
     if len(found) != 1:
