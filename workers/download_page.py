@@ -12,6 +12,7 @@ script, nothing from anywhere else; no address is logged, because it is a secret
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -279,6 +280,9 @@ def serve(chosen: Settings, ports: Ports) -> int:
             timeout_graceful_shutdown=GRACE,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises once more what it was stopped by: to be asked to stop is no failure.
+        signal.signal(number, lambda _number, _frame: None)
     try:
         server.run()
     except SystemExit:

@@ -199,7 +199,8 @@ def _refuse_plaintext(settings: Settings) -> None:
         ),
         "STRIPE_API": (settings.stripe_api.startswith("https://"), "an https:// address"),
         "DOWNLOAD_ADDRESS": (
-            settings.download_certificate is not None or settings.download_address in LOOPBACK,
+            (settings.download_certificate is not None and settings.download_key is not None)
+            or settings.download_address in LOOPBACK,
             f"127.0.0.1 behind a web server of the same machine, or set {PREFIX}DOWNLOAD_CERTIFICATE and "
             f"{PREFIX}DOWNLOAD_KEY",
         ),

@@ -6,6 +6,9 @@ import http.client
 import io
 import os
 import re
+import socket
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -274,6 +277,38 @@ def test_a_delivery_that_was_given_up_goes_on_when_the_record_is_fetched(shown: 
     assert shown.downloaded()
     drain(ADVANCE, shown.ports)
     assert shown.sql("SELECT stage FROM tenure.terminations").stage == "delivered"
+
+
+def test_the_process_answers_and_ends_in_order(
+    shown: Page, servers: dict[str, str], database_url: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment = {**os.environ, **servers, "TENURE_DATABASE_URL": database_url, "TENURE_DOWNLOAD_PORT": str(port)}
+        command = [sys.executable, "-m", "workers.cli", "download-page"]
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        assert refused.returncode == 1
+        assert f"tenure: 127.0.0.1:{port} cannot be listened on" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    with (tmp_path / "log").open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        other = Page(port, shown.database, shown.ports, shown.termination)
+        deadline = monotonic() + 30
+        while monotonic() < deadline:
+            try:
+                other.ask("/exports/x")
+                break
+            except ConnectionError:
+                sleep(0.1)
+        # The address that one process made is good at another.
+        assert other.ask(shown.begun()).status == 200
+        secret = shown.link().rsplit("/", 1)[1]
+        other.ask(shown.link())
+    finally:
+        process.terminate()
+    assert process.wait(30) == 0
+    assert secret not in (tmp_path / "log").read_text(), "an address is a secret, and is not logged"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (1100, True), (320, False), (320, True)])

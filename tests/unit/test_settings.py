@@ -119,6 +119,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("TENURE_BROKER_URL", f"redis://:{SECRET}@broker.example/0"),
         ("TENURE_S3_ENDPOINT", f"http://{SECRET}.example"),
         ("TENURE_MAIL_URL", f"smtp://user:{SECRET}@mail.example"),
+        ("TENURE_DOWNLOAD_ADDRESS", "192.0.2.1"),
     ],
 )
 def test_production_refuses_a_link_that_could_be_read_on_its_way(name: str, plain: str) -> None:
@@ -126,6 +127,14 @@ def test_production_refuses_a_link_that_could_be_read_on_its_way(name: str, plai
     assert f"{name} is a link without TLS" in said
     assert "TENURE_MODE=local" in said
     assert parse(PRODUCTION | {name: plain, "TENURE_MODE": "local"}).mode is Mode.LOCAL
+
+
+def test_the_download_page_leaves_the_machine_with_a_certificate_only() -> None:
+    parse(PRODUCTION | {"TENURE_DOWNLOAD_ADDRESS": "::1"})
+    everywhere = PRODUCTION | {"TENURE_DOWNLOAD_ADDRESS": "192.0.2.1"}
+    assert "TENURE_DOWNLOAD_KEY" in refusal(everywhere)
+    assert "TENURE_DOWNLOAD_KEY" in refusal(everywhere | {"TENURE_DOWNLOAD_CERTIFICATE": "page.pem"})
+    parse(everywhere | {"TENURE_DOWNLOAD_CERTIFICATE": "page.pem", "TENURE_DOWNLOAD_KEY": "page.key"})
 
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
