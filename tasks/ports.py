@@ -15,6 +15,7 @@ from models.unit_of_work import Database
 from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring
+from tasks.termination.terms import Terms as Terms  # noqa: PLC0414 - whoever takes ports takes them from here
 
 #: What the data map's Redis keys without an address of their own lie in.
 BROKER: Final = "broker"
@@ -231,20 +232,6 @@ class Estate:
     databases: Mapping[str, Database]
     #: By the environment variable that holds the address; under `BROKER`, the broker.
     keys: Mapping[str, KeyStore] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How long things take at the end of a contract, where whoever asks for it does not say otherwise (T2, T3)."""
-
-    #: From the contract's end until the account is frozen.
-    grace: timedelta = timedelta(days=14)
-    #: How long before the end of a contract that still runs its customer is reminded of it.
-    notice: timedelta = timedelta(days=14)
-    #: How long the record can be fetched.
-    window: timedelta = timedelta(days=30)
-    #: How long before the window's end those are reminded who did not fetch it, longest first; never none.
-    reminders: Sequence[timedelta] = (timedelta(days=14), timedelta(days=3))
 
 
 @dataclass(frozen=True, slots=True)

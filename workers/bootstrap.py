@@ -52,6 +52,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         budget=settings.budget,
         session_stores=session_stores(settings, database),
         remembered=settings.mail_remembered,
+        terms=settings.terms,
         quiet=settings.purge_quiet,
         keyring=Keyring(settings.key_encryption_keys),
         signer=Signer(settings.certificate_keys, issuer=settings.company_name),

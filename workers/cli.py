@@ -105,6 +105,59 @@ def policy(json: bool) -> None:
     sys.exit(promises.main(json))
 
 
+class _Terminate(click.Group):
+    """What is no subcommand is the account: `tenure terminate acme` is `tenure terminate start acme`."""
+
+    default = "start"
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *context.help_option_names):
+            args = [self.default, *args]
+        return super().parse_args(context, args)
+
+
+@cli.group(cls=_Terminate)
+def terminate() -> None:
+    """End a customer's contract: the customer gets a record of all data, and then nothing is left.
+
+    `tenure terminate REF` is short for `tenure terminate start REF`.
+    """
+
+
+@terminate.command("start")
+@click.argument("ref")
+@click.option("--dry-run", is_flag=True, help="Show what would be exported and erased; change nothing.")
+@click.option("--ends-on", type=click.DateTime(["%Y-%m-%d"]), help="The contract's last day; without it, it ends now.")
+@click.option("--grace", type=click.FloatRange(0, 3650), help="Days after its end until the account is frozen.")
+@as_json
+def terminate_start(*, ref: str, dry_run: bool, ends_on: datetime | None, grace: float | None, json: bool) -> None:
+    """End the contract of the account REF, or see what that would come to. Exits 1 where something stops it."""
+    from workers import termination_commands
+
+    if dry_run:
+        sys.exit(termination_commands.dry_run(ref, json))
+    sys.exit(termination_commands.terminate(ref, ends_on=ends_on.date() if ends_on else None, grace=grace, json=json))
+
+
+@terminate.command("show")
+@click.argument("ref")
+@as_json
+def terminate_show(ref: str, json: bool) -> None:
+    """How far the latest termination of REF came, step by step. Exits 1 where it is held or failed."""
+    from workers import termination_commands
+
+    sys.exit(termination_commands.show(ref, json))
+
+
+@terminate.command("cancel")
+@click.argument("ref")
+def terminate_cancel(ref: str) -> None:
+    """Take the termination of REF back, as long as none of its data was deleted."""
+    from workers import termination_commands
+
+    sys.exit(termination_commands.cancel(ref))
+
+
 @cli.group()
 def export() -> None:
     """Look into a record of a customer's data, and check that it is as it was written."""

@@ -21,6 +21,7 @@ import msgspec
 from email_templates.company import Company
 from tasks import failpoints
 from tasks.sealing.wrapping import wrapping_keys, written_secrets
+from tasks.termination.terms import Terms
 from workers import session_stores
 
 PREFIX = "TENURE_"
@@ -81,6 +82,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flower_port: int = 5555
     flower_user: str | None = None
     flower_password: str | None = None
+    #: Days from a contract's end until its account is frozen (T3).
+    grace_days: float = 14
+    #: Days that the record of an account can be fetched, and how many days before their end those are reminded who did
+    #: not, separated by blanks (T2).
+    export_days: float = 30
+    export_reminders: str = "14 3"
     metrics_address: str = "127.0.0.1"
     metrics_port: int = 9750
     #: Where `tenure download-page` listens; a certificate and its key, as names of PEM files, make that HTTPS.
@@ -130,6 +137,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def terms(self) -> Terms:
+        """Raises ValueError where they make no sense."""
+        try:
+            reminders = tuple(timedelta(days=float(each)) for each in self.export_reminders.split())
+        except ValueError:
+            raise ValueError(f"{PREFIX}EXPORT_REMINDERS are days before the end: write them as in '14 3'") from None
+        window = timedelta(days=self.export_days)
+        if self.grace_days < 0 or window <= timedelta(0):
+            raise ValueError(f"{PREFIX}GRACE_DAYS cannot be negative, and {PREFIX}EXPORT_DAYS must be more than none")
+        if not reminders or not all(timedelta(0) < each < window for each in reminders):
+            raise ValueError(
+                f"{PREFIX}EXPORT_REMINDERS must name at least one day, each before the end of the "
+                f"{self.export_days:g} days of {PREFIX}EXPORT_DAYS"
+            )
+        return Terms(
+            grace=timedelta(days=self.grace_days), window=window, reminders=tuple(sorted(reminders, reverse=True))
+        )
+
+    @property
     def budget(self) -> timedelta:
         return timedelta(seconds=self.drain_seconds)
 
@@ -156,6 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _require_address(name, getattr(self, name))
         if self.unsubscribe_url is not None and not re.fullmatch(r"https://[!-;=?-~]+", self.unsubscribe_url):
             raise ValueError(f"{PREFIX}UNSUBSCRIBE_URL must be an https:// address (RFC 8058)")
+        _ = self.terms
         if self.mail_data_days < 1:
             raise ValueError(f"{PREFIX}MAIL_DATA_DAYS must be 1 or more")
         if not 0 <= self.purge_quiet_hours <= 24 * 365:
