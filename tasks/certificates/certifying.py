@@ -7,7 +7,7 @@ when; its reference may have a name in it, and stays in `tenure.legal_holds`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from email_templates.catalogue.termination import PurgeCompleted
 from models.certificate import CertificateKind
 from models.data_map import MAIN, DataMap
 from models.legal_hold import LegalHold
@@ -25,10 +26,15 @@ from tasks.certificates.issuing import Issued, issue
 from tasks.certificates.signing import Signer
 from tasks.drain import Held
 from tasks.failures import Permanent
+from tasks.ports import Ports
 from tasks.termination.case import Case, Next, StepResult
+from tasks.termination.correspondence import correspondents, queue_mail
+from tasks.termination.retained import retained
 
 #: When it is first looked whether the last message was accepted, so that its addresses can go.
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
+#: The occasion of the last message.
+COMPLETED: Final = "purged"
 NOTE: Final = "The addresses for the last message are erased when it was accepted, or a week later."
 TIMES: Final = (
     "requested_at", "ends_at", "frozen_at", "sealed_at", "delivered_at", "purge_began_at", "verified_at",
@@ -61,7 +67,8 @@ def certify(case: Case, held: Held) -> StepResult:
         facts = purge_facts(session, mapped, case.termination)
 
     def record(session: Session) -> None:
-        issue(session, ports.signer, CertificateKind.PURGE, case.id, termination_id=case.id, facts=facts)
+        made = issue(session, ports.signer, CertificateKind.PURGE, case.id, termination_id=case.id, facts=facts)
+        _tell(session, case, made, facts["stores"], ports)
 
     return StepResult(
         stage=Stage.CERTIFIED,
@@ -70,6 +77,26 @@ def certify(case: Case, held: Held) -> StepResult:
         steps=(Next(Step.FORGET, due=FORGOTTEN_AFTER),),
         record=record,
     )
+
+
+def _tell(session: Session, case: Case, made: Issued, stores: Sequence[Mapping[str, Any]], ports: Ports) -> None:
+    """Queue the last message, to those who were the account's contacts."""
+
+    def found(kind: StoreKind) -> int:
+        return sum(each["found"] or 0 for each in stores if each["kind"] == kind)
+
+    context = PurgeCompleted(
+        account_ref=case.account.ref,
+        completed_at=made.issued_at,
+        records=found(StoreKind.TABLE),
+        files=found(StoreKind.OBJECTS),
+        certificate_number=made.name,
+        sha256=made.sha256.hex(),
+        retained=retained(session, ports, made.issued_at.date()),
+    )
+    termination = session.get_one(Termination, case.id)
+    whom = correspondents(session, termination)
+    queue_mail(session, termination, [(each, context) for each in whom], COMPLETED, ports)
 
 
 def purge_facts(session: Session, mapped: DataMap, termination: Termination) -> dict[str, Any]:

@@ -385,11 +385,11 @@ def test_a_termination_that_is_taken_back_leaves_no_record(leaving: Leaving) -> 
 def test_the_last_addresses_are_forgotten_when_the_last_message_was_accepted(leaving: Leaving) -> None:
     leaving.go_on()
     leaving.purge()
-    leaving.do("""
-        INSERT INTO tenure.email_messages (termination_id, recipient, message, to_address, context, dedupe_key,
-                                           message_id)
-        SELECT id, '{}', 'purge-completed', 'ada@acme.example', '{}', 'termination:' || id || ':purged:0', 'x@y'
-          FROM tenure.terminations""")
+    completed = leaving.mails("purge-completed")
+    assert [each.to_address for each in completed] == ["ada@acme.example", "said@acme.example"]
+    certificate = leaving.ask("SELECT sha256 FROM tenure.certificates WHERE kind = 'purge'")[0]
+    assert {each.context["sha256"] for each in completed} == {bytes(certificate.sha256).hex()}
+    assert {each.context["account_ref"] for each in completed} == {"acme"}
     leaving.due()
     drain(ADVANCE, leaving.ports)
     assert leaving.row().correspondence is not None
@@ -404,11 +404,7 @@ def test_the_last_addresses_are_forgotten_when_the_last_message_was_accepted(lea
 def test_the_last_addresses_are_forgotten_after_a_week_in_any_case(leaving: Leaving) -> None:
     leaving.go_on()
     leaving.purge()
-    leaving.do("""
-        INSERT INTO tenure.email_messages (termination_id, recipient, message, to_address, context, dedupe_key,
-                                           message_id, due_at)
-        SELECT id, '{}', 'purge-completed', 'ada@acme.example', '{}', 'termination:' || id || ':purged:0', 'x@y',
-               now() + interval '1 year' FROM tenure.terminations""")
+    assert [each.state for each in leaving.mails("purge-completed")] == ["pending", "pending"]
     leaving.do("UPDATE tenure.terminations SET certified_at = certified_at - interval '8 days'")
     leaving.due()
     drain(ADVANCE, leaving.ports)
