@@ -26,6 +26,10 @@ REASON = "termination:{}:{}"
 
 
 def announce(case: Case, held: Held) -> StepResult:
+    if case.stage != Stage.REQUESTED:
+        # Every worker was away until the contract was over: then it is not news any more.
+        return StepResult(evidence={"too_late": True})
+
     def tell(session: Session) -> None:
         account, termination = session.get_one(Account, case.account.id), case.termination
         zone = ZoneInfo(account.time_zone)

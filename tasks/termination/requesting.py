@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.termination import TerminationConfirmed
 from models.account import Account
 from models.job_request import JobRequest
-from models.termination import Step
-from tasks.emails import queue_for_contacts
+from models.termination import Step, Termination
 from tasks.failures import Permanent
 from tasks.ports import Ports
 from tasks.requests import TerminationsRequest
+from tasks.termination import correspondence
 from tasks.termination.advancing import add_steps
 from tasks.termination.case import Next
 from tasks.termination.retained import retained
@@ -107,4 +107,7 @@ def _confirm(session: Session, account_id: UUID, requested: Requested, ports: Po
         cancel_until=requested.cancel_until if requested.cancel_until > requested.requested_at else None,
         retained=retained(session, ports, requested.cancel_until.date()),
     )
-    queue_for_contacts(session, account_id, context, f"termination:{requested.id}:confirmed", ports)
+    # The termination's own mail, which goes out even where the account is frozen at once.
+    whom = [correspondence.Correspondent(**each) for each in correspondence.kept(session, account_id)["contacts"]]
+    termination = session.get_one(Termination, requested.id)
+    correspondence.queue_mail(session, termination, [(each, context) for each in whom], "confirmed", ports)

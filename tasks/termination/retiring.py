@@ -69,9 +69,9 @@ def retire_archive(case: Case, held: Held) -> StepResult:
     with ports.database.transaction() as session:
         # First: from here on nobody reads it, however long the object store keeps a copy.
         keyring.destroy(session, case.account.id, KeyPurpose.EXPORT, case.id)
-    failpoint(case.point, "after_key")
+    failpoint("terminations.retire_archive", "after_key")
     versions = _erase(ports.objects, archive_of(case).folder)
-    failpoint(case.point, "after_erase")
+    failpoint("terminations.retire_archive", "after_erase")
 
     def record(session: Session) -> None:
         session.execute(delete(ExportLink).where(ExportLink.termination_id == case.id))

@@ -26,12 +26,10 @@ from tests.faults.test_payment_kills import PAYMENTS
 from tests.faults.test_purge_kills import RETENTIONS
 from tests.faults.test_reminder_kills import REMINDERS
 from tests.faults.test_replay_kills import REPLAY
+from tests.faults.test_termination_kills import TERMINATIONS
 from tests.processes import Processes, Running, eventually
 
 ACCOUNTS = 10
-
-#: The steps of a termination die in a run of their own.
-TERMINATIONS = "terminations."
 
 #: Sessions of other programs: beside Tenure's tables, and in the broker's server.
 STORES = """
