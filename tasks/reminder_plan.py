@@ -31,11 +31,13 @@ LOCK = text("""
     SELECT id FROM tenure.accounts WHERE id = ANY (:accounts) AND status = 'active'
      ORDER BY id FOR NO KEY UPDATE SKIP LOCKED""")
 
-#: Letters of which nothing left and nothing will: their days and steps are free again, broken promises untold.
+#: Letters of which nothing left and nothing will: their days and steps are free again, broken promises untold. Here and
+#: below those of an account whose contract is over stay as they are: one of them would stop the planning for all (T9).
 WITHDRAW = text("""
     WITH void AS (
         UPDATE tenure.reminder_letters AS letter SET withdrawn_at = :now, settled_at = :now
          WHERE letter.settled_at IS NULL
+           AND letter.account_id IN (SELECT id FROM tenure.accounts WHERE status = 'active')
            AND NOT EXISTS (SELECT FROM tenure.reminder_copies AS copy
                              JOIN tenure.email_messages AS email ON email.id = copy.email_message_id
                             WHERE copy.letter_id = letter.id AND email.state <> 'cancelled')
@@ -84,6 +86,7 @@ CHARGE = text("""
 SETTLE = text("""
     UPDATE tenure.reminder_letters AS letter SET settled_at = :now
      WHERE letter.settled_at IS NULL
+       AND letter.account_id IN (SELECT id FROM tenure.accounts WHERE status = 'active')
        AND NOT EXISTS (SELECT FROM tenure.reminder_copies AS copy
                          JOIN tenure.email_messages AS email ON email.id = copy.email_message_id
                         WHERE copy.letter_id = letter.id AND email.state NOT IN ('done', 'cancelled'))
@@ -95,7 +98,8 @@ SETTLE = text("""
 KEPT = text("""
     UPDATE tenure.reminder_holds AS hold SET ended_at = :now, outcome = 'kept'
       FROM tenure.open_items AS item
-     WHERE hold.kind = 'promise' AND hold.ended_at IS NULL AND item.invoice_id = hold.invoice_id AND item.open = 0""")
+     WHERE hold.kind = 'promise' AND hold.ended_at IS NULL AND item.invoice_id = hold.invoice_id AND item.open = 0
+       AND hold.account_id IN (SELECT id FROM tenure.accounts WHERE status = 'active')""")
 
 
 def plan(ports: Ports) -> dict[str, int]:

@@ -154,6 +154,9 @@ def test_what_settles_an_invoice_while_the_mail_server_pauses_stops_its_reminder
     assert server.contents == []
     assert "DATA" not in server.commands
     plan(server_ports)
+    if happens is frozen:
+        assert letters(database)[0].withdrawn_at is None, "nothing is written for the account any more"
+        return
     assert reminded(database) == [], "its step is free again"
     assert letters(database)[0].withdrawn_at is not None
 
