@@ -11,6 +11,7 @@ from models.currency import Currency
 from models.data_map import DataMap, own_map
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.detail_change import DetailChange
+from models.disclosure import Disclosure, DisclosureEvent
 from models.email_message import EmailMessage, EmailState
 from models.export_link import ExportLink
 from models.held_session import HeldSession
@@ -63,6 +64,8 @@ __all__ = [
     "DeliveryEvent",
     "DeliveryKind",
     "DetailChange",
+    "Disclosure",
+    "DisclosureEvent",
     "EmailMessage",
     "EmailState",
     "EntryKind",

@@ -224,6 +224,104 @@ def purge_replay() -> None:
     sys.exit(replay_commands.main())
 
 
+by_person = click.option("--by", metavar="NAME", help="Who does it; without it, the one who is logged in.")
+
+
+@cli.group()
+def hold() -> None:
+    """Legal holds: what is stored about an account stays until they are released."""
+
+
+@hold.command("place")
+@click.argument("account", metavar="REF")
+@click.option("--reference", required=True, help="The case, as a court or an authority calls it.")
+@click.option("--reason", required=True, help="Why, in words and without a customer's name.")
+@by_person
+def hold_place(account: str, reference: str, reason: str, by: str | None) -> None:
+    """Keep all that is stored about an account."""
+    from workers import hold_commands
+
+    sys.exit(hold_commands.place(account, reference, reason, by))
+
+
+@hold.command("release")
+@click.argument("held", metavar="HOLD", type=click.UUID)
+@by_person
+def hold_release(held: UUID, by: str | None) -> None:
+    """Release a hold; a purge that waited for it goes on by itself."""
+    from workers import hold_commands
+
+    sys.exit(hold_commands.release(held, by))
+
+
+@hold.command("list")
+@click.option("--account", metavar="REF", help="Of this account alone.")
+@click.option("--all", "everything", is_flag=True, help="Those that were released, too.")
+@as_json
+def hold_list(account: str | None, everything: bool, json: bool) -> None:
+    """The holds in force, with the stage of the termination that waits."""
+    from workers import hold_commands
+
+    sys.exit(hold_commands.list_holds(account, everything, json))
+
+
+@cli.group()
+def disclose() -> None:
+    """Disclosures that a law requires: asked for by one, approved by two others, logged."""
+
+
+@disclose.command("ask")
+@click.argument("account", metavar="REF")
+@click.option("--reference", required=True, help="The case, as a court or an authority calls it.")
+@click.option("--legal-basis", required=True, help="The law that requires it.")
+@by_person
+def disclose_ask(account: str, reference: str, legal_basis: str, by: str | None) -> None:
+    """Ask for the disclosure of an account's data."""
+    from workers import disclosure_commands
+
+    sys.exit(disclosure_commands.ask(account, reference, legal_basis, by))
+
+
+@disclose.command("approve")
+@click.argument("disclosure", type=click.UUID)
+@by_person
+def disclose_approve(disclosure: UUID, by: str | None) -> None:
+    """Approve one that somebody else asked for."""
+    from workers import disclosure_commands
+
+    sys.exit(disclosure_commands.note(disclosure, "approved", by))
+
+
+@disclose.command("refuse")
+@click.argument("disclosure", type=click.UUID)
+@by_person
+def disclose_refuse(disclosure: UUID, by: str | None) -> None:
+    """Refuse one: it is never made."""
+    from workers import disclosure_commands
+
+    sys.exit(disclosure_commands.note(disclosure, "refused", by))
+
+
+@disclose.command("make")
+@click.argument("disclosure", type=click.UUID)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Write the ZIP here.")
+@by_person
+def disclose_make(disclosure: UUID, out: Path, by: str | None) -> None:
+    """Make the record of one that two have approved. It is sent to nobody."""
+    from workers import disclosure_commands
+
+    sys.exit(disclosure_commands.make(disclosure, out, by))
+
+
+@disclose.command("list")
+@as_json
+def disclose_list(json: bool) -> None:
+    """The log of all disclosures."""
+    from workers import disclosure_commands
+
+    sys.exit(disclosure_commands.list_disclosures(json))
+
+
 @cli.group()
 def certificate() -> None:
     """Certificates of what was erased: signed, chained, and checked without any server."""

@@ -31,6 +31,12 @@ from workers.reminder_evidence import reminders_leave_once_and_in_time
 from workers.routing import QUEUES
 from workers.session_stores import Store
 from workers.settings import Mode, Settings, settings
+from workers.termination_evidence import (
+    all_data_are_mapped,
+    disclosures_were_approved,
+    processors_are_listed,
+    records_are_purged,
+)
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)
@@ -264,18 +270,19 @@ def _other_store(installation: Installation, store: str) -> tuple[bool, str]:
 
 PROMISES: Sequence[Promise] = (
     Promise("P1.2", "No tracking, no advertising cookies", messages_load_nothing),
-    Promise("P1.3, P4", "Confidential; disclosed only where law requires", messages_carry_ids_only),
-    Promise("P2.1", "What we collect and store", _not_yet("There is no data map yet.")),
+    Promise("P1.3", "Confidential: messages carry ids alone", messages_carry_ids_only),
+    Promise("P4", "Disclosed only where law requires", disclosures_were_approved),
+    Promise("P2.1", "What we collect and store", all_data_are_mapped),
     Promise("P3.1a-c", "Administer, personalise, enable", messages_follow_their_reader),
     Promise("P3.1d", "Statements, invoices, reminders: sent", statements_are_sent),
     Promise("P3.1d", "Statements, invoices, reminders: right", statements_agree_with_the_ledger),
     Promise("P3.1d", "Reminders: once, in time, or not at all", reminders_leave_once_and_in_time),
     Promise("P3.1d", "Payments: collected once, and agreed", payments_are_collected_once),
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
-    Promise("P3.1f", "No information sold or handed on", _not_yet("Processors are not listed yet.")),
+    Promise("P3.1f", "No information sold or handed on", processors_are_listed),
     Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),
     Promise("P5.1b", "Security bugs are patched in time", vulnerabilities_are_patched),
-    Promise("P6.1", "A record is sent and all records purged", _not_yet("There is no termination yet.")),
+    Promise("P6.1", "A record is sent and all records purged", records_are_purged),
     Promise("P7", "Third-party links are not ours", foreign_links_are_text),
     Promise("P8.1", "Details are kept up to date", details_are_asked_after),
     Promise("P9.2, P9.3", "Session cookies expire past 24 hours", sessions_end_after_a_day),

@@ -34,7 +34,8 @@ def _sum(done: Replayed) -> str:
         return "The database knows every erasure of the ledger: there is nothing to do again."
     absent = f" ({done.absent} of them of accounts that the backup did not know yet)" if done.absent else ""
     last = (
-        "Release the holds or mend what the sentences say, then run it again: workers do not start before."
+        "Release the holds (tenure hold list) or mend what the sentences say, then run it again: workers do not "
+        "start before."
         if done.left
         else "Workers may start."
     )

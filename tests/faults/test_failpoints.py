@@ -20,6 +20,7 @@ from tasks.statements import LONG
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.faults.places import all_failpoints
 from tests.faults.test_certificate_kills import CERTIFICATES
+from tests.faults.test_disclosure_kills import DISCLOSURE
 from tests.faults.test_export_kills import EXPORT
 from tests.faults.test_file_uploads import UPLOAD
 from tests.faults.test_payment_kills import PAYMENTS
@@ -75,7 +76,7 @@ def points_of(pipeline: str) -> list[str]:
 
 def test_every_failpoint_is_exercised() -> None:
     exercised = [point for pipeline in PIPELINES for point in points_of(pipeline)]
-    elsewhere = (UPLOAD, PAYMENTS, EXPORT, TERMINATIONS, RETENTIONS, CERTIFICATES, REPLAY, *REMINDERS)
+    elsewhere = (UPLOAD, PAYMENTS, EXPORT, TERMINATIONS, RETENTIONS, CERTIFICATES, REPLAY, DISCLOSURE, *REMINDERS)
     assert sorted(exercised) == sorted(point for point in all_failpoints() if not point.startswith(elsewhere))
 
 

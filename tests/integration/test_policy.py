@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -89,6 +90,52 @@ def lose_a_confirmation(connection: Connection) -> None:
     connection.execute(text("UPDATE tenure.job_requests SET state = 'failed' WHERE kind = 'details.confirm_change'"))
 
 
+def make_a_table_that_nobody_mapped(connection: Connection) -> None:
+    connection.execute(text("CREATE TABLE public.rogue (id int PRIMARY KEY)"))
+
+
+def disclose_without_approval(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE tenure.disclosure_events DISABLE TRIGGER USER"))
+    connection.execute(
+        text("""
+            WITH asked AS (
+                INSERT INTO tenure.disclosures (account_id, reference, legal_basis, asked_by)
+                SELECT id, '1', '§ 1', 'ines' FROM tenure.accounts RETURNING id),
+            approved AS (
+                INSERT INTO tenure.disclosure_events (disclosure_id, action, person)
+                SELECT id, 'approved', person FROM asked, unnest(ARRAY['INES', 'omar']) AS person)
+            INSERT INTO tenure.disclosure_events (disclosure_id, action, person, manifest_sha256)
+            SELECT id, 'made', 'ines', sha256('') FROM asked""")
+    )
+
+
+def end_a_contract(connection: Connection) -> None:
+    connection.execute(
+        text("""
+            WITH ended AS (
+                INSERT INTO tenure.terminations (account_id, requested_by, ends_at, cancel_until)
+                SELECT id, 'sql', now(), now() FROM tenure.accounts RETURNING id)
+            INSERT INTO tenure.termination_steps (termination_id, step, due_at)
+            SELECT id, 'begin', now() - interval '1 hour' FROM ended""")
+    )
+
+
+def forget_a_step(connection: Connection) -> None:
+    end_a_contract(connection)
+    connection.execute(text("UPDATE tenure.termination_steps SET due_at = now() - interval '2 days'"))
+
+
+def lose_a_certificate(connection: Connection) -> None:
+    end_a_contract(connection)
+    connection.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER USER"))
+    connection.execute(
+        text("""
+            UPDATE tenure.terminations SET stage = 'certified', archive_key = '1', archive_sha256 = sha256(''),
+                   manifest_sha256 = sha256(''), exported_rows = '{}', sealed_at = now(), delivered_at = now(),
+                   delivered_by = 'download', verified_at = now(), certified_at = now()""")
+    )
+
+
 BREAKS: list[tuple[str, Callable[[Connection], None]]] = [
     ("statements_are_sent", forget_a_period),
     ("statements_are_sent", lose_a_mail),
@@ -97,6 +144,10 @@ BREAKS: list[tuple[str, Callable[[Connection], None]]] = [
     ("details_are_asked_after", ask_nobody_for_two_years),
     ("details_are_asked_after", lose_a_confirmation),
     ("only_catalogued_messages", queue_an_advertisement),
+    ("all_data_are_mapped", make_a_table_that_nobody_mapped),
+    ("disclosures_were_approved", disclose_without_approval),
+    ("records_are_purged", forget_a_step),
+    ("records_are_purged", lose_a_certificate),
     ("sessions_end_after_a_day", keep_a_session_for_two_days),
 ]
 
@@ -169,8 +220,29 @@ def plant(planted: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rendering, "environment", lambda: tampered)
 
 
+def test_who_has_not_been_purged_yet_is_told(sound: Database, settings: Settings) -> None:
+    with sound.connection() as connection:
+        end_a_contract(connection)
+        evidence = MEASURED["records_are_purged"](Installation(settings, connection))
+    assert evidence.verdict is Verdict.KEPT
+    assert evidence.figure == "0 customers who left are erased and certified; not yet: 1 requested"
+
+
+def test_a_processor_that_is_not_listed_is_seen(sound: Database, settings: Settings, tmp_path: Path) -> None:
+    assert verdict(sound, settings, "processors_are_listed") is Verdict.KEPT
+    collecting = msgspec.structs.replace(settings, stripe_secret_key="sk_test_1")
+    assert verdict(sound, collecting, "processors_are_listed") is Verdict.BROKEN
+    listed = tmp_path / "datamap.toml"
+    listed.write_text('[[processor]]\nname = "Stripe"\nreceives = "names and cards"\npurge = "delete the customer"\n')
+    told = msgspec.structs.replace(collecting, datamap=str(listed))
+    assert verdict(sound, told, "processors_are_listed") is Verdict.KEPT
+    listed.write_text("[[processor]]\n")
+    assert verdict(sound, told, "processors_are_listed") is Verdict.BROKEN
+
+
 #: Broken by tests of their own, here, in test_security.py, test_payment_events.py and test_reminders.py.
 OTHERWISE = {
+    "processors_are_listed",
     "messages_load_nothing",
     "foreign_links_are_text",
     "messages_carry_ids_only",

@@ -1,0 +1,123 @@
+"""A lawful disclosure: two approve what a third asked for; it is logged, and leaves nothing behind (P4, T29)."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from tasks.ports import Ports
+from tests.company import a_contact, an_account
+from tests.integration.conftest import Run
+
+
+@pytest.fixture
+def account(ports: Ports) -> str:
+    with ports.database.transaction() as session:
+        made = an_account(session, ref="acme")
+        a_contact(session, made, name="Luís Gonçalves")
+        an_account(session, ref="other")
+    return "acme"
+
+
+def asked(tenure: Run, account: str) -> str:
+    said = tenure(
+        "disclose", "ask", account, "--reference", "12 Cg 34/26x", "--legal-basis", "§ 76 StPO", "--by", "ines"
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout.split("\n")[0]
+
+
+def test_two_others_approve_and_the_record_is_made(tenure: Run, ports: Ports, account: str, tmp_path: Path) -> None:
+    disclosure, out = asked(tenure, account), tmp_path / "record.zip"
+    for person, said, code in [("Ines", "does not approve it", 2), ("omar", "1 of 2", 0), ("omar", "1 of 2", 0)]:
+        noted = tenure("disclose", "approve", disclosure, "--by", person)
+        assert (noted.returncode, said in noted.stdout + noted.stderr) == (code, True)
+    refused = tenure("disclose", "make", disclosure, "--out", str(out), "--by", "omar")
+    assert (refused.returncode, "is approved by 1, and two have to" in refused.stderr) == (1, True)
+    assert not out.exists()
+    assert "2 of 2" in tenure("disclose", "approve", disclosure, "--by", "yuki").stdout
+
+    made = tenure("disclose", "make", disclosure, "--out", str(out), "--by", "omar")
+    assert made.returncode == 0, made.stderr
+    assert "sent to nobody" in made.stdout
+    assert out.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(out) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+        assert "12 Cg 34/26x" in archive.read("README.txt").decode()
+        names = [name for name in archive.namelist() if "contacts" in name]
+        assert "Luís Gonçalves" in archive.read(names[0]).decode()
+    assert (manifest["occasion"], manifest["reference"]) == ("disclosure", "12 Cg 34/26x")
+    assert tenure("export", "verify", str(out)).returncode == 0
+
+    # Nothing lies in the object store, the key is destroyed, nobody was written to.
+    assert list(ports.objects.list("archives/")) == []
+    with ports.database.connection() as connection:
+        keys = connection.execute(text("SELECT wrapped_secret FROM tenure.account_keys")).scalars().all()
+        mails = connection.execute(text("SELECT count(*) FROM tenure.email_messages")).scalar_one()
+    assert (set(keys), mails) == ({None}, 0)
+    log = json.loads(tenure("disclose", "list", "--json").stdout)[0]
+    assert [(each["action"], each["by"]) for each in log["events"]] == [
+        ("approved", "omar"), ("approved", "yuki"), ("made", "omar"),
+    ]  # fmt: skip
+    assert "made by omar" in tenure("disclose", "list").stdout
+    assert tenure("disclose", "make", disclosure, "--out", str(out)).returncode == 2, "a file is not overwritten"
+
+
+def test_what_was_refused_is_not_made(tenure: Run, account: str, tmp_path: Path) -> None:
+    disclosure = asked(tenure, account)
+    for person in ("omar", "yuki"):
+        tenure("disclose", "approve", disclosure, "--by", person)
+    assert tenure("disclose", "refuse", disclosure, "--by", "zoë").returncode == 0
+    refused = tenure("disclose", "make", disclosure, "--out", str(tmp_path / "record.zip"))
+    assert (refused.returncode, "was refused" in refused.stderr) == (1, True)
+    assert tenure("disclose", "approve", disclosure, "--by", "mia").returncode == 2
+
+
+def test_unknown_things_are_told(tenure: Run, account: str, tmp_path: Path) -> None:
+    unknown = "01978f2c-6e5a-7c31-9d0e-5b8f3f6a2d10"
+    said = tenure("disclose", "ask", "nobody", "--reference", "1", "--legal-basis", "1")
+    assert (said.returncode, "is not known" in said.stderr) == (2, True)
+    assert tenure("disclose", "approve", unknown, "--by", "omar").returncode == 2
+    assert tenure("disclose", "make", unknown, "--out", str(tmp_path / "x.zip")).returncode == 1
+    assert "Nothing was ever disclosed" in tenure("disclose", "list").stdout
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE tenure.disclosures SET reference = 'x'",
+        "DELETE FROM tenure.disclosure_events",
+        "UPDATE tenure.disclosure_events SET person = 'x'",
+        "INSERT INTO tenure.disclosure_events (disclosure_id, action, person, manifest_sha256)"
+        " SELECT id, 'made', 'ines', sha256('') FROM tenure.disclosures",
+    ],
+)
+def test_the_log_only_grows_and_by_the_rules(tenure: Run, ports: Ports, account: str, sql: str) -> None:
+    disclosure = asked(tenure, account)
+    tenure("disclose", "approve", disclosure, "--by", "omar")
+    with pytest.raises(DBAPIError), ports.database.connection() as connection:
+        connection.execute(text(sql))
+
+
+def test_holds_are_placed_released_and_listed(tenure: Run, account: str) -> None:
+    assert "No hold is in force" in tenure("hold", "list").stdout
+    placed = tenure(
+        "hold", "place", account, "--reference", "12 Cg 34/26x", "--reason", "A court asked.", "--by", "ines"
+    )
+    assert placed.returncode == 0, placed.stderr
+    hold = placed.stdout.split("\n")[0]
+    assert "12 Cg 34/26x" in tenure("hold", "list").stdout
+    assert json.loads(tenure("hold", "list", "--json", "--account", account).stdout)[0]["id"] == hold
+    assert json.loads(tenure("hold", "list", "--json", "--account", "other").stdout) == []
+    assert "Released" in tenure("hold", "release", hold, "--by", "omar").stdout
+    assert "before" in tenure("hold", "release", hold).stdout
+    assert "No hold is in force" in tenure("hold", "list").stdout
+    assert "omar" in tenure("hold", "list", "--all").stdout
+    unknown = tenure("hold", "place", "nobody", "--reference", "1", "--reason", "1")
+    assert (unknown.returncode, "not known" in unknown.stderr) == (2, True)
+    assert tenure("hold", "release", "01978f2c-6e5a-7c31-9d0e-5b8f3f6a2d10").returncode == 2

@@ -1,0 +1,117 @@
+"""Evidence about the end of contracts for `tenure policy`: what was erased, what waits and why, what was disclosed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+import models
+from models import data_map_check, live_catalogue
+from models.data_map import MAIN
+from models.data_map_check import Finding
+from models.unit_of_work import outage_reason
+from tasks.disclosure import APPROVALS
+from tasks.failures import Permanent
+from workers.bootstrap import company
+from workers.promises import Evidence, Installation, Verdict, judged
+
+#: How long a step of a termination may be overdue.
+STEP_PATIENCE = timedelta(days=1)
+#: Parties outside that receive personal data where they are configured, as the data map has to name them (P3.1f).
+STRIPE = "stripe"
+SES = "amazon ses"
+
+
+def disclosures_were_approved(installation: Installation) -> Evidence:
+    """P4: no record was made for a case that fewer than two others approved."""
+    row = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM tenure.disclosures) AS asked, count(*) AS made,
+                   count(*) FILTER (WHERE :approvals > (
+                       SELECT count(DISTINCT lower(approval.person)) FROM tenure.disclosure_events AS approval
+                         JOIN tenure.disclosures AS disclosure ON disclosure.id = approval.disclosure_id
+                        WHERE approval.disclosure_id = event.disclosure_id AND approval.action = 'approved'
+                          AND lower(approval.person) <> lower(asked_by) AND approval.at <= event.at)) AS wrong
+              FROM tenure.disclosure_events AS event WHERE action = 'made'"""),
+        {"approvals": APPROVALS},
+    ).one()
+    return judged(
+        row.wrong == 0,
+        f"{row.asked} disclosures were asked for, {row.made} records made, {row.wrong} without two who approved",
+    )
+
+
+def all_data_are_mapped(installation: Installation) -> Evidence:
+    """P2.1: data map and live databases agree, so that exports lack nothing and purges leave nothing."""
+    try:
+        found = [each for each in _findings(installation) if each.stops]
+    except Permanent as failure:
+        return Evidence(Verdict.BROKEN, str(failure))
+    except DBAPIError as error:
+        return Evidence(Verdict.UNKNOWN, f"A database of the data map does not answer: {outage_reason(error)}")
+    if found:
+        return Evidence(Verdict.BROKEN, f"{len(found)} findings would stop each export and purge: {found[0]}")
+    mapped = models.data_map() + company(installation.settings).map
+    columns = sum(len(each.columns) for each in mapped.tables)
+    return Evidence(Verdict.KEPT, f"{len(mapped.tables)} tables with {columns} columns are mapped, and no other found")
+
+
+def _findings(installation: Installation) -> Iterator[Finding]:
+    estate = company(installation.settings)
+    whole = models.data_map() + estate.map
+    yield from data_map_check.compare(whole, {MAIN: live_catalogue.read(installation.connection)})
+    for name, database in estate.databases.items():
+        try:
+            with database.connection() as connection:
+                yield from data_map_check.compare(whole, {name: live_catalogue.read(connection)})
+        finally:
+            database.engine.dispose()
+
+
+def processors_are_listed(installation: Installation) -> Evidence:
+    """P3.1f: every party outside to which this installation is set up to send data stands in the data map."""
+    settings = installation.settings
+    try:
+        listed = [each.name for each in (models.data_map() + company(settings).map).processors]
+    except Permanent as failure:
+        return Evidence(Verdict.BROKEN, str(failure))
+    reached = [STRIPE] if settings.stripe_secret_key else []
+    reached += [SES] if "ses://" in settings.mail_url else []
+    known = {each.lower() for each in listed}
+    missing = [each for each in reached if each not in known]
+    if missing:
+        return Evidence(Verdict.BROKEN, f"{missing[0].title()} receives data and is no [[processor]] of the data map")
+    return Evidence(
+        Verdict.KEPT,
+        f"{len(listed)} processors listed; {len(reached)} are set up by the settings, each of them listed",
+    )
+
+
+def records_are_purged(installation: Installation) -> Evidence:
+    """P6.1: who left got a record and is erased; who is not yet, for what reason, and that nothing is stuck."""
+    rows = installation.connection.execute(
+        text("""
+            SELECT termination.stage, count(*) AS number,
+                   count(*) FILTER (WHERE EXISTS (
+                       SELECT FROM tenure.termination_steps AS step WHERE step.termination_id = termination.id
+                          AND (step.state = 'failed' OR step.state IN ('pending', 'running')
+                               AND step.due_at < now() - :patience)) AND stage <> 'held') AS late,
+                   count(*) FILTER (WHERE stage = 'certified' AND NOT EXISTS (
+                       SELECT FROM tenure.certificates AS c
+                        WHERE c.termination_id = termination.id AND c.kind = 'purge')) AS uncertified
+              FROM tenure.terminations AS termination WHERE stage <> 'cancelled' GROUP BY stage ORDER BY stage"""),
+        {"patience": STEP_PATIENCE},
+    ).all()
+    stages = {row.stage: row.number for row in rows}
+    purged, late = stages.pop("certified", 0), sum(row.late for row in rows)
+    uncertified, failed = sum(row.uncertified for row in rows), stages.get("failed", 0)
+    waiting = ", ".join(f"{number} {stage}" for stage, number in stages.items()) or "none"
+    return judged(
+        late == uncertified == failed == 0,
+        f"{purged} customers who left are erased and certified; not yet: {waiting}"
+        + (f"; {late} are late" if late else "")
+        + (f"; {uncertified} have no certificate" if uncertified else ""),
+    )
