@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0024"
-down_revision = "0023"
+revision = "0025"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 
@@ -85,4 +85,3 @@ def upgrade() -> None:
         schema="tenure",
     )
     op.create_index(op.f("ix_export_links_termination_id"), "export_links", ["termination_id"], schema="tenure")
-    op.create_index("ix_reminders_invoice_id", "reminders", ["invoice_id"], schema="tenure")
