@@ -252,13 +252,13 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
                 text("""
                     INSERT INTO tenure.sessions (id, account_id, secret_sha256)
                     SELECT uuidv7(-age), account.id, sha256('')
-                      FROM (SELECT id FROM tenure.accounts LIMIT 1) AS account,
+                      FROM (SELECT id FROM tenure.accounts WHERE status = 'active' LIMIT 1) AS account,
                            unnest(ARRAY[interval '30 hours', interval '60 hours']) AS age""")
             )
             connection.execute(
                 text("""
                     INSERT INTO tenure.submitted_files (account_id, name, state)
-                    SELECT id, 'plan.pdf', 'discarded' FROM tenure.accounts LIMIT 1""")
+                    SELECT id, 'plan.pdf', 'discarded' FROM tenure.accounts WHERE status = 'active' LIMIT 1""")
             )
 
 

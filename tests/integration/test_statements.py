@@ -126,7 +126,7 @@ def test_whatever_is_recorded_in_whatever_order_every_statement_adds_up_and_ever
     history = History()
     with database.transaction() as session:
         # Other examples' accounts are frozen, so that a plan is about this one alone.
-        session.execute(text("UPDATE tenure.accounts SET status = 'frozen'"))
+        session.execute(text("UPDATE tenure.accounts SET status = 'frozen' WHERE status = 'active'"))
         account = an_account(session, period_start=FIRST)
         # Another with the same books, which chose the other form.
         other = an_account(session, period_start=FIRST, statement_form=StatementForm.OPEN_ITEM)

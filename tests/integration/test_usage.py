@@ -148,7 +148,7 @@ def test_an_accounts_events_are_found_by_index_in_every_partition(database: Data
             text("""
                 INSERT INTO tenure.usage_events (account_id, occurred_at, action)
                 SELECT id, now() - make_interval(days => n), 'seen'
-                  FROM tenure.accounts, generate_series(0, 90) AS n""")
+                  FROM tenure.accounts, generate_series(0, 90) AS n WHERE status = 'active'""")
         )
         connection.execute(text("ANALYZE tenure.usage_events"))
         rows = relation(mapped.name)
