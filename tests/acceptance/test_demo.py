@@ -67,7 +67,11 @@ def said(folder: Path) -> str:
 def of_the_demo(folder: Path) -> list[str]:
     """The processes that work in or for the demo's folder, by their command lines and records."""
     found = []
-    recorded = {json.loads(file.read_text())["pid"] for file in (folder / "var/demo/run").glob("*.json")}
+    recorded = set()
+    for file in (folder / "var/demo/run").glob("*.json"):
+        # Whoever ends a process takes its record away, perhaps just now.
+        with suppress(FileNotFoundError):
+            recorded.add(json.loads(file.read_text())["pid"])
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             command = " ".join(process.cmdline())
