@@ -15,6 +15,7 @@ from models.disclosure import Disclosure, DisclosureEvent
 from models.email_message import EmailMessage, EmailState
 from models.export_link import ExportLink
 from models.held_session import HeldSession
+from models.held_session_key import HeldSessionKey
 from models.invoice import Invoice, InvoiceDocument, InvoiceKind, InvoiceLine, InvoiceSeries, InvoiceTax
 from models.job_request import JobRequest, Quarantined, RequestKind
 from models.ledger import EntryKind, LedgerEntry
@@ -73,6 +74,7 @@ __all__ = [
     "ExportLink",
     "FileState",
     "HeldSession",
+    "HeldSessionKey",
     "HoldKind",
     "HoldOutcome",
     "Invoice",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
@@ -11,16 +12,45 @@ from models.data_map import AccountKeys
 KEPT = text("""
     SELECT id, ref FROM tenure.accounts AS account
      WHERE status = 'frozen' OR id IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)""")
-#: A frozen account whose sessions may go: no hold keeps them, and no record holds them already.
-_ENDED = """
-    SELECT id, ref FROM tenure.accounts AS account
-     WHERE status = 'frozen'
-       AND id NOT IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)
-       AND NOT EXISTS (SELECT FROM tenure.terminations AS ending WHERE ending.account_id = account.id
+_HELD = "id IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)"
+#: A record of the account's data holds its sessions already, or is about to.
+_RECORDED = """EXISTS (SELECT FROM tenure.terminations AS ending WHERE ending.account_id = account.id
                           AND coalesce(ending.stage_before, ending.stage) NOT IN (
                               'requested', 'grace', 'frozen', 'cancelled'))"""
+#: A frozen account whose sessions may go: no hold keeps them, and no record holds them already.
+_ENDED = f"""
+    SELECT id, ref FROM tenure.accounts AS account WHERE status = 'frozen' AND NOT {_HELD} AND NOT {_RECORDED}"""
 ENDED = text(f"{_ENDED} ORDER BY id")
 IS_ENDED = text(f"SELECT EXISTS ({_ENDED} AND id = :account)")
+#: Until the transaction ends, the export of these does not begin.
+_FROZEN = text("SELECT FROM tenure.terminations WHERE coalesce(stage_before, stage) = 'frozen' FOR SHARE")
+_THIS_ONE = text("SELECT FROM tenure.terminations WHERE account_id = :account FOR SHARE")
+NAMED = text(f"""
+    SELECT id, ref, held, frozen AND NOT recorded AS ends, frozen AND recorded AS recorded
+      FROM (SELECT id, ref, {_HELD} AS held, status = 'frozen' AS frozen, {_RECORDED} AS recorded
+              FROM tenure.accounts AS account WHERE status = 'frozen' OR {_HELD}) AS account
+     WHERE held OR (frozen AND NOT recorded) ORDER BY id""")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An account whose sessions do not simply end when they are a day old."""
+
+    keys: AccountKeys
+    #: A legal hold keeps what they say.
+    held: bool
+    #: It is frozen: they end at once.
+    ends: bool
+    #: It is frozen and exported: they are left to the purge (T11).
+    recorded: bool
+
+
+def named(connection: Connection) -> Sequence[Named]:
+    """Those accounts, of which this stays true until the transaction ends: holds and exports wait for it."""
+    connection.execute(text("SELECT tenure.await_holds()"))
+    connection.execute(_FROZEN)
+    rows = connection.execute(NAMED)
+    return [Named(AccountKeys(row.id, row.ref), row.held, row.ends, row.recorded) for row in rows]
 
 
 def kept(connection: Connection) -> Sequence[AccountKeys]:
@@ -36,6 +66,7 @@ def ended(connection: Connection) -> Sequence[AccountKeys]:
 
 
 def is_ended(connection: Connection, account: AccountKeys) -> bool:
-    """Whether the account is still one of those, until the transaction ends."""
+    """Whether the account is still one of those, until the transaction ends: holds and its export wait for it."""
+    connection.execute(_THIS_ONE, {"account": account.id})
     free = connection.execute(text("SELECT tenure.free_to_delete(:account)"), {"account": account.id}).scalar_one()
     return bool(free and connection.execute(IS_ENDED, {"account": account.id}).scalar_one())

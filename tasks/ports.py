@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import models
 from email_templates.company import Company
-from models.data_map import MAIN, DataMap
+from models.data_map import MAIN, AccountKeys, DataMap
 from models.unit_of_work import Database
 from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
@@ -191,6 +191,13 @@ class SessionStore(Protocol):
 
     def sweep(self, stopping: Callable[[], bool]) -> Swept:
         """End the sessions that are a day old, in short steps, until none is left or `stopping`. Raises as `check`."""
+
+    def end(self, account: AccountKeys) -> int:
+        """End all sessions of a frozen account, as far as the data map tells whose they are; how many are left.
+
+        What a legal hold names is kept: where the store can, so that nobody can read it, else as it is and not counted.
+        Raises as `check`.
+        """
 
     def left(self) -> Left:
         """What is left now. Raises as `check`."""

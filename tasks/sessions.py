@@ -25,6 +25,7 @@ from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models import session_sweep
 from models.account import Account
 from models.counter import count
+from models.data_map import AccountKeys
 from models.session_sweep import OWN
 from models.unit_of_work import Database, is_lock_timeout
 from tasks.emails import queue_for_contacts
@@ -204,6 +205,12 @@ class OwnSessions:
                     raise
         log.info("sessions.in_use", statement=statement)
         return None
+
+    def end(self, account: AccountKeys) -> int:
+        """The freeze has ended them, and ends nothing again."""
+        with self._database.connection() as connection:
+            connection.execute(text("SELECT tenure.end_sessions(:account)"), {"account": account.id})
+        return 0
 
     def left(self) -> Left:
         with self._database.connection() as connection:

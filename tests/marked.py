@@ -84,7 +84,9 @@ FREEZE = """
     INSERT INTO tenure.sessions (account_id, contact_id, secret_sha256, ip, user_agent)
         SELECT :a, id, sha256('x'), :m, :m FROM tenure.contacts WHERE account_id = :a;
     INSERT INTO tenure.held_sessions (id, account_id, contact_id, ip, user_agent)
-        SELECT uuidv7(), :a, id, :m, :m FROM tenure.contacts WHERE account_id = :a
+        SELECT uuidv7(), :a, id, :m, :m FROM tenure.contacts WHERE account_id = :a;
+    INSERT INTO tenure.held_session_keys (account_id, store, key_sha256, type, value)
+        VALUES (:a, :m, sha256('x'), 'string', :m ::bytea)
 """
 
 

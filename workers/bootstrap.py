@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from celery import Celery
+from redis import ConnectionPool
 from sqlalchemy import Engine, create_engine
 
 from models import data_map_file
@@ -26,6 +27,7 @@ from workers.adapters.osv import OSV
 from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.redis_sessions import RedisSessions
 from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.session_keys import KeyOwners
 from workers.adapters.sql_sessions import SQLSessions
 from workers.adapters.stripe import StripeGateway
 from workers.identity import dead, identity
@@ -85,11 +87,30 @@ def session_stores(settings: Settings, database: Database) -> Sequence[SessionSt
     mapped = cache(lambda: company(settings))
     for store in stores.parse(settings.session_stores, production=settings.mode is Mode.PRODUCTION):
         if isinstance(store, RedisKeys):
-            made.append(RedisSessions(store))
+            made.append(RedisSessions(store, partial(_key_owners, store, settings, database, mapped)))
         else:
             engine = database.engine if store.url is None else _engine(store.url)
             made.append(SQLSessions(store, engine, tenure=database, company=mapped))
     return made
+
+
+def _key_owners(
+    store: RedisKeys, settings: Settings, database: Database, company: Callable[[], Estate]
+) -> KeyOwners | None:
+    """The patterns of the data map that lie in the store's server; None where there is none. Raises Permanent."""
+    place = _redis_place(str(store.url))
+    patterns = [
+        each
+        for each in company().map.redis
+        if _redis_place(settings.broker_url if each.address_from is None else os.environ[each.address_from]) == place
+    ]
+    return KeyOwners(patterns, database) if patterns else None
+
+
+def _redis_place(url: str) -> tuple[object, ...]:
+    """Which database of which server it is, whoever connects to it."""
+    parts: dict[str, object] = ConnectionPool.from_url(url).connection_kwargs
+    return parts.get("host", "localhost"), parts.get("port", 6379), parts.get("path"), parts.get("db", 0)
 
 
 def _engine(url: str) -> Engine:

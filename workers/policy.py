@@ -231,7 +231,8 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
                      WHERE id > tenure.session_id_at(now() + interval '10 minutes')) AS ahead,
                    (SELECT extract(epoch FROM now() - created_at)
                       FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest,
-                   (SELECT count(*) FROM tenure.held_sessions) AS held"""),
+                   (SELECT count(*) FROM tenure.held_sessions)
+                   + (SELECT count(*) FROM tenure.held_session_keys) AS held"""),
         {"stored_at_most": STORED_AT_MOST},
     ).one()
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"

@@ -32,7 +32,8 @@ PARTITIONS = text("""
            (SELECT count(*) FROM tenure.session_partitions WHERE until <= now() - interval '24 hours') AS over,
            (SELECT extract(epoch FROM max(until) - now()) FROM tenure.session_partitions) AS ahead_seconds,
            (SELECT count(*) FROM tenure.sessions_default) AS in_default,
-           (SELECT count(*) FROM tenure.held_sessions) AS held""")
+           (SELECT count(*) FROM tenure.held_sessions)
+           + (SELECT count(*) FROM tenure.held_session_keys) AS held""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from models import currency, data_map_fence
 from models.base import SCHEMA, Base
 from models.data_map import own_map
 from models.held_session import HeldSession
+from models.held_session_key import HeldSessionKey
 from models.session import Session
 from models.work import Work
 
@@ -73,13 +74,12 @@ def own_fence() -> Sequence[str]:
     """The triggers before Tenure's own tables (T9).
 
     Sessions end when their account is frozen, and need nothing but that none is made. Those of a held account are
-    brought to safety by the freeze itself, and by sweeps.
+    brought to safety by the freeze itself, and by sweeps, so that no fence stands before what is kept of them.
     """
     works = {mapper.class_.__tablename__ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work)}
     mapped = own_map(Base)
-    fenced = replace(
-        mapped, tables=tuple(each for each in mapped.tables if each.name.table != HeldSession.__tablename__)
-    )
+    held = {HeldSession.__tablename__, HeldSessionKey.__tablename__}
+    fenced = replace(mapped, tables=tuple(each for each in mapped.tables if each.name.table not in held))
     return data_map_fence.own_statements(fenced, works=works, gone={Session.__tablename__})
 
 

@@ -58,6 +58,8 @@ BEGIN
         RAISE EXCEPTION 'account % is purged: nothing is left that a hold could keep', NEW.account_id
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
+    -- Sessions in other programs' stores end by themselves: the relay wakes the sweep, which copies them.
+    PERFORM pg_notify('tenure_work', 'sessions');
     RETURN NEW;
 END $$;
 

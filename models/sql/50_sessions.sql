@@ -275,19 +275,24 @@ END $$;
 CREATE OR REPLACE FUNCTION tenure.delete_released_sessions(batch int) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
+    -- By account, so that what is still held is not gone through again and again.
+    released uuid[];
     gone bigint;
+    keys_gone bigint;
 BEGIN
     PERFORM tenure.await_holds();
-    -- By account, so that what is still held is not gone through again and again.
+    released := ARRAY(
+        SELECT hold.account_id FROM tenure.legal_holds AS hold
+         WHERE NOT EXISTS (SELECT FROM tenure.terminations AS ending
+                            WHERE ending.account_id = hold.account_id AND ending.stage NOT IN ('cancelled', 'certified'))
+         GROUP BY hold.account_id HAVING bool_and(hold.released_at IS NOT NULL));
     DELETE FROM tenure.held_sessions WHERE id = ANY (ARRAY(
-        SELECT kept.id FROM tenure.held_sessions AS kept WHERE kept.account_id IN (
-            SELECT hold.account_id FROM tenure.legal_holds AS hold
-             WHERE NOT EXISTS (SELECT FROM tenure.terminations AS ending
-                                WHERE ending.account_id = hold.account_id AND ending.stage NOT IN ('cancelled', 'certified'))
-             GROUP BY hold.account_id HAVING bool_and(hold.released_at IS NOT NULL))
-         LIMIT batch FOR UPDATE SKIP LOCKED));
+        SELECT id FROM tenure.held_sessions WHERE account_id = ANY (released) LIMIT batch FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;
-    RETURN gone;
+    DELETE FROM tenure.held_session_keys WHERE id = ANY (ARRAY(
+        SELECT id FROM tenure.held_session_keys WHERE account_id = ANY (released) LIMIT batch FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS keys_gone = ROW_COUNT;
+    RETURN greatest(gone, keys_gone);
 END $$;
 
 -- The sessions of today have a partition from the beginning. Where that has to be waited for, the sweep does it.

@@ -6,7 +6,6 @@ store twice does no harm.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +21,7 @@ from models.purge import Method, StoreKind
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
 from tasks.purge.checkpoints import Checkpoint, Planned
+from tasks.purge.neighbours import patterns, refuse_neighbours
 from tasks.sealing.keyring import destroy
 
 #: Versions of objects that are removed in one request.
@@ -55,7 +55,8 @@ class StillLocked(Exception):
 
 def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
     """All of them, in the order of their purge. Raises Permanent where one cannot be reached for want of a setting."""
-    _refuse_neighbours(ports, estate, account)
+    with ports.database.connection() as connection:
+        refuse_neighbours(connection, patterns(estate.map), account)
     return [
         *_customers(ports, account),
         *(Keys(each, _key_store(estate, each), account) for each in estate.map.redis),
@@ -224,36 +225,3 @@ def _customers(ports: Ports, account: AccountKeys) -> Iterator[Customers]:
         ).all()
     for row in rows:
         yield Customers(row.provider, row.customers, ports)
-
-
-_REF: Final = "{account_ref}"
-
-
-def _refuse_neighbours(ports: Ports, estate: Estate, account: AccountKeys) -> None:
-    """Raises Permanent where a prefix or a pattern of this account would find what is another account's (T20).
-
-    `files/{account_ref}/` of an account `a` also begins the keys of an account `a/b`, and `cart:*:{account_ref}` of `b`
-    matches those of `a:b`.
-    """
-    for written in [*(each.prefix for each in estate.map.objects), *(each.pattern for each in estate.map.redis)]:
-        before, found, after = written.partition(_REF)
-        if not found:
-            continue
-        # What goes on after the ref: a literal that ends it, or nothing that does.
-        ends = re.split(r"[*?\[{]", after)[0][:1]
-        opens = before[-1:] if re.search(r"[*?\[]", before) else None
-        follows = bool(after)
-        with ports.database.connection() as connection:
-            neighbour = connection.execute(
-                text("""
-                    SELECT EXISTS (SELECT FROM tenure.accounts WHERE id <> :id AND (
-                        :follows AND starts_with(ref, :ref || :ends)
-                        OR CAST(:opens AS text) IS NOT NULL
-                           AND right(ref, length(:ref) + length(:opens)) = CAST(:opens AS text) || :ref))"""),
-                {"id": account.id, "ref": account.ref, "ends": ends, "opens": opens, "follows": follows},
-            ).scalar_one()
-        if neighbour:
-            raise Permanent(
-                f"{written} of this account would also find what belongs to another account, whose ref begins or ends "
-                "with this one's: write {account_id} instead of {account_ref}, or keep these apart, then retry."
-            )

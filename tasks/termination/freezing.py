@@ -3,6 +3,7 @@
 One transaction, begun as often as needed: the account is frozen, its sessions end, its work is taken out of the work,
 and whom to write to is copied from its contacts. It waits for whoever is writing for the account, and while nobody can
 tell what work of the account comes to: a payment that the provider may have made, a message that is just leaving.
+When it is committed, the account's sessions in other programs' stores end.
 """
 
 from __future__ import annotations
@@ -41,7 +42,18 @@ def freeze(case: Case, held: Held) -> StepResult:
             raise NotYet("Somebody writes for the account, which is frozen when that is over.", BUSY) from None
         raise
     failpoint("terminations.freeze", "after_commit")
+    _end_sessions_elsewhere(case, held)
     return StepResult(steps=(Next(Step.EXPORT),))
+
+
+def _end_sessions_elsewhere(case: Case, held: Held) -> None:
+    """Those in other programs' stores, before the export: what it finds of them is left to the purge (T11).
+
+    Raises Unavailable where a store is away. The sweep, which the freeze wakes, may be at it, too.
+    """
+    for store in held.ports.session_stores:
+        if store.end(case.account):
+            raise NotYet(f"Sessions of the account in the store {store.name!r} are in use.", BUSY)
 
 
 def _wait_for_work(case: Case, held: Held) -> None:

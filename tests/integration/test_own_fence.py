@@ -25,7 +25,7 @@ from tests.terminating import LONG_AGO, a_termination, stage
 WORKS = {table.__tablename__ for table in work_tables()}
 GONE = {"sessions"}
 #: Brought there by the freeze itself, and by sweeps.
-OURS = {"held_sessions"}
+OURS = {"held_sessions", "held_session_keys"}
 
 
 def test_every_mapped_table_has_its_fence(database: Database) -> None:

@@ -138,6 +138,20 @@ class SQLSessions:
                 gone += deleted
         return gone
 
+    def end(self, account: AccountKeys) -> int:
+        self.check()
+        owners = self._owners
+        if owners is None:
+            return 0
+        while self._end_sessions_of(account, owners) == self._store.batch:
+            pass
+        with owners.beside(self._engine, self._connected) as (tenure, connection):
+            theirs = owners.of(tenure, connection, account)
+            if theirs is None:
+                return 0
+            counted = select(func.count()).select_from(self._known).where(theirs)
+            return int(connection.execute(counted).scalar_one())
+
     def _end_sessions_of(self, account: AccountKeys, owners: Owners) -> int:
         """A batch of a frozen account's sessions; how many went."""
         with owners.beside(self._engine, self._connected) as (tenure, connection):
