@@ -48,21 +48,17 @@ def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connect
     with held.ports.database.connection() as connection:
         ours = connection.execute(
             text(f"""
-                SELECT FROM tenure.{table.__tablename__}
+                SELECT set_config('tenure.purging', :account, true),
+                       set_config('idle_in_transaction_session_timeout', :patience, true)
+                  FROM tenure.{table.__tablename__}
                  WHERE id = :row AND claim_token = :token AND state = 'running' FOR SHARE"""),
-            {"row": held.id, "token": held.token},
+            {"row": held.id, "token": held.token, "account": str(account), "patience": PATIENCE},
         )
         if ours.first() is None:
             raise Settled
         # A statement of its own, after which no hold can come (models/legal_hold.py).
         if not connection.execute(text("SELECT tenure.free_to_delete(:account)"), {"account": account}).scalar_one():
             raise OnHold("A legal hold keeps the account's data: the purge goes on when it is released.")
-        connection.execute(
-            text("""
-                SELECT set_config('tenure.purging', :account, true),
-                       set_config('idle_in_transaction_session_timeout', :patience, true)"""),
-            {"account": str(account), "patience": PATIENCE},
-        )
         yield connection
 
 
@@ -207,6 +203,25 @@ class Checkpoint:
             text("UPDATE tenure.purge_stores SET removed = removed + :gone, in_flight = 0 WHERE id = :id"),
             {"gone": gone, "id": self.id},
         )
+
+    def pass_over(self, connection: Connection, gone: int, *, at_most: int | None, is_all: bool) -> None:
+        """Note, in a transaction of the caller's that deletes, that so many went from the first to the last, or some.
+
+        What is known of it here follows the commit, by `passed_over`. Raises as `here` does.
+        """
+        self.within(gone, at_most)
+        connection.execute(
+            text("""
+                UPDATE tenure.purge_stores SET began_at = coalesce(began_at, clock_timestamp()),
+                       removed = removed + :gone, in_flight = 0,
+                       done_at = CASE WHEN :is_all THEN clock_timestamp() END WHERE id = :id"""),
+            {"gone": gone, "is_all": is_all, "id": self.id},
+        )
+
+    def passed_over(self, gone: int, *, is_all: bool) -> None:
+        """What `pass_over` noted is committed."""
+        self.removed += gone
+        self.done = is_all
 
     def wait(self, kept: int, remark: str) -> None:
         """Note what has to stay for now, and why."""

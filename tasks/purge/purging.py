@@ -86,7 +86,7 @@ class _Pass:
             counted = self._tables.compare(record)
             self._tables.refuse_strangers()
         else:
-            counted = {key(rows.table): self._tables.count(rows) for rows in self._tables}
+            counted = self._tables.count_all()
         return [
             *map(elsewhere.planned, self._elsewhere),
             # Last: the rows tell where the rest is.
@@ -138,6 +138,4 @@ class _Pass:
 
     def _purge_tables(self, stores: Checkpoints) -> None:
         checkpoints = {(place, name): each for (kind, place, name), each in stores.items() if kind is StoreKind.TABLE}
-        for group in self._tables.groups:
-            if not all(checkpoints[key(rows.table)].done for rows in group):
-                self._tables.purge(group, checkpoints, strict=self.number == FIRST)
+        self._tables.purge_all(checkpoints, strict=self.number == FIRST)

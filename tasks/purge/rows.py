@@ -118,6 +118,20 @@ class Rows:
                 # Once more from the beginning, for what came in behind.
                 last = None
 
+    def remove_few(self, connection: Connection, most: int) -> tuple[int, bool]:
+        """Delete or redact up to `most` of them; how many, and whether these were all that could be seen.
+
+        The caller commits.
+        """
+        if not self.is_batched:
+            return self.remove_all(connection), True
+        found = self._stride(connection, most, most, None)
+        if not found:
+            return 0, True
+        gone = self.remove(connection, found[0])
+        # Rows that were found and did not go are looked at once more, by whoever goes through the table alone.
+        return gone, gone >= found[0].rows and found[0].rows < most
+
     @property
     def is_batched(self) -> bool:
         """Whether rows can be told apart: those of a table without a key go in one statement."""

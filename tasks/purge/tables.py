@@ -16,6 +16,7 @@ from models.data_map import MAIN, AccountKeys, DataMap, Delete, MappedTable
 from models.live_catalogue import Catalogue
 from models.purge import Method, StoreKind
 from models.unit_of_work import Database, is_outage, outage_reason
+from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Estate
 from tasks.purge import order
@@ -29,6 +30,11 @@ _KEEP: Final = text("""
     INSERT INTO tenure.retentions (termination_id, account_id, account_ref, place, store, legal_basis, duration, rows)
     VALUES (:termination, :account, :ref, :place, :store, :legal_basis, :duration, :rows)
     ON CONFLICT (termination_id, place, store) DO NOTHING""")
+
+#: The tables that have to go at once: mostly one.
+Group = Sequence[Rows]
+#: Of each table, by its database and name.
+Checkpoints = Mapping[tuple[str, str], Checkpoint]
 
 
 class Tables:
@@ -45,7 +51,7 @@ class Tables:
                 + ". `tenure datamap check` lists what is to be mended; then retry."
             )
         #: Other databases first: Tenure's own is what tells of the account.
-        self.groups: Sequence[Sequence[Rows]] = [
+        self.groups: Sequence[Group] = [
             [Rows(table, self._catalogues[name], account) for table in group]
             for name in sorted(estate.databases, key=lambda name: (name == MAIN, name))
             for group in order.groups(estate.map, name, self._catalogues[name])
@@ -61,6 +67,14 @@ class Tables:
         with reaching(rows.table.database), self.database(rows).connection() as connection:
             return rows.count(connection)
 
+    def count_all(self) -> dict[tuple[str, str], int]:
+        """How many rows each table holds, by its database and name."""
+        counted: dict[tuple[str, str], int] = {}
+        for name, database in self._estate.databases.items():
+            with reaching(name), database.connection() as connection:
+                counted |= {key(each.table): each.count(connection) for each in self if each.table.database == name}
+        return counted
+
     def left(self, rows: Rows) -> int:
         """How many rows are there that a purge would delete or redact."""
         with reaching(rows.table.database), self.database(rows).connection() as connection:
@@ -68,7 +82,7 @@ class Tables:
 
     def compare(self, exported: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
         """How many rows each table holds; raises Permanent where the customer's record holds others (T11)."""
-        counted = {key(rows.table): self.count(rows) for rows in self}
+        counted = self.count_all()
         recorded = {(database, name): rows for database, tables in exported.items() for name, rows in tables.items()}
         different = [
             f"{name} holds {found:,} rows and the record {told:,}"
@@ -88,18 +102,74 @@ class Tables:
         """Raises Permanent where rows of another account refer to rows that are to be deleted."""
         by_name = {key(rows.table): rows for rows in self}
         for name, live in self._catalogues.items():
-            for child, foreign_key, parent in order.doubtful(self._estate.map, name, live):
-                rows = by_name[key(child)]
-                with reaching(name), self.database(rows).connection() as connection:
-                    if rows.strangers(connection, foreign_key, parent):
+            with reaching(name), self._estate.databases[name].connection() as connection:
+                for child, foreign_key, parent in order.doubtful(self._estate.map, name, live):
+                    if by_name[key(child)].strangers(connection, foreign_key, parent):
                         raise Permanent(
                             f"The purge does not begin: rows of {child.name} that are not this account's refer to its "
                             f"rows of {parent.name} by {', '.join(foreign_key.columns)}. Mend these rows, or let the "
                             "foreign key set null, then retry."
                         )
 
-    def purge(self, group: Sequence[Rows], checkpoints: Mapping[tuple[str, str], Checkpoint], *, strict: bool) -> None:
-        """Purge the tables of a group. `strict`: no more of each than its checkpoint expects (T11)."""
+    def purge_all(self, checkpoints: Checkpoints, *, strict: bool) -> None:
+        """Purge what is not done yet. `strict`: no more of each table than its checkpoint expects (T11)."""
+        for groups in self._batches(checkpoints):
+            if len(groups) > 1:
+                self._purge_few([rows for (rows,) in groups], checkpoints, strict)
+            for group in groups:
+                if not all(checkpoints[key(rows.table)].done for rows in group):
+                    self._purge_group(group, checkpoints, strict)
+
+    def _batches(self, checkpoints: Checkpoints) -> Iterator[Sequence[Group]]:
+        """The groups in their order; neighbours that hold few rows come together, as many as are one batch of rows."""
+        few: list[Group] = []
+        rows_in_few = 0
+        for group in self.groups:
+            expected = _few(group, checkpoints)
+            if few and (expected is None or rows_in_few + expected > BATCH):
+                yield few
+                few, rows_in_few = [], 0
+            if expected is None:
+                yield [group]
+            else:
+                few.append(group)
+                rows_in_few += expected
+        if few:
+            yield few
+
+    def _purge_few(self, few: Sequence[Rows], checkpoints: Checkpoints, strict: bool) -> None:
+        """Purge tables that hold little of the account, in their order and in one transaction.
+
+        It is one batch: the step's token and the holds are asked once for all that it deletes, and either all of its
+        checkpoints are committed or none. What cannot be done in this way stays for `_purge_group`, which goes table by
+        table and says which one it was.
+        """
+        passed: list[tuple[Checkpoint, int, bool]] = []
+        room = BATCH
+        try:
+            with checkpoints[key(few[0].table)].deleting() as connection:
+                for rows in few:
+                    checkpoint = checkpoints[key(rows.table)]
+                    gone, is_all = rows.remove_few(connection, max(1, room))
+                    room -= gone
+                    at_most = checkpoint.expected if strict else None
+                    checkpoint.pass_over(connection, gone, at_most=at_most, is_all=is_all)
+                    passed.append((checkpoint, gone, is_all))
+                    if not is_all:
+                        # Others may refer to what is left of it.
+                        break
+                failpoint("terminations.purge", "before_few_commit")
+        except Permanent:
+            return
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            return
+        for checkpoint, gone, is_all in passed:
+            checkpoint.passed_over(gone, is_all=is_all)
+        failpoint("terminations.purge", "after_few")
+
+    def _purge_group(self, group: Group, checkpoints: Checkpoints, strict: bool) -> None:
         for rows in group:
             checkpoints[key(rows.table)].begin(partial(self.count, rows))
         together = [rows for rows in group if len(group) > 1 and not order.stays(rows.table)]
@@ -195,6 +265,15 @@ class Tables:
                     gone = delete_together(connection, group)
             for checkpoint, number in zip(checkpoints, gone, strict=True):
                 checkpoint.note(main, number, at_most=checkpoint.expected if strict else None)
+
+
+def _few(group: Group, checkpoints: Checkpoints) -> int | None:
+    """How many rows are to go, where they are few, of one table, in Tenure's database, and none of them stays."""
+    first, *others = group
+    checkpoint = checkpoints[key(first.table)]
+    if others or first.table.database != MAIN or order.stays(first.table) or checkpoint.done:
+        return None
+    return checkpoint.expected if checkpoint.expected is not None and checkpoint.expected < BATCH else None
 
 
 def _refuse_endless(rows: Rows, fruitless: int) -> None:

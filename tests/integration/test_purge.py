@@ -21,7 +21,7 @@ from models.termination import TerminationStep
 from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import BROKER, Estate, ObjectStore, Ports
-from tasks.purge import checkpoints, tables
+from tasks.purge import checkpoints, rows, tables
 from tasks.termination.advancing import PURGE
 from tests.company import an_account
 from tests.marked import MARKER, a_marked_customer, freeze
@@ -291,6 +291,41 @@ def test_a_hold_that_is_placed_in_the_middle_waits_for_the_batch_and_keeps_the_r
     company.make_due()
     company.purge()
     assert company.store("tenure.usage_events").removed == 25
+    assert stage(company.database) == ("verifying", None), failure(company.database)
+
+
+def test_a_hold_that_is_placed_while_small_tables_go_waits_for_them_and_keeps_the_rest(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed, asked = Event(), []
+    real = rows.Rows.remove_few
+
+    def remove_few(self: Any, connection: Any, most: int) -> tuple[int, bool]:
+        if not asked:
+            asked.append(Thread(target=lambda: (place_hold(company.database), placed.set())))
+            asked[0].start()
+            assert not placed.wait(0.3)
+        return real(self, connection, most)
+
+    monkeypatch.setattr(rows.Rows, "remove_few", remove_few)
+    # What comes after them has as many rows as a batch, and so a transaction of its own.
+    monkeypatch.setattr(tables, "BATCH", 25)
+    company.purge()
+    asked[0].join()
+    assert stage(company.database) == ("held", "purging")
+    stored = [each for each in passes(company.database) if each.kind == "table"]
+    left = counts(company.ports, company.leaving)["main"]
+    kept = [each for each in stored if not each.done_at]
+    assert 1 < len(stored) - len(kept) < len(stored)
+    assert {each.store: left[each.store] for each in kept} == {each.store: each.expected for each in kept}
+    assert any(each.expected for each in kept)
+    release_holds(company.database)
+    with company.database.connection() as connection:
+        connection.execute(
+            text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL WHERE stage = 'held'")
+        )
+    company.make_due()
+    company.purge()
     assert stage(company.database) == ("verifying", None), failure(company.database)
 
 

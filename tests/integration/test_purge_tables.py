@@ -230,6 +230,38 @@ def test_what_came_past_the_fence_is_not_deleted_unseen(keeper: Shopkeeper, monk
     assert {row.store: row.removed for row in passes(keeper.database) if row.store in WHOLE} == WHOLE
 
 
+def test_tables_of_few_rows_go_in_one_transaction(keeper: Shopkeeper) -> None:
+    a_delivered_termination(keeper.ports, keeper.leaving)
+    assert drain(PURGE, keeper.ports) == {"steps": 1}, failure(keeper.database)
+    with keeper.database.connection() as connection:
+        written = connection.execute(
+            text("SELECT count(*), count(DISTINCT xmin::text) FROM tenure.purge_stores WHERE kind = 'table'")
+        ).one()
+    # The circle, what is redacted and the account itself go alone; in another database each table does.
+    assert written[1] <= written[0] / 2
+
+
+def test_a_table_that_cannot_go_with_the_others_is_named(keeper: Shopkeeper) -> None:
+    """One of several that would go together is refused: those before it go, and the failure is said of this one."""
+    keeper.shop("""
+        CREATE FUNCTION shop.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'check_violation'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON shop.folder FOR EACH ROW EXECUTE FUNCTION shop.refuse()""")
+    a_delivered_termination(keeper.ports, keeper.leaving)
+    assert drain(PURGE, keeper.ports) == {"steps": 0, "failed": 1}
+    assert "PostgreSQL refuses to purge shop.folder (SQLSTATE 23514)" in failure(keeper.database)
+    assert keeper.left()["shop.folder"] == WHOLE["shop.folder"]
+    order = [each.store for each in passes(keeper.database) if each.kind == "table"]
+    done = [each.store for each in passes(keeper.database) if each.kind == "table" and each.done_at]
+    assert done == order[: order.index("shop.folder")]
+    keeper.shop("DROP TRIGGER refuse ON shop.folder")
+    with keeper.database.connection() as connection:
+        (step,) = connection.execute(text("SELECT id FROM tenure.termination_steps WHERE step = 'purge'")).scalars()
+        work.retry(connection, TerminationStep, [step])
+    assert drain(PURGE, keeper.ports) == {"steps": 1}, failure(keeper.database)
+    assert {row.store: row.removed for row in passes(keeper.database) if row.store in WHOLE} == WHOLE
+
+
 def test_rows_that_cannot_be_deleted_end_the_purge(keeper: Shopkeeper) -> None:
     keeper.shop("""
         CREATE FUNCTION shop.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
