@@ -74,7 +74,7 @@ def run(
     return send
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_slow_server_gets_every_message_once(
     database: Database, run: Callable[[MailServer], dict[str, list[str]]]
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_slow_server_gets_every_message_once(
         assert connection.execute(text("SELECT max(attempts) FROM tenure.email_messages")).scalar_one() == 1
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_server_that_refuses_for_now_has_every_message_in_the_end(
     run: Callable[[MailServer], dict[str, list[str]]],
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_server_that_refuses_for_now_has_every_message_in_the_end(
     assert sum(server.copies().values()) == MESSAGES + 2
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_server_that_refuses_for_good_has_the_others_and_each_refusal_has_its_reason(
     database: Database, run: Callable[[MailServer], dict[str, list[str]]]
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_server_that_refuses_for_good_has_the_others_and_each_refusal_has_its_
     ]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_server_that_hangs_up_has_each_message_once_or_nobody_can_tell(
     run: Callable[[MailServer], dict[str, list[str]]],
 ) -> None:

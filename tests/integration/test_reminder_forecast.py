@@ -88,7 +88,7 @@ def due(day: int) -> date:
     return START.date() + timedelta(days=day)
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_a_simulation_equals_what_is_sent_when_time_goes_by(
     clock: Clock, database: Database, server_ports: Ports, server: MailServer
 ) -> None:
