@@ -212,6 +212,8 @@ class ObjectPrefix:
     left_out: str | None = None
     #: None is the bucket of Tenure's settings.
     bucket: str | None = None
+    #: Whether they are sealed with the account's own key (T27): Tenure's are, and what the company keeps is its own.
+    sealed: bool = False
 
     def of(self, account: AccountKeys) -> str:
         return _filled(self.prefix, account)

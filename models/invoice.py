@@ -70,7 +70,7 @@ class Invoice(Base):
             "id account_id kind series series_number number corrects_id reason issued_on issued_at period_start "
             "period_end payment_terms due_on currency net tax total letterhead buyer language time_zone"
         ),
-        objects=(ObjectPrefix("invoices/{account_id}/", Category.PLATFORM),),
+        objects=(ObjectPrefix("invoices/{account_id}/", Category.PLATFORM, sealed=True),),
     )
     __table_args__ = (
         CheckConstraint(CURRENCY_CHECK, name="currency"),

@@ -39,7 +39,7 @@ class Statement(Work, Base):
             "over_90 unapplied_credit form open_items account_ref account_name address country time_zone language "
             "letterhead typesetter"
         ),
-        objects=(ObjectPrefix("statements/{account_id}/", Category.PLATFORM),),
+        objects=(ObjectPrefix("statements/{account_id}/", Category.PLATFORM, sealed=True),),
     )
     __table_args__ = (
         UniqueConstraint("account_id", "currency", "period_start"),

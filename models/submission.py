@@ -55,7 +55,7 @@ class SubmittedFile(Base):
     __data_map__ = Personal(
         Category.SUBMITTED,
         exported="id account_id object_key name media_type size sha256 state created_at stored_at",
-        objects=(ObjectPrefix("files/{account_id}/", Category.SUBMITTED),),
+        objects=(ObjectPrefix("files/{account_id}/", Category.SUBMITTED, sealed=True),),
     )
     __table_args__ = (
         CheckConstraint("state <> 'stored' OR (size >= 0 AND length(sha256) = 32 AND stored_at IS NOT NULL)", "stored"),

@@ -17,6 +17,7 @@ from models.work import Work
 from tasks import emails
 from tasks.failures import Permanent
 from tasks.ports import Ports
+from tasks.sealing import age, sealed_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A document in the object store: its key and what lies there."""
+    """A document in the object store: its key, and of the PDF that lies there sealed, hash and bytes."""
 
     key: str
     sha256: bytes = field(repr=False)
@@ -58,12 +59,15 @@ def somebody(recipients: Sequence[Recipient]) -> None:
         )
 
 
-def store(ports: Ports, key: str, body: bytes) -> Stored:
-    """Put a PDF under a key that its row fixes: made again, it is the same object (B3, B5)."""
+def store(ports: Ports, key: str, body: bytes, recipient: age.Recipient) -> Stored:
+    """Put a PDF, sealed for its account, under a key that its row fixes: made again, it holds the same (B3, B5, T27).
+
+    The row keeps what the PDF is; the sealed file around it is another one each time.
+    """
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
     from email_templates.documents.typesetter import typesetter  # noqa: PLC0415
 
-    ports.objects.put(key, body, content_type="application/pdf")
+    sealed_objects.put(ports.objects, key, body, recipient)
     return Stored(key, hashlib.sha256(body).digest(), len(body), typesetter())
 
 

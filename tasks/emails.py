@@ -33,11 +33,13 @@ from models.unit_of_work import is_outage
 from tasks import reminder_look
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
-from tasks.failures import Failure, Transient
+from tasks.failures import Failure, Permanent, Transient
 from tasks.job import Tick
 from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
 from tasks.mime import ToSend, compose, to_write_to
 from tasks.ports import Ambiguous, Envelope, Ports, Receipt, current
+from tasks.sealing import sealed_objects
+from tasks.sealing.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 
@@ -133,14 +135,16 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToSend]:
             (Suppression.address == func.lower(EmailMessage.to_address)) & Suppression.lifted_at.is_(None),
         )
         .where(EmailMessage.id.in_(ids))
-    )
-    return {row.id: _to_send(row, contact, reason) for row, contact, reason in rows}
+    ).all()
+    carrying = [row.account_id for row, _, _ in rows if row.attachments and row.account_id is not None]
+    keys = object_keys(session, carrying) if carrying else ObjectKeys((), {})
+    return {row.id: _to_send(row, contact, reason, keys) for row, contact, reason in rows}
 
 
-def _to_send(row: EmailMessage, contact: Contact | None, suppressed: str | None) -> ToSend:
+def _to_send(row: EmailMessage, contact: Contact | None, suppressed: str | None, keys: ObjectKeys) -> ToSend:
     if contact is not None:
-        return ToSend(row, contact.name, contact.language, contact.time_zone, contact.optional_mail, suppressed)
-    # About a termination: it has its recipient with it.
+        return ToSend(row, contact.name, contact.language, contact.time_zone, contact.optional_mail, suppressed, keys)
+    # About a termination: it has its recipient with it, and carries nothing.
     whom = row.recipient or {}
     return ToSend(row, whom.get("name", ""), whom.get("language", "en"), whom.get("time_zone", "UTC"), True, suppressed)
 
@@ -153,13 +157,24 @@ def send(item: ToSend, held: Held) -> Sent:
     known = catalogue.MESSAGES.get(item.row.message)
     if known is not None and known.optional and not item.optional_mail:
         _settle(held, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
-    attachments = [(described, ports.objects.get(described["key"])) for described in item.row.attachments]
+    attachments = _attachments(item, ports)
     for _ in range(RENDERINGS):
         try:
             return _offer(item, attachments, held)
         except Outdated as outdated:
             _renew(item.row, outdated, held)
     raise Transient(f"What it is about changed {RENDERINGS} times while it was offered to the mail server.")
+
+
+def _attachments(item: ToSend, ports: Ports) -> list[tuple[dict[str, str], bytes]]:
+    """What the message carries, opened. Raises as `ObjectKeys.identity` and `sealed_objects.get`: nothing has left."""
+    row = item.row
+    if not row.attachments:
+        return []
+    if row.account_id is None:
+        raise Permanent("The message carries a document and belongs to no account, so no key opens it: queue it anew.")
+    identity = item.keys.identity(row.account_id, ports.keyring)
+    return [(each, sealed_objects.get(ports.objects, each["key"], identity)) for each in row.attachments]
 
 
 def _offer(item: ToSend, attachments: Sequence[tuple[dict[str, str], bytes]], held: Held) -> Sent:

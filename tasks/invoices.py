@@ -39,6 +39,7 @@ from tasks.invoice_issue import issue, issue_batch
 from tasks.job import Tick
 from tasks.patience import patient
 from tasks.ports import Ports, current
+from tasks.sealing.object_keys import ObjectKeys, object_keys
 
 #: What the tax is called in mails; a document shows its rate and category.
 TAX_NAME = "VAT"
@@ -90,6 +91,8 @@ class ToRender:
     settled: int
     corrected: Corrected | None
     recipients: Sequence[Recipient]
+    #: For which its document is sealed: those of its batch.
+    keys: ObjectKeys
 
     def document(self) -> InvoiceDocument:
         """The figures as they leave. Raises Permanent where they do not add up."""
@@ -164,7 +167,7 @@ class Rendered:
 
 
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
-    """Everything that a batch of documents shows, in five queries."""
+    """Everything that a batch of documents shows, and their accounts' keys, in six queries."""
     found = session.execute(
         select(models.InvoiceDocument.id, Invoice, Letterhead.content)
         .join(Invoice, Invoice.id == models.InvoiceDocument.invoice_id)
@@ -200,6 +203,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
         )
     settled = {row.id: row for row in session.execute(SETTLED, {"ids": invoices})}
     recipients = documents.recipients(session, [invoice.account_id for _, invoice, _ in found])
+    keys = object_keys(session, [invoice.account_id for _, invoice, _ in found])
     return {
         row: ToRender(
             invoice=invoice,
@@ -209,6 +213,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
             settled=settled[invoice.id].settled,
             corrected=_corrected(settled[invoice.id]),
             recipients=recipients[invoice.account_id],
+            keys=keys,
         )
         for row, invoice, _ in found
     }
@@ -224,11 +229,13 @@ def render(item: ToRender, held: Held) -> Rendered:
     from email_templates.documents.invoice_pdf import render_invoice  # noqa: PLC0415
 
     documents.somebody(item.recipients)
-    invoice = item.invoice
+    invoice, ports = item.invoice, held.ports
+    # First of all: where nothing can be sealed, nothing is made (T27).
+    recipient = item.keys.recipient(invoice.account_id, ports.database, ports.keyring)
     failpoint("invoices.render", "before_render")
     body = render_invoice(item.document(), company=item.company, language=invoice.language)
     failpoint("invoices.render", "before_store")
-    stored = documents.store(held.ports, f"invoices/{invoice.account_id}/{invoice.id}.pdf", body)
+    stored = documents.store(ports, f"invoices/{invoice.account_id}/{invoice.id}.pdf", body, recipient)
     failpoint("invoices.render", "after_store")
     return Rendered(item, stored)
 

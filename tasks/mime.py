@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage as MIMEMessage
@@ -20,6 +20,7 @@ from models.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
 from tasks.ports import Letterhead
+from tasks.sealing.object_keys import ObjectKeys
 
 #: A name without spaces cannot be folded, and a line has 998 octets (RFC 5322, 2.1.1).
 NAME_LENGTH = 150
@@ -39,6 +40,8 @@ class ToSend:
     optional_mail: bool = True
     #: Why the address was not to be written to when the row was claimed; None where it is.
     suppressed: str | None = None
+    #: What opens the documents that it carries: those of its batch (T27).
+    keys: ObjectKeys = field(default_factory=lambda: ObjectKeys((), {}))
 
 
 def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[dict[str, str], bytes]]) -> bytes:

@@ -34,6 +34,7 @@ from tasks.failures import Permanent
 from tasks.job import Tick
 from tasks.patience import patient
 from tasks.ports import Ports, current
+from tasks.sealing.object_keys import ObjectKeys, object_keys
 from tasks.statement_plan import plan, plan_batch
 
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.
@@ -61,6 +62,8 @@ class ToRender:
     company: Company
     lines: Sequence[Line]
     recipients: Sequence[Recipient]
+    #: For which its document is sealed: those of its batch.
+    keys: ObjectKeys
 
     def document(self) -> StatementDocument:
         """The figures as they leave. Raises Permanent where they do not add up (B1, B2)."""
@@ -133,7 +136,7 @@ def _open_item(day: str, due_on: str | None, description: str, amount: int, open
 
 
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
-    """Everything that a batch of statements shows, in three queries."""
+    """Everything that a batch of statements shows, and their accounts' keys, in four queries."""
     found = session.execute(
         select(Statement, Letterhead.content)
         .join(Letterhead, Letterhead.sha256 == Statement.letterhead)
@@ -146,19 +149,23 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
             Line(date=line.day, description=line.description, amount=line.amount, late=line.late, kind=line.kind)
         )
     recipients = documents.recipients(session, [row.account_id for row, _ in found])
+    keys = object_keys(session, [row.account_id for row, _ in found])
     return {
-        row.id: ToRender(row, companies[row.letterhead], lines[row.id], recipients[row.account_id]) for row, _ in found
+        row.id: ToRender(row, companies[row.letterhead], lines[row.id], recipients[row.account_id], keys)
+        for row, _ in found
     }
 
 
 def render(item: ToRender, held: Held) -> Rendered:
     """Make the PDF and store it; the same bytes under the same key whenever it is done (B3, B5)."""
     documents.somebody(item.recipients)
-    statement = item.statement
+    statement, ports = item.statement, held.ports
+    # First of all: where nothing can be sealed, nothing is made (T27).
+    recipient = item.keys.recipient(statement.account_id, ports.database, ports.keyring)
     failpoint(RENDER.task, "before_render")
     body = item.pdf()
     failpoint(RENDER.task, "before_store")
-    stored = documents.store(held.ports, f"statements/{statement.account_id}/{statement.id}.pdf", body)
+    stored = documents.store(ports, f"statements/{statement.account_id}/{statement.id}.pdf", body, recipient)
     failpoint(RENDER.task, "after_store")
     return Rendered(item, stored)
 

@@ -2,8 +2,11 @@
 
     from tasks.submitted_files import discard_file, store_file
 
-    file = store_file(database, objects, account="acme", name="plan.pdf", media_type="application/pdf",
+    file = store_file(database, objects, keyring, account="acme", name="plan.pdf", media_type="application/pdf",
                       content=request.stream)
+
+`Keyring(TENURE_KEY_ENCRYPTION_KEYS)` is what seals it: what lies in the object store is sealed with the account's key
+(T27), and size and hash in the row are those of the file itself. `tasks/opening.py` has the way back.
 
 A file is a row and an object. The order of things makes sure that no object is without a row and no row in `stored`
 without its object:
@@ -51,6 +54,10 @@ from models.unit_of_work import Database
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports import ObjectStore
+from tasks.sealing import sealed_objects
+from tasks.sealing.age import Recipient
+from tasks.sealing.keyring import Keyring
+from tasks.sealing.object_keys import object_keys
 from tasks.storable import UNSTORABLE
 
 #: An upload that takes longer is given up. The sweep waits for far more.
@@ -86,6 +93,7 @@ class Stored:
 def store_file(
     database: Database,
     objects: ObjectStore,
+    keyring: Keyring,
     *,
     account: str,
     name: str,
@@ -95,13 +103,14 @@ def store_file(
     """Keep a file of the account `account` (its ref), in transactions of its own.
 
     Raises ValueError where the account is not active, or name or media type are unfit; `Unavailable` or `Permanent`
-    where the object store fails; and whatever `content` raises. Nothing is stored then.
+    where the object store fails or nothing can be sealed; and whatever `content` raises. Nothing is stored then.
     """
     if not name or len(name) > 255 or UNSTORABLE.search(name):
         raise ValueError("a file's name has 1 to 255 characters, none of them NUL or half a surrogate pair")
     if not _MEDIA_TYPE.fullmatch(media_type):
         raise ValueError("the media type of a file is none: write application/octet-stream where it is not known")
     begun = monotonic()
+    recipient = _recipient(database, keyring, account)
     with database.connection() as connection:
         row = connection.execute(
             text("""
@@ -111,11 +120,11 @@ def store_file(
             {"account": account, "name": name, "media_type": media_type},
         ).one_or_none()
     if row is None:
-        raise ValueError("the file's account is not known, or no longer active: use the ref of an active account")
+        raise _not_active()
     failpoint("files.store", "after_insert")
     counted = _Counted(content, begun)
     try:
-        objects.upload(row.object_key, counted, content_type=media_type)
+        sealed_objects.upload(objects, row.object_key, counted, recipient)
         failpoint("files.store", "after_upload")
     except BaseException:
         # Whatever it was, also a request that is given up; what cannot be removed now, the sweep removes.
@@ -134,6 +143,21 @@ def store_file(
         _give_up(database, objects, row.id, row.object_key)
         raise Permanent("The file's account was frozen, or the upload given up, before it was complete.")
     return stored
+
+
+def _recipient(database: Database, keyring: Keyring, account: str) -> Recipient:
+    with database.transaction() as session:
+        found = session.scalar(
+            text("SELECT id FROM tenure.accounts WHERE ref = :account AND status = 'active'"), {"account": account}
+        )
+        if found is None:
+            raise _not_active()
+        keys = object_keys(session, [found])
+    return keys.recipient(found, database, keyring)
+
+
+def _not_active() -> ValueError:
+    return ValueError("the file's account is not known, or no longer active: use the ref of an active account")
 
 
 class _Counted:

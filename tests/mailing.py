@@ -16,6 +16,7 @@ from models.unit_of_work import Database
 from tasks import emails
 from tasks.emails import Queued
 from tasks.ports import Ports
+from tests import vault
 from tests.company import a_contact, an_account
 
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -41,10 +42,18 @@ def set_up(**values: Any) -> AccountSetUp:
 
 
 def queued(database: Database, ports: Ports, count: int = 1, *, context: Any = None, **values: Any) -> list[UUID]:
-    """Mails to one contact, the values of which may be given as `contact`; in the order of their making."""
-    attachments = values.pop("attachments", ())
+    """Mails to one contact, the values of which may be given as `contact`; in the order of their making.
+
+    `carrying`, pairs of a body and what is said of it as an attachment, is stored for the account and attached.
+    """
+    attachments, carrying = list(values.pop("attachments", ())), values.pop("carrying", ())
     with database.transaction() as session:
         account = an_account(session)
+    for number, (body, described) in enumerate(carrying):
+        key = f"statements/{account.id}/{number}"
+        vault.put(ports, key, body)
+        attachments.append({**described, "key": key})
+    with database.transaction() as session:
         contact = a_contact(session, account, **values)
         keys = [str(uuid4()) for _ in range(count)]
         emails.queue(

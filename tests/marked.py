@@ -11,8 +11,9 @@ from sqlalchemy import text
 from models.data_map import AccountKeys
 from models.unit_of_work import Database
 from tasks.invoice_issue import issue_batch
-from tasks.ports import ObjectStore
+from tasks.ports import Ports
 from tasks.submitted_files import store_file
+from tests import vault
 from tests.paying import SELLER
 
 #: In every value that takes a text; ASCII and lower case, so that addresses and ids can bear it.
@@ -90,8 +91,9 @@ FREEZE = """
 """
 
 
-def a_marked_customer(database: Database, objects: ObjectStore, ref: str, marker: str = MARKER) -> AccountKeys:
+def a_marked_customer(ports: Ports, ref: str, marker: str = MARKER) -> AccountKeys:
     """An active customer; each of its rows has the marker in it, but for those that hold numbers alone."""
+    database = ports.database
     with database.transaction() as session:
         account: UUID = session.execute(ACCOUNT, {"ref": ref, "m": marker}).scalar_one()
     _run(database, BEFORE, account, ref, marker)
@@ -99,8 +101,9 @@ def a_marked_customer(database: Database, objects: ObjectStore, ref: str, marker
         issue_batch(session, SELLER, account)
     _run(database, AFTER_INVOICE, account, ref, marker)
     for number in range(3):
-        store_file(database, objects, account=ref, name=f"{marker} {number}.txt", content=[marker.encode() * 1000])
-    objects.put(f"statements/{account}/1.pdf", f"%PDF {marker}".encode(), content_type="application/pdf")
+        name, content = f"{marker} {number}.txt", [marker.encode() * 1000]
+        store_file(database, ports.objects, ports.keyring, account=ref, name=name, content=content)
+    vault.put(ports, f"statements/{account}/1.pdf", f"%PDF {marker}".encode())
     return AccountKeys(account, ref)
 
 

@@ -526,12 +526,17 @@ def invoices_issue(account: str | None, all_due: bool, json: bool) -> None:
 
 @invoices.command("show")
 @click.argument("number")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the PDF to this file, as it was sent, instead.",
+)
 @as_json
-def invoices_show(number: str, json: bool) -> None:
+def invoices_show(number: str, out: Path | None, json: bool) -> None:
     """An invoice or credit note: its lines, what settled it, what is open."""
     from workers import invoice_commands
 
-    sys.exit(invoice_commands.show(number, json))
+    sys.exit(invoice_commands.show(number, json) if out is None else invoice_commands.sent(number, out))
 
 
 @invoices.command("credit")
@@ -709,11 +714,14 @@ def statements_show(which: str, json: bool) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Write the PDF to this file."
 )
-def statements_render(statement: UUID, out: Path) -> None:
+@click.option(
+    "--sent", is_flag=True, help="The one that was sent, opened from the object store, instead of made again."
+)
+def statements_render(statement: UUID, out: Path, sent: bool) -> None:
     """Make the document again. Exits 1 where it is not the one that was sent, byte for byte."""
     from workers import statement_commands
 
-    sys.exit(statement_commands.render(statement, out))
+    sys.exit((statement_commands.sent if sent else statement_commands.render)(statement, out))
 
 
 @mail.command("send")

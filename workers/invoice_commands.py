@@ -6,6 +6,8 @@ Exit codes: 0 fine, 1 nothing to show, 2 wrong use.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,8 +21,10 @@ from models.money import Money, MoneyError
 from models.unit_of_work import Database
 from tasks.credit_notes import CreditRefused, credit
 from tasks.invoice_issue import issue_batch
+from tasks.opening import open_invoice
 from workers.bootstrap import letterhead
 from workers.operations import in_words, print_json
+from workers.sent_document import NotSaved, save
 from workers.settings import settings
 
 ACCOUNT = text("SELECT id, status, invoiced_from FROM tenure.accounts WHERE ref = :ref")
@@ -107,6 +111,22 @@ def show(number: str, json: bool) -> int:
         print_json(shown)
     else:
         _print_invoice(shown)
+    return 0
+
+
+def sent(number: str, out: Path) -> int:
+    """Write the document of an invoice or credit note as it was sent."""
+    with in_words():
+        with _database().connection() as connection:
+            shown = _shown(connection, number)
+        if shown is None:
+            _complain(f"there is no invoice or credit note {number!r}.")
+            return 1
+        try:
+            click.echo(save(partial(open_invoice, account=shown["account"], number=number), out))
+        except NotSaved as refusal:
+            _complain(str(refusal))
+            return 1
     return 0
 
 

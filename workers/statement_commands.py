@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,9 +26,11 @@ from models.account import Account
 from models.statement import Statement
 from models.unit_of_work import Database
 from tasks.failures import Failure
+from tasks.opening import open_statement
 from tasks.statement_plan import plan
 from tasks.statements import RENDER, RENDER_LONG, ToRender, load
 from workers.operations import in_words, print_json
+from workers.sent_document import NotSaved, save
 from workers.settings import settings
 
 
@@ -106,10 +109,21 @@ def render(statement: UUID, out: Path) -> int:
         return 0
     click.echo(
         f"tenure: {out} is not the document that was sent. That was made by {row.typesetter}, this by {typesetter()}; "
-        f"the one that was sent is in the object store under {row.document_key}.",
+        "`--sent` writes the one that was sent.",
         err=True,
     )
     return 1
+
+
+def sent(statement: UUID, out: Path) -> int:
+    """Write the document as it was sent."""
+    with in_words():
+        try:
+            ref = _one(_database(), statement).statement.account_ref
+            click.echo(save(partial(open_statement, account=ref, statement=statement), out))
+        except (Refused, NotSaved) as refusal:
+            return _refuse(refusal)
+    return 0
 
 
 def _database() -> Database:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
@@ -32,7 +32,8 @@ from tasks.export.naming import Names
 from tasks.export.shaping import SESSION, shape
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient
-from tasks.ports import ObjectStore, Ports
+from tasks.ports import ObjectStore, Ports, StoredObject
+from tasks.sealing import sealed_objects
 from tasks.sealing.age import Identity, Recipient, Sealed, SealError, seal
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def write(
             )
     # First of all: where nothing can be encrypted, nothing is read (T17).
     with ports.database.transaction() as session:
-        recipient = ports.keyring.recipient(session, archive.account.id, KeyPurpose.EXPORT, archive.id)
+        recipient = ports.keyring.recipient(session, archive.account.id, archive.id)
     ports.objects.abandon(archive.folder)
     writing = _Writing(ports, mapped, archive, {MAIN: ports.database, **(databases or {})})
     key = archive.key(run)
@@ -248,7 +249,7 @@ class _Writing:
         yield self._readme()
         for table in self._map.tables:
             yield self._table(connections[table.database], table)
-        # The objects are as they are, and no snapshot need wait for them.
+        # No snapshot need wait for the objects.
         open_snapshots.close()
         yield from self._objects()
         content = manifest.encode(self._manifest())
@@ -325,19 +326,35 @@ class _Writing:
             if prefix == submitted.PREFIX:
                 for each in submitted.submitted(self._ports.database, account.id, listed):
                     path = self._names.object(prefix, filled, each.stored.key, each.name)
-                    yield self._object(path, prefix, each.stored.key, each.check)
+                    yield self._object(path, prefix, each.stored, each.check)
             else:
                 for stored in listed:
-                    yield self._object(self._names.object(prefix, filled, stored.key), prefix, stored.key)
+                    yield self._object(self._names.object(prefix, filled, stored.key), prefix, stored)
 
     def _object(
-        self, path: str, prefix: ObjectPrefix, key: str, check: Callable[[str], None] = lambda _sha256: None
+        self, path: str, prefix: ObjectPrefix, stored: StoredObject, check: Callable[[str], None] = lambda _sha256: None
     ) -> MemberFile:
         def entry(size: int, sha256: str) -> Entry:
             check(sha256)
-            return Entry(path=path, kind=Kind.OBJECT, bytes=size, sha256=sha256, category=prefix.category, key=key)
+            return Entry(
+                path=path, kind=Kind.OBJECT, bytes=size, sha256=sha256, category=prefix.category, key=stored.key
+            )
 
-        return self._member(path, self._ports.objects.read(key, bucket=prefix.bucket), entry)
+        return self._member(path, self._content_of(prefix, stored), entry)
+
+    def _content_of(self, prefix: ObjectPrefix, stored: StoredObject) -> Iterator[bytes]:
+        """As the customer knows it: what lies sealed is opened (T27)."""
+        objects = self._ports.objects
+        if not prefix.sealed:
+            return objects.read(stored.key, bucket=prefix.bucket)
+        return sealed_objects.read(objects, stored, self._identity, bucket=prefix.bucket)
+
+    @cached_property
+    def _identity(self) -> Identity:
+        """Of the account's objects. Raises Permanent where objects lie there, and no key to open them."""
+        account = self._archive.account.id
+        with self._ports.database.transaction() as session:
+            return self._ports.keyring.identity(session, account, KeyPurpose.OBJECTS)
 
     def _member(self, path: str, pieces: Iterable[bytes], entry: Callable[[int, str], Entry] | None) -> MemberFile:
         from stream_zip import ZIP_64  # noqa: PLC0415

@@ -34,7 +34,8 @@ _INTRODUCTION: Final = VERSION + b"\n"
 _X25519: Final = b"age-encryption.org/v1/X25519"
 _FILE_KEY: Final = 16
 _NONCE: Final = 16
-#: A header that we write has 168 bytes; one for hundreds of recipients still fits.
+#: Of a header that we write, for one recipient; one for hundreds of them still fits into the longest.
+_HEADER: Final = 168
 _LONGEST_HEADER: Final = 64 * 1024
 
 #: Gives the bytes of a sealed file from `start` up to but without `stop`, in pieces of any size.
@@ -117,6 +118,11 @@ def seal(content: Iterable[bytes], recipient: Recipient) -> Iterator[bytes]:
             number += full
             yield b"".join(sealed)
     yield cipher.encrypt(_counted(number, last=True), bytes(held), None)
+
+
+def sealed_size(content_size: int) -> int:
+    """How many bytes `seal` makes of so many."""
+    return _HEADER + _NONCE + content_size + max(1, -(-content_size // CHUNK)) * TAG
 
 
 class Sealed:
@@ -216,7 +222,7 @@ def _header(file_key: bytes, recipient: Recipient) -> bytes:
 def _opened(head: bytes, identity: Identity) -> tuple[bytes, int]:
     """The file key, and where the content begins."""
     if not head.startswith(_INTRODUCTION):
-        raise SealError("The file is no sealed archive: it does not begin as a file of the age format, version 1.")
+        raise SealError("The file is not sealed: it does not begin as a file of the age format, version 1.")
     end = head.find(b"\n--- ")
     line_end = head.find(b"\n", end + 1)
     if end < 0 or line_end < 0 or len(head) < line_end + 1 + _NONCE:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
@@ -20,11 +21,25 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from models.account_key import AccountKey, KeyPurpose
-from tasks.failures import Permanent
+from tasks.failures import Permanent, Unavailable
 from tasks.sealing.age import Identity, Recipient
 from tasks.sealing.wrapping import SETTING, wrapping_keys
 
 _NONCE = 12
+#: What a wrapped key is read as.
+WRAPPED: Final = (
+    AccountKey.id, AccountKey.account_id, AccountKey.recipient, AccountKey.wrapped_secret, AccountKey.wrapped_by
+)  # fmt: skip
+
+
+class WrappedKey(NamedTuple):
+    """A row of `tenure.account_keys`, as far as opening it needs it. Without `wrapped_secret` it was destroyed."""
+
+    id: UUID
+    account_id: UUID
+    recipient: bytes
+    wrapped_secret: bytes | None
+    wrapped_by: str
 
 
 class Keyring:
@@ -40,45 +55,50 @@ class Keyring:
         except ValueError as error:
             raise Permanent(f"Nothing can be encrypted: {error}. Set it, then retry.") from None
 
-    def recipient(
-        self, session: Session, account_id: UUID, purpose: KeyPurpose, subject: UUID | None = None
-    ) -> Recipient:
-        """For whom to seal: the account's key of this purpose, made now if there is none.
+    def present(self) -> None:
+        """Raises Unavailable where there is no key-encryption key: no account is to blame, and another process may do.
 
-        Raises Permanent where nothing can be sealed: the caller stops, and never writes in the clear.
+        For work that goes by batches. An export asks `recipient`, which stops it.
         """
+        if not self._setting:
+            raise Unavailable(
+                f"Nothing can be encrypted or read: {SETTING} is not set. Set it for this process; until then the work "
+                "waits."
+            )
+
+    def make(self, account_id: UUID) -> WrappedKey:
+        """A new key for the account, in no database yet. Raises Permanent where it cannot be wrapped."""
         if not self._keys:
             raise Permanent(f"Nothing can be encrypted: {SETTING} is not set. Set it, then retry.")
         wrapped_by, key = next(iter(self._keys.items()))
         identity, row_id, nonce = Identity.generate(), uuid4(), os.urandom(_NONCE)
+        wrapped = nonce + key.encrypt(nonce, identity.secret, _bound(row_id, account_id))
+        return WrappedKey(row_id, account_id, identity.recipient.public, wrapped, wrapped_by)
+
+    def recipient(self, session: Session, account_id: UUID, archive: UUID) -> Recipient:
+        """For whom to seal an archive of the account: its key, made now if there is none.
+
+        Raises Permanent where nothing can be sealed: the caller stops, and never writes in the clear.
+        """
+        made = self.make(account_id)._asdict()
         session.execute(
-            insert(AccountKey)
-            .values(
-                id=row_id,
-                account_id=account_id,
-                purpose=purpose,
-                subject=subject,
-                recipient=identity.recipient.public,
-                wrapped_secret=nonce + key.encrypt(nonce, identity.secret, _bound(row_id, account_id)),
-                wrapped_by=wrapped_by,
-            )
-            .on_conflict_do_nothing()
+            insert(AccountKey).values(purpose=KeyPurpose.EXPORT, subject=archive, **made).on_conflict_do_nothing()
         )
         # Another one's row, if it was quicker, or was made before.
-        row = self._row(session, account_id, purpose, subject)
+        row = self._row(session, account_id, KeyPurpose.EXPORT, archive)
         # That what is sealed can be opened again is tried before anything is sealed, not when the customer asks for it.
-        return self._open(row).recipient
+        return self.open(row).recipient
 
     def identity(
         self, session: Session, account_id: UUID, purpose: KeyPurpose, subject: UUID | None = None
     ) -> Identity:
         """What opens it. Raises Permanent where the key was destroyed or cannot be unwrapped."""
-        return self._open(self._row(session, account_id, purpose, subject))
+        return self.open(self._row(session, account_id, purpose, subject))
 
     @staticmethod
-    def _row(session: Session, account_id: UUID, purpose: KeyPurpose, subject: UUID | None) -> AccountKey:
-        found = session.scalars(
-            select(AccountKey).where(
+    def _row(session: Session, account_id: UUID, purpose: KeyPurpose, subject: UUID | None) -> WrappedKey:
+        found = session.execute(
+            select(*WRAPPED).where(
                 AccountKey.account_id == account_id,
                 AccountKey.purpose == purpose,
                 AccountKey.subject.is_not_distinct_from(subject),
@@ -86,9 +106,10 @@ class Keyring:
         ).one_or_none()
         if found is None:
             raise Permanent("There is no key for this: nothing was sealed for the account yet.")
-        return found
+        return WrappedKey(*found)
 
-    def _open(self, row: AccountKey) -> Identity:
+    def open(self, row: WrappedKey) -> Identity:
+        """What a wrapped key holds. Raises Permanent where it was destroyed, or cannot be unwrapped."""
         if row.wrapped_secret is None:
             raise Permanent("The key was destroyed: what it sealed cannot be read any more, nor can more be sealed.")
         key = self._keys.get(row.wrapped_by)

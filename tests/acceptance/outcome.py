@@ -23,8 +23,13 @@ from botocore.config import Config
 from sqlalchemy import text
 
 from models.unit_of_work import Database
+from tasks.sealing import sealed_objects
+from tasks.sealing.keyring import Keyring
+from tests import vault
 from tests.processes import Processes, eventually
 from workers import embedded
+from workers.adapters.s3 import S3ObjectStore
+from workers.settings import parse
 
 #: Accounts with one contact each, and in the month that closed last an entry of each kind that cancel each other out:
 #: exactly one statement each, whatever the day of the test.
@@ -114,8 +119,10 @@ class Outcome:
         )
 
     def document(self, key: str) -> bytes:
-        body: bytes = self.objects.get_object(Bucket=self.addresses["TENURE_S3_BUCKET"], Key=key)["Body"].read()
-        return body
+        """What lies sealed under `key`."""
+        keyring = Keyring(self.addresses["TENURE_KEY_ENCRYPTION_KEYS"])
+        identity = vault.identity(self.database, keyring, vault.account_of(key))
+        return sealed_objects.get(S3ObjectStore(parse(self.addresses)), key, identity)
 
     def stored(self, accounts: Collection[str], prefix: str = "statements/") -> set[str]:
         """The keys of all documents of these accounts, whether a row knows them or not."""

@@ -32,6 +32,7 @@ WEB = f"""
 import os, signal
 from models.unit_of_work import Database
 from tasks import failpoints
+from tasks.sealing.keyring import Keyring
 from tasks.submitted_files import store_file
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
@@ -43,7 +44,8 @@ def content():
     if failpoints.VARIABLE not in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
 
-store_file(Database(settings().database_url), S3ObjectStore(settings()), account="acme", name="a", content=content())
+store_file(Database(settings().database_url), S3ObjectStore(settings()), Keyring(settings().key_encryption_keys),
+           account="acme", name="a", content=content())
 """
 
 

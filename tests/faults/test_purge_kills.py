@@ -100,8 +100,8 @@ def dies(what: str, point: str, environment: Mapping[str, str]) -> None:
 def test_death_in_a_purge(
     point: str, environment: dict[str, str], database: Database, ports: Ports, provider: PaymentProvider
 ) -> None:
-    leaving = a_marked_customer(database, ports.objects, "leaving")
-    a_marked_customer(database, ports.objects, "leaving2", "another9")
+    leaving = a_marked_customer(ports, "leaving")
+    a_marked_customer(ports, "leaving2", "another9")
     freeze(database, leaving)
     a_delivered_termination(ports, leaving)
     before, others = counts(ports, leaving)["main"], everything(ports, leaving)

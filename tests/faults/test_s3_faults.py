@@ -14,6 +14,7 @@ from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports
+from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.faults.faulty_s3 import Faults, faulty
 from workers.adapters.s3 import S3ObjectStore
@@ -65,4 +66,4 @@ def test_an_object_store_in_trouble(
     assert len(rows) == len(mails) == len(set(mails)) == COUNT
     for row in rows:
         assert row.document_key is not None
-        assert hashlib.sha256(ports.objects.get(row.document_key)).digest() == row.document_sha256
+        assert hashlib.sha256(vault.content(ports, row.document_key)).digest() == row.document_sha256

@@ -134,6 +134,7 @@ def done(database: Database, database_url: str, ports: Ports, settings: Settings
             Scene(
                 connection=connection,
                 objects=objects,
+                keyring=ports.keyring,
                 s3=objects.client,
                 bucket=settings.s3_bucket,
                 inbox=inbox,

@@ -55,9 +55,9 @@ def test_a_message_arrives_with_its_text_its_html_its_attachment_and_the_headers
     database: Database, ports: Ports, inbox: Path
 ) -> None:
     body = b"%PDF-1.7\r\n.\r\n..\n\x00\xff"
-    ports.objects.put("statements/x.pdf", body, content_type="application/pdf")
-    attachment = {"key": "statements/x.pdf", "filename": "Auszug März.pdf", "content_type": "application/pdf"}
-    (key,) = queued(database, ports, name="Luís Gonçalves", email="luis@customer.example", attachments=[attachment])
+    described = {"filename": "Auszug März.pdf", "content_type": "application/pdf"}
+    carrying = [(body, described)]
+    (key,) = queued(database, ports, name="Luís Gonçalves", email="luis@customer.example", carrying=carrying)
     assert drain(SEND, ports) == {"sent": 1}
 
     (message,) = received(inbox)
@@ -326,9 +326,8 @@ def test_long_lines_and_dots_at_line_starts_arrive_as_they_were_sent(
     details = (".", "..", ". a dot", "x" * 5_000, "ü" * 3_000, ".hidden " + "word " * 400, "From here", "-- ")
     context = ServiceNotice(kind=ServiceNoticeKind.MAINTENANCE, topic=".", starts_at=NOW, details=details)
     body = b".\r\n..\r\n.\r\nQUIT\r\n" * 50
-    ports.objects.put("dots", body, content_type="text/plain")
-    attachment = {"key": "dots", "filename": "dots.bin", "content_type": "application/octet-stream"}
-    queued(database, ports, context=context, attachments=[attachment], language="en")
+    described = {"filename": "dots.bin", "content_type": "application/octet-stream"}
+    queued(database, ports, context=context, carrying=[(body, described)], language="en")
     assert drain(SEND, ports) == {"sent": 1}
     (file,) = inbox.glob("*.eml")
     assert max(len(line) for line in file.read_bytes().split(b"\r\n")) <= 998
@@ -410,7 +409,7 @@ def test_a_template_with_a_variable_that_nobody_defined_fails_in_a_sentence_befo
 
 def test_an_attachment_that_is_gone_fails_in_a_sentence(database: Database, ports: Ports, inbox: Path) -> None:
     missing = {"key": f"missing/{uuid4()}", "filename": "x.pdf", "content_type": "application/pdf"}
-    (key,) = queued(database, ports, attachments=[missing])
+    (key,) = queued(database, ports, attachments=[missing], carrying=[(b"%PDF", {**missing, "filename": "y.pdf"})])
     assert drain(SEND, ports) == {"sent": 0, "failed": 1}
     assert row(database, key).last_error == (
         "The object to be read is not in the object store: make it again, then retry."

@@ -51,6 +51,7 @@ from tasks.ports import Ports
 from tasks.sealing.age import Identity, Sealed
 from tasks.sealing.keyring import Keyring
 from tasks.submitted_files import store_file
+from tests import vault
 from tests.company import an_account
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import Settings
@@ -133,12 +134,12 @@ def shop(records: Records, database_url: str) -> Iterator[Callable[..., psycopg.
 def test_the_record_holds_all_of_it_and_nothing_of_others(records: Records, shop: Any, tmp_path: File) -> None:
     """Tenure's own map, the submitted files among it; an ordinary unzip opens it."""
     database, objects = records.ports.database, records.ports.objects
-    store = partial(store_file, database, objects, account=records.account.ref)
+    store = partial(store_file, database, objects, records.ports.keyring, account=records.account.ref)
     store(name="Plan (final).pdf", content=[b"%PDF " * 1000])
     store(name="../../plan", content=[b""])
     shop("INSERT INTO tenure.accounts (ref, name, currency) VALUES ('other', 'Other', 'EUR')")
-    store_file(database, objects, account="other", name="other.txt", content=[b"other"])
-    objects.put(f"statements/{records.account.id}/2026-01.pdf", b"statement", content_type="application/pdf")
+    store_file(database, objects, records.ports.keyring, account="other", name="other.txt", content=[b"other"])
+    vault.put(records.ports, f"statements/{records.account.id}/2026-01.pdf", b"statement")
     exported, archive = records.export(models.data_map())
     content = records.content(exported, archive)
     file = tmp_path / "record.zip"
@@ -393,9 +394,9 @@ def test_redis_keys_are_not_left_out_in_silence(records: Records) -> None:
 
 def test_a_submitted_file_that_is_lost_or_changed_stops_it(records: Records) -> None:
     objects = records.ports.objects
-    store = partial(store_file, records.ports.database, objects, account=records.account.ref)
+    store = partial(store_file, records.ports.database, objects, records.ports.keyring, account=records.account.ref)
     stored = store(name="a", content=[b"as submitted"])
-    objects.put(stored.object_key, b"changed since", content_type="text/plain")
+    vault.put(records.ports, stored.object_key, b"changed since")
     archive = records.asked()
     with pytest.raises(Permanent, match="not the file that was submitted"):
         records.export(models.data_map(), archive=archive)

@@ -14,6 +14,7 @@ from models.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.sealing.age import Identity
 from tasks.sealing.keyring import Keyring, destroy
+from tasks.sealing.object_keys import object_keys
 
 EXPORT = KeyPurpose.EXPORT
 
@@ -37,21 +38,27 @@ def opened(database: Database, keyring: Keyring, account: UUID, subject: UUID | 
 
 
 def test_there_is_one_key_for_each_purpose_and_subject(database: Database, account: UUID) -> None:
-    keyring, archive = Keyring(a_key()), uuid4()
+    keyring = Keyring(a_key())
     recipients = set()
-    for purpose, subject in ((EXPORT, archive), (EXPORT, uuid4()), (KeyPurpose.OBJECTS, None)):
+    for archive in (uuid4(), uuid4()):
         for _ in range(2):
             with database.transaction() as session:
-                recipient = keyring.recipient(session, account, purpose, subject)
-            assert opened(database, keyring, account, subject, purpose).recipient.public == recipient.public
+                recipient = keyring.recipient(session, account, archive)
+            assert opened(database, keyring, account, archive, EXPORT).recipient.public == recipient.public
             recipients.add(recipient.public)
+    for _ in range(2):
+        with database.transaction() as session:
+            keys = object_keys(session, [account])
+        recipient = keys.recipient(account, database, keyring)
+        assert opened(database, keyring, account, None, KeyPurpose.OBJECTS).recipient.public == recipient.public
+        recipients.add(recipient.public)
     assert len(recipients) == 3
 
 
 def test_the_secret_is_not_in_the_database(database: Database, account: UUID) -> None:
     keyring, archive = Keyring(a_key()), uuid4()
     with database.transaction() as session:
-        keyring.recipient(session, account, EXPORT, archive)
+        keyring.recipient(session, account, archive)
         row = session.scalars(select(AccountKey)).one()
         assert row.wrapped_secret
     assert opened(database, keyring, account, archive, EXPORT).secret not in row.wrapped_secret
@@ -60,7 +67,7 @@ def test_the_secret_is_not_in_the_database(database: Database, account: UUID) ->
 def test_key_encryption_keys_are_changed_without_a_gap(database: Database, account: UUID) -> None:
     old, new, archive = a_key(), a_key(), uuid4()
     with database.transaction() as session:
-        recipient = Keyring(old).recipient(session, account, EXPORT, archive)
+        recipient = Keyring(old).recipient(session, account, archive)
     assert opened(database, Keyring(f"{new}|{old}"), account, archive, EXPORT).recipient.public == recipient.public
     with pytest.raises(Permanent, match="add it there"):
         opened(database, Keyring(new), account, archive, EXPORT)
@@ -72,28 +79,28 @@ def test_without_a_key_nothing_is_sealed(database: Database, account: UUID, sett
         pytest.raises(Permanent, match=r"Nothing can be encrypted: .*TENURE_KEY_ENCRYPTION_KEYS") as caught,
         database.transaction() as session,
     ):
-        Keyring(setting).recipient(session, account, EXPORT, uuid4())
+        Keyring(setting).recipient(session, account, uuid4())
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_destroyed_key_opens_nothing_and_seals_nothing(database: Database, account: UUID) -> None:
     keyring, archive = Keyring(a_key()), uuid4()
     with database.transaction() as session:
-        keyring.recipient(session, account, EXPORT, archive)
+        keyring.recipient(session, account, archive)
     for gone in (True, False):
         with database.transaction() as session:
             assert destroy(session, account, EXPORT, archive) is gone
     with pytest.raises(Permanent, match="was destroyed"):
         opened(database, keyring, account, archive, EXPORT)
     with pytest.raises(Permanent, match="was destroyed"), database.transaction() as session:
-        keyring.recipient(session, account, EXPORT, archive)
+        keyring.recipient(session, account, archive)
 
 
 def test_a_secret_that_was_moved_or_changed_is_refused(database: Database, account: UUID) -> None:
     keyring, first, second = Keyring(a_key()), uuid4(), uuid4()
     with database.transaction() as session:
         for archive in (first, second):
-            keyring.recipient(session, account, EXPORT, archive)
+            keyring.recipient(session, account, archive)
         stolen = session.scalars(select(AccountKey.wrapped_secret).where(AccountKey.subject == first)).one()
         session.execute(update(AccountKey).where(AccountKey.subject == second).values(wrapped_secret=stolen))
         session.execute(update(AccountKey).where(AccountKey.subject == first).values(recipient=bytes(32)))

@@ -93,7 +93,7 @@ def test_what_did_not_arrive_is_listed_with_its_reason(database: Database, ports
     found = {each["id"]: (each["state"], each["why"]) for each in json.loads(told.stdout)}
     assert found == {
         str(wrong): ("failed", row(database, wrong).last_error),
-        str(gone): ("failed", "The object to be read is not in the object store: make it again, then retry."),
+        str(gone): ("failed", "The account has no key: nothing was stored for it yet."),
         str(suppressed): ("suppressed", row(database, suppressed).last_error),
         str(bounced): ("bounced", "The provider says so: General"),
         str(silent): ("silent", "It was accepted, and nothing was heard of it since."),

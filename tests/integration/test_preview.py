@@ -62,8 +62,8 @@ def acme(ports: Ports) -> AccountKeys:
         for each in (account, account, other):
             a_contact(session, each)
         an_entry(session, account, 5_000)
-    store_file(ports.database, ports.objects, account="acme", name="plan.pdf", content=[b"x" * 100])
-    store_file(ports.database, ports.objects, account="acme_corp", name="plan.pdf", content=[b"x" * 100])
+    store_file(ports.database, ports.objects, ports.keyring, account="acme", name="plan.pdf", content=[b"x" * 100])
+    store_file(ports.database, ports.objects, ports.keyring, account="acme_corp", name="plan.pdf", content=[b"x" * 100])
     return AccountKeys(account.id, "acme")
 
 

@@ -15,14 +15,17 @@ import redis
 from sqlalchemy import text
 
 from models import work
-from models.account_key import KeyPurpose
 from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
 from models.termination import TerminationStep
 from models.unit_of_work import Database
 from tasks.drain import drain
+from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, ObjectStore, Ports
 from tasks.purge import checkpoints, rows, tables
+from tasks.sealing import sealed_objects
+from tasks.sealing.object_keys import object_keys
 from tasks.termination.advancing import PURGE
+from tests import vault
 from tests.company import an_account
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
@@ -90,9 +93,9 @@ def company(database: Database, ports: Ports, settings: Settings, provider: Paym
     keys = {BROKER: RedisKeyStore("The broker", settings.broker_url)}
     made = replace(ports, payments=gateway, company=lambda: Estate(COMPANY, {}, keys), quiet=timedelta(0))
     broker = redis.Redis.from_url(settings.broker_url)
-    leaving = a_marked_customer(database, ports.objects, "acme")
+    leaving = a_marked_customer(ports, "acme")
     # Names that begin alike.
-    staying = a_marked_customer(database, ports.objects, "acme_corp", "another9")
+    staying = a_marked_customer(ports, "acme_corp", "another9")
     for account in (leaving, staying):
         for number in range(5):
             broker.set(f"cart:{account.ref}:{number}", MARKER if account is leaving else "another9")
@@ -101,8 +104,6 @@ def company(database: Database, ports: Ports, settings: Settings, provider: Paym
         ports.objects.client.delete_object(Bucket="versioned", Key=f"uploads/{account.ref}/plan")
         ports.objects.client.create_multipart_upload(Bucket="versioned", Key=f"uploads/{account.ref}/unfinished")
         ports.objects.client.create_multipart_upload(Bucket="tenure", Key=f"files/{account.id}/unfinished")
-    with database.transaction() as session:
-        ports.keyring.recipient(session, leaving.id, KeyPurpose.OBJECTS)
     freeze(database, leaving)
     a_delivered_termination(made, leaving)
     yield Company(made, database, leaving, staying, provider, broker)
@@ -463,3 +464,29 @@ def test_ledger_and_invoices_are_deleted_by_a_purge_alone(company: Company) -> N
             with pytest.raises(Exception, match=said), company.database.connection() as connection:
                 connection.execute(text("SELECT set_config('tenure.purging', :whom, true)"), {"whom": purging})
                 connection.execute(text(f"DELETE FROM tenure.{table}"))
+
+
+def test_copies_of_objects_that_were_kept_aside_cannot_be_read_after_the_purge(company: Company) -> None:
+    """A replica or a backup of the bucket has them still; the key is what is gone (T27)."""
+    ports, leaving = company.ports, company.leaving
+    kept = {each.key: ports.objects.get(each.key) for each in ports.objects.list(f"files/{leaving.id}/")}
+    identity = vault.identity(company.database, ports.keyring, leaving.id)
+    assert [MARKER.encode() in vault.content(ports, key) for key in kept] == [True] * 3
+    company.purge()
+    for key, body in kept.items():
+        ports.objects.put(key, body, content_type="application/octet-stream")
+        with pytest.raises(Permanent, match="was destroyed"):
+            vault.content(ports, key)
+        # The copy itself is whole: with the key it would open.
+        assert MARKER.encode() in sealed_objects.get(ports.objects, key, identity)
+    secret = identity.secret
+    with company.database.connection() as connection:
+        rows = connection.execute(text("SELECT * FROM tenure.account_keys WHERE account_id = :id"), {"id": leaving.id})
+        assert [row.wrapped_secret for row in rows] == [None]
+    assert secret not in b"".join(kept.values())
+    with company.database.transaction() as session:
+        keys = object_keys(session, [leaving.id])
+    with pytest.raises(Permanent, match="was destroyed"):
+        keys.recipient(leaving.id, company.database, ports.keyring)
+    staying = next(iter(ports.objects.list(f"files/{company.staying.id}/"))).key
+    assert b"another9" in vault.content(ports, staying)

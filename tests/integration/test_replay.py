@@ -88,8 +88,8 @@ def tenure(tenure: Run, provider: PaymentProvider) -> Run:
 
 @pytest.fixture
 def scene(ports: Ports, database_url: str, tmp_path: Path) -> Iterator[Scene]:
-    leaving = a_marked_customer(ports.database, ports.objects, "acme")
-    a_marked_customer(ports.database, ports.objects, "acme_corp", "another9")
+    leaving = a_marked_customer(ports, "acme")
+    a_marked_customer(ports, "acme_corp", "another9")
     backup = backed_up(database_url, tmp_path / "backup")
     made: list[str] = []
     yield Scene(ports, database_url, backup, leaving, made)
@@ -170,7 +170,7 @@ def test_an_account_that_the_backup_did_not_know_leaves_its_tombstone(
     scene: Scene, database_url: str, tmp_path: Path
 ) -> None:
     """So that a late write for the customer is refused, and the certificate belongs to something."""
-    late = a_marked_customer(scene.ports.database, scene.ports.objects, "late")
+    late = a_marked_customer(scene.ports, "late")
     termination = purge(scene.ports, late)
     ports = scene.restore()
     done = replay(ports)
@@ -204,7 +204,7 @@ def test_an_erasure_without_a_certificate_goes_on_by_itself(scene: Scene) -> Non
 def test_it_goes_on_from_whatever_stage_the_backup_has(
     ports: Ports, database_url: str, tmp_path: Path, at: str
 ) -> None:
-    leaving = a_marked_customer(ports.database, ports.objects, "acme")
+    leaving = a_marked_customer(ports, "acme")
     freeze(ports.database, leaving)
     termination = a_delivered_termination(ports, leaving)
     with ports.database.connection() as connection:

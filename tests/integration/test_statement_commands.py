@@ -15,6 +15,7 @@ from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports
+from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 
@@ -55,7 +56,7 @@ def test_run_show_and_render(database: Database, ports: Ports, tenure: Run, tmp_
     with database.transaction() as session:
         key = session.scalars(select(Statement.document_key)).one()
     assert key is not None
-    assert out.read_bytes() == ports.objects.get(key)
+    assert out.read_bytes() == vault.content(ports, key)
 
     listed = tenure("statements", "show", "acme")
     assert str(row.id) in listed.stdout

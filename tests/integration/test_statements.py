@@ -33,6 +33,7 @@ from tasks import invoice_issue, statements
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.statement_plan import plan_batch
+from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 
@@ -74,7 +75,7 @@ def test_a_closed_period_becomes_a_statement_a_document_and_a_mail(database: Dat
         mail = session.scalars(select(EmailMessage)).one()
     assert (statement.opening, statement.closing, statement.line_count) == (12_000, 10_000, 2)
     assert statement.document_key is not None
-    assert ports.objects.get(statement.document_key).startswith(b"%PDF-")
+    assert vault.content(ports, statement.document_key).startswith(b"%PDF-")
     assert mail.dedupe_key.startswith(f"statement:{statement.id}")
     assert mail.context["closing"] == 10_000
 
@@ -343,31 +344,16 @@ def test_each_contact_that_receives_statements_gets_one_mail(database: Database,
 
 
 RENDER_ELSEWHERE = """
+import os
 import sys
 from uuid import UUID
 from models.unit_of_work import Database
-from email_templates.company import Company
 from tasks import statements
-from tasks.drain import Held
-from tasks.ports import Ports
-from tasks.statement_plan import plan_batch
-from workers import bootstrap
-from workers.settings import parse
-import os
 
-settings = parse(os.environ)
-database = Database(settings.database_url)
-
-class Printed:
-    def put(self, key, body, *, content_type):
-        sys.stdout.buffer.write(body)
-
-ports = Ports(database=database, objects=Printed(), mailer=None, letterhead=bootstrap.letterhead(settings), wake=None,
-              worker="", dead=None, stopping=None)
 statement = UUID(sys.argv[1])
-with database.snapshot() as session:
+with Database(os.environ["TENURE_DATABASE_URL"]).snapshot() as session:
     item = statements.load(session, [statement])[statement]
-statements.render(item, Held(ports, statement, statement))
+sys.stdout.buffer.write(item.pdf())
 """
 
 
@@ -384,7 +370,7 @@ def test_a_statement_that_is_rendered_again_when_everything_has_changed_is_byte_
     drain(statements.RENDER, ports)
     (statement,) = all_statements(database)
     assert statement.document_key is not None
-    first = ports.objects.get(statement.document_key)
+    first = vault.content(ports, statement.document_key)
     assert hashlib.sha256(first).digest() == statement.document_sha256
     assert len(first) == statement.document_bytes
 
@@ -403,7 +389,7 @@ def test_a_statement_that_is_rendered_again_when_everything_has_changed_is_byte_
     with database.connection() as connection:
         connection.execute(text("UPDATE tenure.statements SET state = 'pending' WHERE id = :id"), {"id": statement.id})
     drain(statements.RENDER, ports)
-    assert ports.objects.get(statement.document_key) == first
+    assert vault.content(ports, statement.document_key) == first
 
     elsewhere = subprocess.run(
         [sys.executable, "-c", RENDER_ELSEWHERE, str(statement.id)],

@@ -25,6 +25,7 @@ from tasks.ports import Ports
 from tasks.storable import as_json
 from tasks.submitted_files import discard_file, store_file, sweep
 from tasks.submitted_records import discard_record, save_record
+from tests import vault
 from tests.company import an_account
 from workers.adapters import parts
 from workers.adapters.s3 import S3ObjectStore
@@ -102,6 +103,7 @@ def test_a_file_is_a_row_and_an_object(database: Database, ports: Ports, acme: U
     stored = store_file(
         database,
         ports.objects,
+        ports.keyring,
         account="acme",
         name="../Plan ∂.pdf",
         media_type="text/plain; charset=utf-8",
@@ -112,7 +114,7 @@ def test_a_file_is_a_row_and_an_object(database: Database, ports: Ports, acme: U
     assert (row.id, row.object_key, row.size, row.sha256) == (stored.id, stored.object_key, stored.size, stored.sha256)
     assert row.object_key == f"files/{acme}/{row.id}"
     assert row.name == "../Plan ∂.pdf"
-    assert ports.objects.get(stored.object_key) == content
+    assert vault.content(ports, stored.object_key) == content
     assert bucket(ports, f"files/{acme}/") == {stored.object_key: 1}
 
 
@@ -129,7 +131,9 @@ UNFIT: list[tuple[dict[str, Any], str]] = [
 def test_bad_input_is_a_sentence_and_leaves_nothing(database: Database, ports: Ports) -> None:
     for values, said in UNFIT:
         with pytest.raises(ValueError, match=said):
-            store_file(database, ports.objects, **{"account": "acme", "name": "a", "content": [b"x"], **values})
+            store_file(
+                database, ports.objects, ports.keyring, **{"account": "acme", "name": "a", "content": [b"x"], **values}
+            )
     assert files(database) == []
 
 
@@ -143,7 +147,7 @@ def test_a_source_that_breaks_leaves_nothing(
     database: Database, ports: Ports, acme: UUID, error: BaseException
 ) -> None:
     with pytest.raises(type(error)):
-        store_file(database, ports.objects, account="acme", name="a", content=breaking(error))
+        store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=breaking(error))
     assert files(database) == []
     assert bucket(ports, f"files/{acme}/") == {}
 
@@ -158,7 +162,7 @@ def test_an_object_store_that_is_away_is_said_so_and_the_sweep_tidies_up(
         patched.setattr(ports.objects, "upload", away)
         patched.setattr(ports.objects, "erase", away)
         with pytest.raises(Unavailable):
-            store_file(database, ports.objects, account="acme", name="a", content=[b"x"])
+            store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=[b"x"])
     assert [row.state for row in files(database)] == ["discarded"]
     assert file_sweep.sweep(ports) == 1
     assert files(database) == []
@@ -171,7 +175,7 @@ def test_an_account_that_is_frozen_meanwhile_gets_no_file(database: Database, po
             connection.execute(text("UPDATE tenure.accounts SET status = 'frozen' WHERE ref = 'acme'"))
 
     with pytest.raises(Permanent, match="frozen"):
-        store_file(database, ports.objects, account="acme", name="a", content=content())
+        store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=content())
     assert bucket(ports, f"files/{acme}/") == {}
     # Nothing is written for it, and nothing removed: the row was exported, and the purge has to find it (T11).
     assert [row.state for row in files(database)] == ["uploading"]
@@ -190,7 +194,7 @@ def test_an_upload_that_the_sweep_overtook_cannot_complete(database: Database, p
         yield b"y" * parts.FIRST
 
     with pytest.raises(Transient, match="ended by another process"):
-        store_file(database, ports.objects, account="acme", name="a", content=content())
+        store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=content())
     assert files(database) == []
     assert bucket(ports, f"files/{acme}/") == {}
 
@@ -200,7 +204,7 @@ def test_an_upload_that_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr(submitted_files, "LONGEST_UPLOAD", timedelta(seconds=-1))
     with pytest.raises(Permanent, match="given up"):
-        store_file(database, ports.objects, account="acme", name="a", content=[b"x"])
+        store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=[b"x"])
     assert files(database) == []
     assert bucket(ports, f"files/{acme}/") == {}
 
@@ -218,12 +222,12 @@ def test_a_lost_answer_to_the_commit_is_settled_by_the_row(
 
     monkeypatch.setattr(submitted_files, "_settle", cut)
     if committed:
-        stored = store_file(database, ports.objects, account="acme", name="a", content=[b"x"])
+        stored = store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=[b"x"])
         assert [(row.state, row.id) for row in files(database)] == [("stored", stored.id)]
-        assert ports.objects.get(stored.object_key) == b"x"
+        assert vault.content(ports, stored.object_key) == b"x"
     else:
         with pytest.raises(OperationalError):
-            store_file(database, ports.objects, account="acme", name="a", content=[b"x"])
+            store_file(database, ports.objects, ports.keyring, account="acme", name="a", content=[b"x"])
         assert files(database) == []
         assert bucket(ports, f"files/{acme}/") == {}
 
@@ -238,7 +242,8 @@ def test_a_discarded_file_goes_with_all_its_versions_and_its_neighbours_stay(
     own.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     ports = replace(ports, objects=own)
     one, other = (
-        store_file(database, own, account="acme", name=name, content=[name.encode()]) for name in ("one", "other")
+        store_file(database, own, ports.keyring, account="acme", name=name, content=[name.encode()])
+        for name in ("one", "other")
     )
     own.put(one.object_key, b"written over", content_type="text/plain")
     own.client.delete_object(Bucket=name, Key=one.object_key)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.sealing import bech32
-from tasks.sealing.age import CHUNK, TAG, Identity, Sealed, SealedReader, SealError, seal
+from tasks.sealing.age import CHUNK, TAG, Identity, Sealed, SealedReader, SealError, seal, sealed_size
 from tasks.sealing.wrapping import wrapping_keys
 
 #: A busy machine is no reason to fail.
@@ -111,7 +111,7 @@ def test_chunks_that_changed_places_are_found() -> None:
 def test_the_wrong_key_says_so() -> None:
     with pytest.raises(SealError, match="does not open this file"):
         opened(sealed_file(b"secret"), Identity.generate())
-    with pytest.raises(SealError, match="no sealed archive"):
+    with pytest.raises(SealError, match="is not sealed"):
         opened(b"PK\x03\x04" + bytes(300))
 
 
@@ -143,3 +143,9 @@ def test_wrapping_keys_are_32_bytes_each_and_are_not_quoted() -> None:
         with pytest.raises(ValueError, match="openssl rand -base64 32") as caught:
             wrapping_keys(wrong)
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_how_large_a_sealed_file_is_can_be_told_before(size: int) -> None:
+    made = b"".join(seal([bytes(size)], Identity.generate().recipient))
+    assert len(made) == sealed_size(size)

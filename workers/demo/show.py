@@ -15,9 +15,13 @@ from time import monotonic
 
 from rich.console import Console
 from sqlalchemy import Connection, text
+from sqlalchemy.orm import Session
 
 from models.unit_of_work import Database
 from tasks.failures import Failure
+from tasks.sealing import sealed_objects
+from tasks.sealing.keyring import Keyring
+from tasks.sealing.object_keys import object_keys
 from workers import bootstrap
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks
@@ -149,6 +153,7 @@ class _Demo:
         scene = Scene(
             connection=connection,
             objects=objects,
+            keyring=Keyring(stage.settings.key_encryption_keys),
             s3=objects.client,
             bucket=stage.settings.s3_bucket,
             inbox=stage.inbox,
@@ -165,7 +170,7 @@ class _Demo:
 
     def _look(self, connection: Connection, stage: _Stage) -> None:
         page, folder = self._page, self._stack.folder
-        example = _keep_a_statement(connection, S3ObjectStore(stage.settings), folder / STATEMENT)
+        example = _keep_a_statement(connection, stage.settings, folder / STATEMENT)
         page.heading("Where to look")
         if self._stack.keep:
             page.place("Flower", f"{_flower(stage.settings).url}/tasks")
@@ -247,11 +252,11 @@ def _done(connection: Connection, planted: Planted, counts: Counts, seconds: flo
     ]
 
 
-def _keep_a_statement(connection: Connection, objects: S3ObjectStore, target: Path) -> bool:
+def _keep_a_statement(connection: Connection, settings: Settings, target: Path) -> bool:
     """Copy a PDF worth looking at to `target`: one with a late entry, and with as many lines as there are."""
     row = connection.execute(
         text("""
-            SELECT document_key
+            SELECT account_id, document_key
               FROM tenure.statements AS statement
              WHERE state = 'done'
              ORDER BY (SELECT count(*) FROM tenure.ledger_entries AS entry
@@ -262,7 +267,10 @@ def _keep_a_statement(connection: Connection, objects: S3ObjectStore, target: Pa
     if row is None:
         return False
     try:
-        target.write_bytes(objects.get(row.document_key))
+        with Session(connection) as session:
+            keys = object_keys(session, [row.account_id])
+        identity = keys.identity(row.account_id, Keyring(settings.key_encryption_keys))
+        target.write_bytes(sealed_objects.get(S3ObjectStore(settings), row.document_key, identity))
     except Failure:
         return False  # a check has said so
     return True

@@ -1,0 +1,41 @@
+"""A document as it was sent, out of the object store and into a file of the operator's (T27)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from models.unit_of_work import Database
+from tasks.failures import Failure
+from tasks.opening import Opened
+from tasks.ports import ObjectStore
+from tasks.sealing.keyring import Keyring
+from workers.adapters.s3 import S3ObjectStore
+from workers.settings import settings
+
+#: One of `tasks.opening`, but for what it opens.
+Open = Callable[[Database, ObjectStore, Keyring], Opened]
+
+
+class NotSaved(Exception):
+    """Nothing was written; the text is a sentence."""
+
+
+def save(opening: Open, out: Path) -> str:
+    """Write the document to `out`, and say so in a sentence. Raises NotSaved."""
+    chosen = settings()
+    try:
+        document = opening(Database(chosen.database_url), S3ObjectStore(chosen), Keyring(chosen.key_encryption_keys))
+        body = b"".join(document.content())
+    except ValueError as refusal:
+        raise NotSaved(f"{refusal}.") from None
+    except Failure as failure:
+        raise NotSaved(str(failure)) from None
+    if hashlib.sha256(body).digest() != document.sha256:
+        raise NotSaved(f"what lies under {document.key} is not what was sent: its SHA-256 is another.")
+    try:
+        out.write_bytes(body)
+    except OSError as error:
+        raise NotSaved(f"{out} cannot be written: {error.strerror}.") from None
+    return f"{out}: {len(body):,} bytes, as it was sent."
