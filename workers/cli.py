@@ -141,12 +141,16 @@ def terminate_start(*, ref: str, dry_run: bool, ends_on: datetime | None, grace:
 
 @terminate.command("show")
 @click.argument("ref")
+@click.option("--watch", is_flag=True, help="Follow it until its end, or until it stands aside.")
 @as_json
-def terminate_show(ref: str, json: bool) -> None:
-    """How far the latest termination of REF came, step by step. Exits 1 where it is held or failed."""
+def terminate_show(*, ref: str, watch: bool, json: bool) -> None:
+    """How far the latest termination of REF came, step by step, and store by store while it exports and purges.
+
+    Exits 1 where it is held or failed. With --watch --json, one line of JSON for each change.
+    """
     from workers import termination_commands
 
-    sys.exit(termination_commands.show(ref, json))
+    sys.exit(termination_commands.show(ref, json, watch))
 
 
 @terminate.command("cancel")

@@ -31,11 +31,13 @@ def in_words() -> Iterator[None]:
         sys.exit(1)
 
 
-def print_json(value: Any) -> None:
-    """For `--json`: what JSON has no type for, such as a date, is written as text."""
+def print_json(value: Any, *, lines: bool = False) -> None:
+    """For `--json`: what JSON has no type for, such as a date, is written as text. `lines`: one of several, each alone
+    on its line."""
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+    encoded = msgspec.json.encode(value, enc_hook=str)
+    click.echo(encoded.decode() if lines else msgspec.json.format(encoded, indent=2))
 
 
 def migrate() -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.account_key import KeyPurpose
 from models.data_map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
+from models.purge import StoreKind
 from models.unit_of_work import Database
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead
@@ -53,6 +54,8 @@ _LEVEL: Final = 1
 _MODE: Final = 0o600
 
 Item = TypeVar("Item")
+#: How many rows or objects of each store are written, by kind, place and name as `tenure.purge_stores` has them.
+Made = Mapping[tuple[str, str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,15 @@ def export(
     run: UUID,
     databases: Mapping[str, Database] | None = None,
     before_complete: Callable[[], None] = lambda: None,
+    watch: Callable[[Made], None] = lambda _made: None,
 ) -> Export:
     """Write the archive, and read it back. `run` is this attempt's own, such as the claim's token.
 
     `before_complete` is called when all is uploaded and nothing can be seen yet; what it raises stops the export.
+    `watch` is called with every piece that is uploaded.
     Raises Unavailable, Transient or Permanent; then nothing of this run is left, if the object store can be asked.
     """
-    exported = write(ports, mapped, archive, run=run, databases=databases, before_complete=before_complete)
+    exported = write(ports, mapped, archive, run=run, databases=databases, before_complete=before_complete, watch=watch)
     with ports.database.transaction() as session:
         identity = ports.keyring.identity(session, archive.account.id, KeyPurpose.EXPORT, archive.id)
     read_back(ports.objects, exported, identity)
@@ -127,6 +132,7 @@ def write(
     run: UUID,
     databases: Mapping[str, Database] | None = None,
     before_complete: Callable[[], None] = lambda: None,
+    watch: Callable[[Made], None] = lambda _made: None,
 ) -> Export:
     """As `export`, without the reading back."""
     for pattern in mapped.redis:
@@ -146,6 +152,7 @@ def write(
     def pieces() -> Iterator[bytes]:
         for piece in made:
             failpoint("termination.export", "during_upload")
+            watch(writing.made)
             yield piece
         before_complete()
         failpoint("termination.export", "before_complete")
@@ -211,6 +218,8 @@ class _Writing:
         self._entries: list[Entry] = []
         self._snapshots: list[Snapshot] = []
         self._rows: dict[tuple[str, str], int] = {}
+        #: Added to by the thread that reads.
+        self.made: dict[tuple[str, str, str], int] = {}
         self._whole = _Digest()
         self._content = _Digest()
         self._manifest_sha256 = b""
@@ -289,13 +298,17 @@ class _Writing:
         path = self._names.table(table)
         counted = 0
 
+        key = StoreKind.TABLE, table.database, str(table.name)
+
         def pieces() -> Iterator[bytes]:
             nonlocal counted
+            self.made[key] = counted
             yield shaped.header
             copied = ahead(copying.rows(connection, shaped.select), _ROWS_AHEAD)
             try:
                 for piece, rows in copied:
                     counted += rows
+                    self.made[key] = counted
                     yield piece
             finally:
                 copied.close()
@@ -334,8 +347,11 @@ class _Writing:
     def _object(
         self, path: str, prefix: ObjectPrefix, stored: StoredObject, check: Callable[[str], None] = lambda _sha256: None
     ) -> MemberFile:
+        store = StoreKind.OBJECTS, prefix.bucket or "", prefix.prefix
+
         def entry(size: int, sha256: str) -> Entry:
             check(sha256)
+            self.made[store] = self.made.get(store, 0) + 1
             return Entry(
                 path=path, kind=Kind.OBJECT, bytes=size, sha256=sha256, category=prefix.category, key=stored.key
             )

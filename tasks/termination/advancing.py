@@ -46,7 +46,9 @@ _NEXT = text("""
     INSERT INTO tenure.termination_steps (termination_id, step, number, due_at)
     VALUES (:termination, :step, :number, coalesce(CAST(:at AS timestamptz), clock_timestamp() + :wait))
     ON CONFLICT (termination_id, step, number) DO NOTHING""")
-_KEEP = text("UPDATE tenure.termination_steps SET evidence = evidence || :evidence WHERE id = :id").bindparams(
+#: How far it was while it went on (`progress.py`) says nothing any more.
+_KEEP = text("""
+    UPDATE tenure.termination_steps SET evidence = evidence - 'stores' || :evidence WHERE id = :id""").bindparams(
     bindparam("evidence", type_=JSONB)
 )
 _TOO_LATE = text("""

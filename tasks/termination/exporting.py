@@ -25,6 +25,7 @@ from tasks.ports import Estate, Ports
 from tasks.purge.tables import catalogues
 from tasks.sealing.age import Sealed, SealError
 from tasks.termination.case import Case, Next, StepResult, enter
+from tasks.termination.progress import ExportNotes
 
 
 def make_record(case: Case, held: Held) -> StepResult:
@@ -44,6 +45,7 @@ def make_record(case: Case, held: Held) -> StepResult:
         run=held.token,
         databases={name: each for name, each in estate.databases.items() if name != MAIN},
         before_complete=still_ours,
+        watch=ExportNotes(case, held),
     )
     with ports.database.transaction() as session:
         sealed_at = session.scalars(select(func.now())).one()

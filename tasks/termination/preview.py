@@ -94,11 +94,11 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
                 obstacles += [f"{each.sentence}." for each in found]
                 wrong = {each.table for each in found}
                 tables = [each for each in estate.map.tables if each.database == name]
-                counts = _counts(session, account, [each for each in tables if each.name not in wrong])
+                counted = counts(session, account, [each for each in tables if each.name not in wrong])
         except DBAPIError as error:
             obstacles.append(f"The database {name} cannot be read: {outage_reason(error).rstrip('.')}.")
             continue
-        stores += [_table(each, counts.get(number)) for number, each in enumerate(tables)]
+        stores += [_table(each, counted.get(number)) for number, each in enumerate(tables)]
     stores += _objects(ports, estate.map, account, obstacles)
     stores += _others(estate.map)
     try:
@@ -108,7 +108,7 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
     return Preview(account, status, stores, obstacles)
 
 
-def _counts(session: Session, account: AccountKeys, tables: Sequence[MappedTable]) -> dict[int, int]:
+def counts(session: Session, account: AccountKeys, tables: Sequence[MappedTable]) -> dict[int, int]:
     """Rows of the account by the table's place in the list."""
     if not tables:
         return {}
