@@ -51,6 +51,7 @@ BENCHMARKS = (
     Benchmark(("P9", "purge"), purge.rows, 1_000_000, "rows of the account"),
     Benchmark(("P10", "memory"), idle_memory.rows, 1, "nothing"),
     Benchmark(("P11", "growth"), run_due_work.growth, 200_000, "rows of work, the most of three sizes"),
+    Benchmark(("P11-P3", "statements-growth"), render_statements.growth, 1_000, "statements, the most of three sizes"),
     Benchmark(("P11-P8", "export-growth"), export.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P11-P9", "purge-growth"), purge.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P12", "help"), help_time.rows, 20, "starts a run"),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
+from statistics import median
 
 from benchmarks import peers
-from benchmarks.measure import Better, Goal, Row, Sample, interleaved
+from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 from benchmarks.statement_books import fill
 
@@ -51,6 +53,25 @@ def rows(servers: Servers, work: int, runs: int) -> Row:
         times = row.ratio(peer)
         row.goals.append(Goal("≥ 5 × a task each with WeasyPrint", f"{times:.1f} ×", times >= 5))
     return row
+
+
+def growth(servers: Servers, work: int, runs: int) -> Row:
+    """P11 for P3: a hundredth and a tenth of the statements, and how the time grows from each to the next."""
+    sizes = [max(1, work // 100), max(1, work // 10), work]
+    taken = [[ours(servers, each) for _ in range(runs)] for each in sizes]
+    seconds = [median(each / sample.value for sample in samples) for each, samples in zip(sizes, taken, strict=True)]
+    steps = [more / fewer for fewer, more in pairwise(seconds)]
+    last = [Sample(steps[-1], sample.memory, sample.wal, sample.cpu) for sample in taken[-1]]
+    return Row(
+        "P11-P3",
+        f"times as long for 10 × the statements of P3, {sizes[1]:,} to {sizes[2]:,}",
+        "×",
+        Better.LOWER,
+        Measured(OURS, last),
+        goals=[
+            Goal("10 × the work in ≤ 11 × the time", ", ".join(f"{step:.1f} ×" for step in steps), max(steps) <= 11)
+        ],
+    )
 
 
 def ours(servers: Servers, work: int) -> Sample:

@@ -45,8 +45,8 @@ FOLDER: Final = "archives"
 README: Final = "README.txt"
 CONTENT_TYPE: Final = "application/octet-stream"
 #: Pieces of a quarter of a megabyte: that PostgreSQL may be ahead, and of the sealed file, that the ZIP may be.
-_ROWS_AHEAD: Final = 8
-_PIECES_AHEAD: Final = 16
+_ROWS_AHEAD: Final = 4
+_PIECES_AHEAD: Final = 8
 #: Bytes that the ZIP is handed on in.
 _ZIP_PIECE: Final = 1 << 18
 #: isal's 1 is deflate at four times the speed of zlib's 6, and a few per cent larger.
