@@ -108,7 +108,19 @@ def _exactly(locale: Locale, minor: int, currency: str, pattern: str) -> str:
         currency_digits=False,
         numbering_system="default",
     )
+    if minor < 0:
+        written = written.replace("-", _minus(locale), 1)
     return own_digits(written, locale)
+
+
+@cache
+def _minus(locale: Locale) -> str:
+    """CLDR's minus sign, which Babel leaves out: in Arabic it has with it the mark that keeps it at its side.
+
+    Before Arabic digits that is the right side, before European ones the left.
+    """
+    symbols = locale.number_symbols
+    return str(symbols.get(locale.default_numbering_system, symbols["latn"])["minusSign"])
 
 
 @cache

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from email_templates.currencies import minor_digits
 from email_templates.reader import reader
 
-NBSP, NNBSP, RLM = "\u00a0", "\u202f", "\u200f"
+NBSP, NNBSP, RLM, LRM, ALM = "\u00a0", "\u202f", "\u200f", "\u200e", "\u061c"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,10 @@ def test_any_language_tag_has_a_reader(tag: str) -> None:
         ("fr", 123_456_700, "EUR", f"1{NNBSP}234{NNBSP}567,00{NBSP}€"),
         ("ar-EG", 123_450, "EUR", f"{RLM}١٬٢٣٤٫٥٠{NBSP}€"),
         ("ar-AE", 123_450, "EUR", f"{RLM}1,234.50{NBSP}€"),
+        # A minus stands to the right of Arabic digits and to the left of European ones, by CLDR's marks.
+        ("ar-EG", -123_450, "EUR", f"{RLM}{ALM}-١٬٢٣٤٫٥٠{NBSP}€"),
+        ("ar-AE", -123_450, "EUR", f"{RLM}{LRM}-1,234.50{NBSP}€"),
+        ("ar-MA", -123_450, "EUR", f"{RLM}{LRM}-1.234,50{NBSP}€"),
         ("en", 10**17 + 1, "EUR", "€1,000,000,000,000,000.01"),
         # CLDR writes no decimals for these; the ledger's minor unit is ISO's all the same.
         ("en", 12_345, "RSD", f"RSD{NBSP}123.45"),
