@@ -9,7 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 import click
-import msgspec
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from sqlalchemy import select
@@ -23,7 +22,7 @@ from tasks.certificates.signing import PublicKey, Signer
 from tasks.failures import Failure
 from workers import certificate_page
 from workers.adapters.s3 import S3ObjectStore
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 WHAT: Mapping[str, str] = {
@@ -51,7 +50,7 @@ def list_certificates(json: bool) -> int:
             }
             for row in rows
         ]
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2))
+        print_json(told)
         return 0
     if not rows:
         click.echo("No certificate was issued yet.")
@@ -79,7 +78,7 @@ def show(which: str, json: bool) -> int:
     if not found:
         return _none(which)
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode([each.content for each in found]), indent=2))
+        print_json([each.content for each in found])
         return 0
     signer = Signer(settings().certificate_keys)
     console = Console(highlight=False)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from sqlalchemy import text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
@@ -19,7 +18,7 @@ from models.data_map import MAIN, DataMapError, table_name
 from models.data_map_file import CompanyMap
 from models.live_catalogue import Catalogue
 from models.unit_of_work import Database, outage_reason
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import Settings, settings
 
 
@@ -47,7 +46,7 @@ def check(file: Path | None, json: bool) -> int:
         live = {name: _catalogue(name, company, settings()) for name in (MAIN, *company.databases)}
         findings = data_map_check.compare(whole, live)
         if json:
-            click.echo(msgspec.json.encode([_as_dict(each) for each in findings]))
+            print_json([_as_dict(each) for each in findings])
             return int(bool(findings))
         for each in findings:
             where = "" if each.database == MAIN else f"[{each.database}] "

@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID
 
 import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +19,7 @@ from tasks.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
 from workers import bootstrap
 from workers.app import app
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 LOG = text("""
@@ -71,7 +70,7 @@ def list_disclosures(json: bool) -> int:
     with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(LOG).all()
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode([dict(row._mapping) for row in rows]), indent=2))
+        print_json([dict(row._mapping) for row in rows])
         return 0
     if not rows:
         click.echo("Nothing was ever disclosed, nor asked for.")

@@ -109,7 +109,7 @@ class _Pages:
             time_zone=found.link.time_zone,
             company=self._ports.letterhead.company,
         )
-        return HTMLResponse(shown, headers=_headers())
+        return HTMLResponse(shown, headers=headers())
 
     def _begin(self, request: Request) -> Response:
         with self._ports.database.transaction() as session:
@@ -117,7 +117,7 @@ class _Pages:
             if found is None or found.is_over:
                 return self._refused(request, Refusal.UNKNOWN if found is None else Refusal.OVER, found)
             signed = downloads.sign(session, self._ports, found)
-        return RedirectResponse(f"{PAGE}/-/{signed}/record.zip", 303, headers=_headers())
+        return RedirectResponse(f"{PAGE}/-/{signed}/record.zip", 303, headers=headers())
 
     def _download(self, request: Request) -> Response:
         with self._ports.database.transaction() as session:
@@ -128,8 +128,8 @@ class _Pages:
         sealed = opened(self._ports, found.termination)
         etag = f'"{(found.termination.archive_sha256 or b"").hex()}"'
         size = sealed.content_size
-        headers = {
-            **_headers(),
+        sent = {
+            **headers(),
             "Accept-Ranges": "bytes",
             "ETag": etag,
             "Content-Type": "application/zip",
@@ -140,18 +140,18 @@ class _Pages:
             wanted = ""
         part = _part(wanted, size)
         if part is None:
-            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+            return Response(status_code=416, headers={**sent, "Content-Range": f"bytes */{size}"})
         start, stop = part
-        headers["Content-Length"] = str(stop - start)
+        sent["Content-Length"] = str(stop - start)
         status = 200
         if _RANGE.fullmatch(wanted):
-            status, headers["Content-Range"] = 206, f"bytes {start}-{stop - 1}/{size}"
-        return _Download(self._ports, found, sealed, part, status=status, headers=headers)
+            status, sent["Content-Range"] = 206, f"bytes {start}-{stop - 1}/{size}"
+        return _Download(self._ports, found, sealed, part, status=status, headers=sent)
 
     def _refused(self, request: Request, why: Refusal, found: Found | None = None) -> Response:
         language = found.link.language if found else _accepted(request.headers.get("accept-language", ""))
         shown = refusal(why, language=language, company=self._ports.letterhead.company)
-        return HTMLResponse(shown, _STATUS[why], headers=_headers())
+        return HTMLResponse(shown, _STATUS[why], headers=headers())
 
 
 class _Download(Response):
@@ -250,7 +250,8 @@ def _accepted(header: str) -> str:
     return negotiate_locale(asked, list(languages())) or SOURCE
 
 
-def _headers() -> dict[str, str]:
+def headers() -> dict[str, str]:
+    """What every answer carries."""
     return {
         "Cache-Control": "no-store",
         "Content-Security-Policy": f"default-src 'none'; style-src {style_hash()}; img-src data:; form-action 'self'; "

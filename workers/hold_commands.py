@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from uuid import UUID
 
 import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.unit_of_work import Database, refusal
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 HOLDS = text("""
@@ -54,7 +53,7 @@ def list_holds(account: str | None, everything: bool, json: bool) -> int:
     with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(HOLDS, {"account": account, "all": everything}).all()
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode([dict(row._mapping) for row in rows]), indent=2))
+        print_json([dict(row._mapping) for row in rows])
         return 0
     if not rows:
         click.echo("No hold is in force." if not everything else "No hold was ever placed.")

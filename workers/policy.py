@@ -26,6 +26,7 @@ from workers.mail_evidence import (
     messages_load_nothing,
 )
 from workers.operations import in_words, print_json
+from workers.page_evidence import pages_set_no_cookie
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.reminder_evidence import reminders_leave_once_and_in_time
 from workers.routing import QUEUES
@@ -64,10 +65,6 @@ class Promise:
     number: str
     clause: str
     measure: Callable[[Installation], Evidence]
-
-
-def _not_yet(why: str) -> Callable[[Installation], Evidence]:
-    return lambda _installation: Evidence(Verdict.UNKNOWN, why)
 
 
 def messages_carry_ids_only(installation: Installation) -> Evidence:
@@ -287,7 +284,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P7", "Third-party links are not ours", foreign_links_are_text),
     Promise("P8.1", "Details are kept up to date", details_are_asked_after),
     Promise("P9.2, P9.3", "Session cookies expire past 24 hours", sessions_end_after_a_day),
-    Promise("P9.4", "No tracking cookies", _not_yet("Tenure serves no page that could set one.")),
+    Promise("P9.4", "No tracking cookies", pages_set_no_cookie),
 )
 
 

@@ -9,14 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import text
 
 from models.unit_of_work import Database
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.settings import settings
 
 #: By the account's ref, before and after the purge, or the termination's id; the newest without one.
@@ -47,7 +46,7 @@ def show(ref: str | None, json: bool) -> int:
         return 1
     if json:
         told = {"termination": purge.id, "stage": purge.stage, "stores": [dict(each._mapping) for each in stores]}
-        click.echo(msgspec.json.format(msgspec.json.encode(told)))
+        print_json(told)
         return 0
     _print(purge.id, purge.stage, purge.last_error, stores)
     return 0

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -23,14 +21,14 @@ from tasks.ports import SessionStore
 from tasks.sessions import OwnSessions
 from tasks.sessions import sweep as sweep_stores
 from workers import bootstrap, logs
-from workers.operations import in_words
+from workers.operations import in_words, print_json
 from workers.policy import STORED_AT_MOST
 from workers.settings import settings
 
 PARTITIONS = text("""
     SELECT (SELECT count(*) FROM tenure.session_partitions) AS partitions,
            (SELECT count(*) FROM tenure.session_partitions WHERE until <= now() - interval '24 hours') AS over,
-           (SELECT extract(epoch FROM max(until) - now()) FROM tenure.session_partitions) AS ahead_seconds,
+           (SELECT extract(epoch FROM max(until) - now())::float FROM tenure.session_partitions) AS ahead_seconds,
            (SELECT count(*) FROM tenure.sessions_default) AS in_default,
            (SELECT count(*) FROM tenure.held_sessions)
            + (SELECT count(*) FROM tenure.held_session_keys) AS held""")
@@ -67,7 +65,7 @@ def stats(json: bool) -> int:
             partitions = dict(connection.execute(PARTITIONS).one()._mapping)
     if json:
         rows = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
-        click.echo(msgspec.json.format(msgspec.json.encode({"stores": rows, "partitions": partitions}, enc_hook=float)))
+        print_json({"stores": rows, "partitions": partitions})
         return int(any(line.wrong for line in lines))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("store", "sessions", "oldest", "swept in all", "last sweep"):
@@ -95,7 +93,7 @@ def sweep(json: bool) -> int:
         names = ["tenure", *(store.name for store in ports.session_stores)]
         troubles = _troubles(ports.database, names)
     if json:
-        click.echo(msgspec.json.format(msgspec.json.encode(counts), indent=2))
+        print_json(counts)
         return int("in_trouble" in counts)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("store")

@@ -56,12 +56,11 @@ def as_dict(found: Preview) -> dict[str, object]:
 
 def _stores(stores: Sequence[Store]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
-    table.add_column("store", overflow="fold", ratio=5)
+    table.add_column("store", overflow="fold", min_width=28)
     table.add_column("promise", no_wrap=True, style="dim")
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("record", no_wrap=True, justify="center")
-    table.add_column("then", no_wrap=True)
-    table.add_column("", overflow="fold", ratio=4, style="dim")
+    table.add_column("then", overflow="fold")
     for kind, rows in groupby(stores, key=lambda each: each.kind):
         known = list(rows)
         table.add_row(f"[bold]{_HEADINGS[kind]}[/]")
@@ -82,7 +81,7 @@ def _row(store: Store) -> tuple[str, ...]:
         count, record = "", ""
     return (
         f"  {escape(store.name)}{where}", store.category, count + size, record,
-        "" if store.kind is Kind.PROCESSOR else _FATES[store.fate], escape(store.remark),
+        ", ".join(filter(None, ["" if store.kind is Kind.PROCESSOR else _FATES[store.fate], escape(store.remark)])),
     )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
         refuse_neighbours(connection, patterns(estate.map), account)
     return [
         *_customers(ports, account),
-        *(Keys(each, _key_store(estate, each), account) for each in estate.map.redis),
+        *(Keys(each, key_store(estate, each), account) for each in estate.map.redis),
         *(Objects(each, ports, account) for each in estate.map.objects),
         ObjectsKey(ports, account),
     ]
@@ -69,7 +69,8 @@ def planned(store: Store) -> Planned:
     return Planned(store.kind, store.place, store.name, store.method, store.left())
 
 
-def _key_store(estate: Estate, keys: RedisKeys) -> KeyStore:
+def key_store(estate: Estate, keys: RedisKeys) -> KeyStore:
+    """The server in which they lie. Raises Permanent where its address is not set."""
     name = keys.address_from or BROKER
     if name not in estate.keys:
         raise Permanent(f"The address of the Redis keys {keys.pattern}, {name}, is not set: set it, then retry.")

@@ -21,7 +21,9 @@ from models.data_map import MAIN, AccountKeys, DataMap, MappedTable, Redact, bel
 from models.legal_hold import LegalHold
 from models.unit_of_work import outage_reason
 from tasks.failures import Failure
-from tasks.ports import Ports
+from tasks.ports import Estate, Ports
+from tasks.purge import elsewhere
+from tasks.purge.neighbours import patterns, refuse_neighbours
 
 
 class Fate(StrEnum):
@@ -53,7 +55,7 @@ class Store:
     #: As the data map writes it.
     name: str
     category: str
-    #: Rows, objects or keys. None where only the purge itself will tell.
+    #: Rows, versions of objects, or keys. None where it cannot be told, or only by the purge itself.
     count: int | None
     #: Bytes of objects.
     size: int | None
@@ -100,7 +102,13 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
             continue
         stores += [_table(each, counted.get(number)) for number, each in enumerate(tables)]
     stores += _objects(ports, estate.map, account, obstacles)
-    stores += _others(estate.map)
+    stores += _keys(estate, account, obstacles)
+    stores += _processors(estate.map)
+    try:
+        with ports.database.connection() as connection:
+            refuse_neighbours(connection, patterns(estate.map), account)
+    except Failure as failure:
+        obstacles.append(str(failure))
     try:
         _ = ports.signer.current
     except Failure as failure:
@@ -141,28 +149,35 @@ def _table(table: MappedTable, count: int | None) -> Store:
 
 
 def _objects(ports: Ports, mapped: DataMap, account: AccountKeys, obstacles: list[str]) -> Iterator[Store]:
+    """All versions are counted, which the purge removes; the size is that of the objects, which the export holds."""
     for prefix in mapped.objects:
-        count, size = 0, 0
+        counted: tuple[int | None, int | None] = (None, None)
         try:
-            for stored in ports.objects.list(prefix.of(account), bucket=prefix.bucket):
-                count, size = count + 1, size + stored.size
+            count = elsewhere.Objects(prefix, ports, account).left()
+            size = sum(each.size for each in ports.objects.list(prefix.of(account), bucket=prefix.bucket))
+            counted = (count, size)
         except Failure as failure:
             obstacles.append(f"Objects below {prefix.prefix}: {failure}")
-            counted: tuple[int | None, int | None] = (None, None)
-        else:
-            counted = (count, size)
         yield Store(
             Kind.OBJECTS, prefix.bucket or "", prefix.prefix, prefix.category, *counted,
             exported=prefix.left_out is None, fate=Fate.DELETED, remark=prefix.left_out or "",
         )  # fmt: skip
 
 
-def _others(mapped: DataMap) -> Iterator[Store]:
-    for keys in mapped.redis:
+def _keys(estate: Estate, account: AccountKeys, obstacles: list[str]) -> Iterator[Store]:
+    for keys in estate.map.redis:
+        count: int | None = None
+        try:
+            count = elsewhere.Keys(keys, elsewhere.key_store(estate, keys), account).left()
+        except Failure as failure:
+            obstacles.append(f"Redis keys {keys.pattern}: {failure}")
         yield Store(
-            Kind.REDIS, keys.address_from or "", keys.pattern, keys.category, None, None,
+            Kind.REDIS, keys.address_from or "", keys.pattern, keys.category, count, None,
             exported=keys.left_out is None, fate=Fate.DELETED, remark=keys.left_out or "",
         )  # fmt: skip
+
+
+def _processors(mapped: DataMap) -> Iterator[Store]:
     for processor in mapped.processors:
         yield Store(
             Kind.PROCESSOR, "", processor.name, "", None, None, exported=False, fate=Fate.DELETED,

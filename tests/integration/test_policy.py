@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
-from email_templates import rendering
+from email_templates import download_page, rendering
 from models import Account, Contact, EmailMessage
 from models import Session as WebSession
 from models.unit_of_work import Database
@@ -25,12 +25,12 @@ from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports
 from tests.company import a_contact, an_account, an_entry
-from workers import mail_evidence
+from workers import mail_evidence, page_evidence
 from workers.policy import PROMISES, only_catalogued_messages, statements_are_sent
 from workers.promises import Installation, Verdict
 from workers.settings import Mode, Settings
 
-MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES if promise.measure.__name__ != "<lambda>"}
+MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES}
 
 
 @pytest.fixture
@@ -209,6 +209,35 @@ def test_a_template_that_loads_or_links_is_seen(
         mail_evidence._looks.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "<script>1</script>",
+        '<iframe src="https://x.example/y"></iframe>',
+        '<link rel="icon" href="https://x.example/y">',
+        '<meta http-equiv="set-cookie">',
+        '<p onclick="1"></p>',
+    ],
+)
+def test_a_page_that_could_set_a_cookie_is_seen(
+    sound: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    assert verdict(sound, settings, "pages_set_no_cookie") is Verdict.KEPT
+    original = download_page._render
+    monkeypatch.setattr(
+        download_page, "_render", lambda *given: original(*given).replace("</body>", f"{planted}</body>")
+    )
+    assert verdict(sound, settings, "pages_set_no_cookie") is Verdict.BROKEN
+
+
+def test_an_answer_that_sets_a_cookie_is_seen(
+    sound: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {**page_evidence.headers(), "Set-Cookie": "who=acme"}
+    monkeypatch.setattr(page_evidence, "headers", lambda: sent)
+    assert verdict(sound, settings, "pages_set_no_cookie") is Verdict.BROKEN
+
+
 def plant(planted: str, patch: pytest.MonkeyPatch) -> None:
     """Put markup into a template that everything else is taken from."""
     whole = rendering.environment()
@@ -242,6 +271,7 @@ def test_a_processor_that_is_not_listed_is_seen(sound: Database, settings: Setti
 
 #: Broken by tests of their own, here, in test_security.py, test_payment_events.py and test_reminders.py.
 OTHERWISE = {
+    "pages_set_no_cookie",
     "processors_are_listed",
     "messages_load_nothing",
     "foreign_links_are_text",

@@ -7,16 +7,20 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+import redis
 from sqlalchemy import event
 
 from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix
 from models.data_map_file import parse
 from models.unit_of_work import Database
 from tasks.certificates.signing import Signer
-from tasks.ports import Estate, Ports
+from tasks.ports import BROKER, Estate, Ports
 from tasks.submitted_files import store_file
 from tasks.termination.preview import Fate, Preview, Store, find, preview
 from tests.company import a_contact, an_account, an_entry
+from workers.adapters.redis_keys import RedisKeyStore
+from workers.adapters.s3 import S3ObjectStore
+from workers.settings import Settings
 
 SHOP = """
     CREATE SCHEMA shop;
@@ -68,11 +72,17 @@ def acme(ports: Ports) -> AccountKeys:
 
 
 @pytest.fixture
-def shop(ports: Ports, database_url: str, acme: AccountKeys) -> Iterator[Ports]:
+def shop(ports: Ports, database_url: str, settings: Settings, acme: AccountKeys) -> Iterator[Ports]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(SHOP)
     company = parse(MAP)
-    yield replace(ports, company=lambda: Estate(company.map, {}))
+    with redis.Redis.from_url(settings.broker_url) as broker:
+        broker.flushall()
+        for key in ("cart:acme:1", "cart:acme:2", "cart:acme_corp:1", "cart:acme"):
+            broker.set(key, "x")
+        keys = {BROKER: RedisKeyStore("The broker", settings.broker_url)}
+        yield replace(ports, company=lambda: Estate(company.map, {}, keys))
+        broker.flushall()
 
 
 def stores(found: Preview) -> dict[str, Store]:
@@ -91,7 +101,45 @@ def test_it_counts_what_is_the_accounts_and_nothing_of_others(shop: Ports, acme:
     assert (files.count, files.exported) == (1, True)
     assert files.size is not None
     assert files.size >= 100
-    assert (told["cart:{account_ref}:*"].exported, told["Stripe"].remark) == (False, "delete the customer")
+    carts = told["cart:{account_ref}:*"]
+    assert (carts.count, carts.exported, told["Stripe"].remark) == (2, False, "delete the customer")
+
+
+def test_keys_that_cannot_be_counted_stop_it(shop: Ports, acme: AccountKeys) -> None:
+    away = {BROKER: RedisKeyStore("The broker", "redis://127.0.0.1:1/0")}
+    for keys, said in ((away, "does not answer"), ({}, "is not set")):
+        estate = replace(shop.company(), keys=keys)
+        found = preview(replace(shop, company=lambda estate=estate: estate), acme, "active")
+        assert stores(found)["cart:{account_ref}:*"].count is None
+        (obstacle,) = found.obstacles
+        assert said in obstacle
+
+
+def test_a_prefix_that_finds_a_neighbours_keys_stops_it(shop: Ports, acme: AccountKeys) -> None:
+    with shop.database.transaction() as session:
+        an_account(session, ref="acme:west")
+    (obstacle,) = preview(shop, acme, "active").obstacles
+    assert "would also find what belongs to another account" in obstacle
+
+
+def test_all_versions_of_an_object_are_counted(ports: Ports, acme: AccountKeys) -> None:
+    objects = ports.objects
+    assert isinstance(objects, S3ObjectStore)
+    if "versioned" not in {each["Name"] for each in objects.client.list_buckets()["Buckets"]}:
+        objects.client.create_bucket(Bucket="versioned")
+        objects.client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    key = f"scans/{acme.id}/a"
+    for body in (b"one", b"two"):
+        objects.client.put_object(Bucket="versioned", Key=key, Body=body)
+    objects.client.delete_object(Bucket="versioned", Key=key)
+    prefix = ObjectPrefix("scans/{account_id}/", Category.SUBMITTED, bucket="versioned")
+    estate = Estate(DataMap((), objects=(prefix,)), {})
+    try:
+        found = stores(preview(replace(ports, company=lambda: estate), acme, "active"))["scans/{account_id}/"]
+        # Two versions and the marker; of the object itself there is nothing to export.
+        assert (found.count, found.size) == (3, 0)
+    finally:
+        objects.remove(list(objects.versions(f"scans/{acme.id}/", bucket="versioned")), bucket="versioned")
 
 
 def test_each_database_is_asked_once_for_all_its_tables_and_nothing_is_written(shop: Ports, acme: AccountKeys) -> None:

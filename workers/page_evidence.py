@@ -1,0 +1,51 @@
+"""Evidence about the pages that Tenure serves, for `tenure policy`: they are rendered, and looked at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from email_templates.download_page import Offered, Refusal, page, refusal
+from email_templates.markup import page as parsed
+from email_templates.translations import languages
+from workers.bootstrap import letterhead
+from workers.download_page import headers
+from workers.promises import Evidence, Installation, judged
+
+#: By what a page would set a cookie, or have somebody else set one.
+SETTING = frozenset({"script", "iframe", "object", "embed", "img"})
+_RECORD = Offered(
+    account_name="Acme",
+    account_ref="acme",
+    available_until=datetime(2026, 1, 1, tzinfo=UTC),
+    downloaded_at=None,
+    records=1,
+    files=1,
+    size=1,
+    sha256="0" * 64,
+)
+
+
+def pages_set_no_cookie(installation: Installation) -> Evidence:
+    """P9.4: no answer of the download page sets a cookie, and nothing in it could.
+
+    A browser test looks at the same pages for cookies and for requests to elsewhere.
+    """
+    company = letterhead(installation.settings).company
+    shown = [
+        *(page(_RECORD, language=each, time_zone="UTC", company=company) for each in languages()),
+        *(refusal(why, language=each, company=company) for why in Refusal for each in languages()),
+    ]
+    elements = [element for html in shown for element in parsed(html).all()]
+    able = sum(
+        element.tag in SETTING
+        # The empty icon, which spares the browser to ask for one, is written into the page.
+        or (element.tag == "link" and not element.attributes.get("href", "").startswith("data:"))
+        or "http-equiv" in element.attributes
+        or any(n.startswith("on") for n in element.attributes)
+        for element in elements
+    )
+    sent = {name.lower() for name in headers()}
+    return judged(
+        not able and "set-cookie" not in sent and "content-security-policy" in sent,
+        f"{len(shown)} pages rendered: no answer sets a cookie, and {able or 'no'} element could",
+    )
