@@ -51,8 +51,10 @@ UNDELIVERED = text("""
            AND EXISTS (SELECT FROM tenure.delivery_events))
     SELECT wrong.id, wrong.state, email.message, account.ref AS account, email.contact_id AS contact, wrong.since,
            wrong.why
-      FROM wrong JOIN tenure.email_messages AS email USING (id) JOIN tenure.accounts AS account
-        ON account.id = email.account_id
+      FROM wrong JOIN tenure.email_messages AS email USING (id)
+      -- A message about a termination is no part of the account's data, and stays when those have gone.
+      LEFT JOIN tenure.terminations AS termination ON termination.id = email.termination_id
+      LEFT JOIN tenure.accounts AS account ON account.id = coalesce(email.account_id, termination.account_id)
      ORDER BY wrong.since DESC NULLS LAST, wrong.id LIMIT :limit""")
 
 SUPPRESSED = text("""

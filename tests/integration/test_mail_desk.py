@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from models import DeliveryEvent, DeliveryKind
+from models import Account, DeliveryEvent, DeliveryKind
 from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
@@ -17,6 +17,7 @@ from tasks.ports import Ports
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.mailing import queued, row
+from tests.terminating import a_termination
 
 NOTICE = ("--set", "kind=maintenance", "--set", "topic=Database upgrade", "--set", "starts_at=2026-11-25T22:00:00Z")
 
@@ -102,6 +103,30 @@ def test_what_did_not_arrive_is_listed_with_its_reason(database: Database, ports
     said = tenure("mail", "failed").stdout
     assert "@customer" not in said
     assert said.count("account-set-up") == 5
+
+
+def test_a_message_about_a_termination_that_did_not_arrive_is_listed(
+    database: Database, tenure: Run, jane: str
+) -> None:
+    with database.transaction() as session:
+        acme = session.scalars(select(Account).where(Account.ref == "acme")).one()
+        termination = a_termination(session, acme.id)
+        session.execute(
+            text("""
+                INSERT INTO tenure.email_messages
+                       (termination_id, recipient, to_address, message, context, dedupe_key, message_id, state,
+                        last_error, finished_at)
+                VALUES (:id, '{"name": "Jane", "language": "en", "time_zone": "UTC"}', :address, 'export-ready', '{}',
+                        'export-ready', 'export-ready@tenure.example', 'failed', 'The server refused the address.',
+                        now())"""),
+            {"id": termination.id, "address": jane},
+        )
+    (told,) = json.loads(tenure("mail", "failed", "--json").stdout)
+    assert (told["message"], told["account"], told["why"]) == (
+        "export-ready",
+        "acme",
+        "The server refused the address.",
+    )
 
 
 def test_suppressions_are_listed_added_and_lifted_with_a_reason(tenure: Run, jane: str) -> None:
