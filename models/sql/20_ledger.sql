@@ -50,6 +50,7 @@ CREATE OR REPLACE FUNCTION tenure.number_ledger_entry() RETURNS trigger LANGUAGE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     account_status text;
+    uncredited bigint;
 BEGIN
     SELECT status INTO account_status FROM tenure.accounts WHERE id = NEW.account_id FOR NO KEY UPDATE;
     IF account_status <> 'active' THEN
@@ -65,6 +66,16 @@ BEGIN
     THEN
         RAISE EXCEPTION 'the % is for an invoice that this account does not have in %', NEW.kind, NEW.currency
             USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF NEW.kind = 'credit' AND NEW.applies_to IS NOT NULL THEN
+        SELECT invoice.total + coalesce((SELECT sum(earlier.amount) FROM tenure.ledger_entries AS earlier
+                                          WHERE earlier.applies_to = invoice.id AND earlier.kind = 'credit'), 0)
+          INTO uncredited FROM tenure.invoices AS invoice WHERE invoice.id = NEW.applies_to;
+        IF -NEW.amount > uncredited THEN
+            RAISE EXCEPTION 'the credit of % is more than the % that earlier credits have left of its invoice',
+                -NEW.amount, uncredited USING ERRCODE = 'integrity_constraint_violation',
+                HINT = 'Credit that much at the most, or leave the invoice out: then it is credit on the account.';
+        END IF;
     END IF;
     IF NEW.reverses IS NOT NULL AND NOT EXISTS (
         SELECT FROM tenure.ledger_entries

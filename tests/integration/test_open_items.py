@@ -154,6 +154,35 @@ def test_an_account_that_is_not_invoiced_has_no_open_items(database: Database) -
         assert invoice_issue.issue_batch(session, SELLER, account.id) == (0, [])
 
 
+def credit_of(session: Session, account: Account, amount: int, invoice: Invoice) -> None:
+    session.execute(
+        text("SELECT tenure.record_entry(:ref, 'credit', 'EUR', :amount, 'Goodwill', applies_to => :number)"),
+        {"ref": account.ref, "amount": amount, "number": invoice.number},
+    )
+
+
+def test_a_credit_larger_than_its_invoice_is_refused_and_nothing_changes(database: Database) -> None:
+    with database.transaction() as session:
+        account = invoiced(session)
+        invoice = invoice_of(session, account, 1_000)
+        for too_much, fine, left in ((1_001, 400, 600), (601, 600, 0)):
+            with pytest.raises(IntegrityError, match=f"the credit of {too_much} is more than"), session.begin_nested():
+                credit_of(session, account, too_much, invoice)
+            credit_of(session, account, fine, invoice)
+            assert open_of(session, account) == ({invoice.number: left} if left else {})
+        with pytest.raises(IntegrityError, match="more than the 0 that earlier credits"), session.begin_nested():
+            credit_of(session, account, 1, invoice)
+
+
+def test_a_credit_of_an_invoice_that_is_paid_is_credit_on_the_account(database: Database) -> None:
+    with database.transaction() as session:
+        account = invoiced(session)
+        invoice = invoice_of(session, account, 1_000)
+        an_entry(session, account, -1_000, applies_to=invoice.id)
+        credit_of(session, account, 1_000, invoice)
+        assert sum(open_of(session, account).values()) == 1_000
+
+
 @pytest.mark.parametrize("mistake", ["another account's", "another currency's", "a credit note", "no payment"])
 def test_what_a_payment_or_chargeback_cannot_be_about_is_refused(database: Database, mistake: str) -> None:
     with database.transaction() as session:
