@@ -212,7 +212,7 @@ def _print_invoice(shown: Mapping[str, Any]) -> None:
         facts.append(("reason", shown["reason"]))
     facts.append(("document", shown["last_error"] or shown["document_key"] or shown["document"] or "–"))
     for name, value in facts:
-        console.print(Text(f"{name:<11}", style="dim").append(str(value), style="not dim"))
+        console.print(Text(f"{name:<11}", style="dim").append(str(value), style="not dim"), soft_wrap=True)
     console.print()
     table = Table("", "date", "description", box=None, pad_edge=False)
     for heading in ("tax", "net", "amount", *(["credited"] if is_invoice else [])):

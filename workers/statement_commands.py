@@ -221,20 +221,17 @@ def _print_list(rows: list[Statement]) -> None:
         return
     who = reader("en", "UTC")
     table = Table(box=None, pad_edge=False)
-    for heading in ("period", "opening", "lines", "closing", "state", "id"):
-        table.add_column(
-            heading, justify="right" if heading in {"opening", "lines", "closing"} else "left", no_wrap=True
-        )
+    for heading in ("id", "period", "closing", "state"):
+        table.add_column(heading, justify="right" if heading == "closing" else "left", no_wrap=True)
     for row in rows:
         table.add_row(
+            str(row.id),
             who.period(row.period_start, row.period_end - timedelta(days=1)),
-            who.money(row.opening, row.currency),
-            str(row.line_count),
             who.money(row.closing, row.currency),
             row.state,
-            str(row.id),
         )
-    Console(highlight=False, markup=False).print(table, soft_wrap=True)
+    # Wide enough for anything: an amount or an id that is cut off is worse than a line that the terminal wraps.
+    Console(highlight=False, markup=False, width=200).print(table)
 
 
 def _print_one(item: ToRender, document: StatementDocument) -> None:

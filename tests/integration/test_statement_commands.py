@@ -61,6 +61,9 @@ def test_run_show_and_render(database: Database, ports: Ports, tenure: Run, tmp_
     listed = tenure("statements", "show", "acme")
     assert str(row.id) in listed.stdout
     assert "€100.00" in listed.stdout
+    # As narrow as terminals are, and no narrower.
+    assert max(map(len, listed.stdout.splitlines())) <= 80
+    assert "…" not in listed.stdout
     shown = tenure("statements", "show", str(row.id))
     for part in ("Opening balance", "€120.00", "Service", "-70.00", "Closing balance", "€100.00", "How long"):
         assert part in shown.stdout
