@@ -55,8 +55,8 @@ def as_dict(found: Preview) -> dict[str, object]:
 
 
 def _stores(stores: Sequence[Store]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
-    table.add_column("store", overflow="fold", min_width=28)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("store", no_wrap=True)
     table.add_column("promise", no_wrap=True, style="dim")
     table.add_column("found", justify="right", no_wrap=True)
     table.add_column("record", no_wrap=True, justify="center")
@@ -92,15 +92,19 @@ def _sum(found: Preview) -> RenderableType:
     kept = sum(each.count or 0 for each in found.stores if each.fate is Fate.RETAINED)
     gone = found.total(Kind.TABLE) - kept
     lines = [
-        f"The customer would get a record with [bold]{rows:,}[/] rows in "
+        f"The customer would get a record with {_many(rows, 'row')} in "
         f"{sum(each.kind is Kind.TABLE for each in exported):,} tables and "
-        f"[bold]{sum(each.count or 0 for each in files):,}[/] files ({_bytes(sum(each.size or 0 for each in files))}).",
-        f"Then [bold]{gone:,}[/] rows and [bold]{found.total(Kind.OBJECTS):,}[/] objects would be erased"
+        f"{_many(sum(each.count or 0 for each in files), 'file')} ({_bytes(sum(each.size or 0 for each in files))}).",
+        f"Then {_many(gone, 'row')} and {_many(found.total(Kind.OBJECTS), 'object')} would be erased"
         + (f", and [yellow]{kept:,}[/] rows kept as a law demands." if kept else ", and nothing kept."),
     ]
     if found.obstacles:
         lines.append("[bold red]It would not come to that:[/]")
     return Text.from_markup("\n".join(lines))
+
+
+def _many(number: int, what: str) -> str:
+    return f"[bold]{number:,}[/] {what}{'' if number == 1 else 's'}"
 
 
 def _bytes(size: int) -> str:

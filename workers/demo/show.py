@@ -29,6 +29,7 @@ from workers.demo.asking import Asked, send_from_another_program, sign_up
 from workers.demo.checks import Finding, Flower, Scene
 from workers.demo.company import Company, make
 from workers.demo.counts import Broker, Counts
+from workers.demo.ending import Ended, Ending
 from workers.demo.interruption import Interrupted, signals
 from workers.demo.page import Page
 from workers.demo.planting import Planted, plant
@@ -115,7 +116,10 @@ class _Demo:
                 page.heading("What was done")
                 for name, number, speed, note in _done(connection, planted, counts, seconds):
                     page.figure(name, number, speed, note)
-                self._look(connection, stage)
+            ended = self._end(stage)
+            wrong += [finding for finding in ended.findings if not finding.holds]
+            with database.connection() as connection:
+                self._look(connection, stage, ended)
         finally:
             broker.close()
             database.engine.dispose()
@@ -168,7 +172,14 @@ class _Demo:
                 wrong.append(finding)
         return wrong
 
-    def _look(self, connection: Connection, stage: _Stage) -> None:
+    def _end(self, stage: _Stage) -> Ended:
+        """Let one customer leave, and show what is left."""
+        ended = Ending(self._page, stage.settings, stage.company, self._stack.folder).run()
+        for finding in ended.findings:
+            self._page.finding(finding.name, finding.figure, holds=finding.holds)
+        return ended
+
+    def _look(self, connection: Connection, stage: _Stage, ended: Ended) -> None:
         page, folder = self._page, self._stack.folder
         example = _keep_a_statement(connection, stage.settings, folder / STATEMENT)
         page.heading("Where to look")
@@ -180,6 +191,9 @@ class _Demo:
         page.place("messages", f"{folder / stage.inbox.name}/")
         if example:
             page.place("a statement", f"{folder / STATEMENT}")
+        page.place("the record", f"{ended.record}")
+        page.place("certificates", f"{ended.certificate}")
+        page.place("", f"tenure certificate verify {ended.certificate} --key {ended.key}")
         page.place("logs", f"{folder / 'log'}/")
 
 

@@ -26,6 +26,9 @@ _COMPANY = {
     "TENURE_COMPANY_WEBSITE": "harbour-ledger.example",
     "TENURE_COMPANY_REGISTRATION": "Registered in Ireland, no. 000000|VAT IE0000000AA",
     "TENURE_MAIL_FROM": "billing@harbour-ledger.example",
+    # Nobody waits for weeks before a screen: a customer who leaves is erased, and looked for again, at once.
+    "TENURE_GRACE_DAYS": "0",
+    "TENURE_PURGE_QUIET_HOURS": "0",
 }
 _UP = (
     "import sys; from pathlib import Path; from workers import supervisor;"
@@ -36,6 +39,9 @@ _READY = b"Ctrl-C stops everything"
 _PATIENCE = 180.0
 #: What the demo itself puts beside what `up` makes; removed with it.
 STATEMENT = "statement.pdf"
+RECORD = "record.zip"
+CERTIFICATE = "certificate.json"
+KEY = "certificate.pem"
 
 
 class Stack:
@@ -95,7 +101,8 @@ class Stack:
         """Remove what an earlier demo left, which may still run."""
         if not self.folder.exists():
             return
-        (self.folder / STATEMENT).unlink(missing_ok=True)
+        for made in (STATEMENT, RECORD, CERTIFICATE, KEY):
+            (self.folder / made).unlink(missing_ok=True)
         if (self.folder / ".tenure").exists():
             self._tenure("down", "--purge")
         else:
