@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Final
 
-_VOID: Final = {"meta", "br", "link"}
+_VOID: Final = {"meta", "br"}
 
 
 class NotWellFormed(ValueError):
