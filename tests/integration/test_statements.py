@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -512,7 +512,16 @@ def test_twenty_planners_over_dst_changes_and_month_ends(database: Database, dat
         if each.period_start > min(start for _, _, start in BILLED) and each.opening:
             days = (each.period_end - each.period_start).days
             assert each.line_count <= days
-    for rows in by_account.values():
+    with database.connection() as connection:
+        accounts = connection.execute(
+            text("SELECT id, period_start, statement_due_at > now() AS open FROM tenure.accounts")
+        )
+        standing = {row.id: row for row in accounts}
+    starts = Counter((zone, start) for zone, _, start in BILLED)
+    assert Counter((rows[0].time_zone, rows[0].period_start) for rows in by_account.values()) == starts
+    for account, rows in by_account.items():
+        # From the first day to the period that is still open, none is left out.
+        assert (rows[-1].period_end, True) == (standing[account].period_start, standing[account].open)
         for before, after in pairwise(rows):
             assert (after.period_start, after.opening) == (before.period_end, before.closing)
             # An entry at each of its midnights, whatever the clock did that day.

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, Tax
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.glyphs import drawable
@@ -168,6 +169,61 @@ def test_golden_open_items(golden) -> None:
     golden("documents/statement--open-items.de-AT.txt", read(pdf(in_open_items(a_statement()), "de-AT", BANK)) + "\n")
 
 
+def shows(shown: str, written: str, direction: str) -> bool:
+    """Whether a PDF's text has an amount."""
+    if direction == "ltr":
+        return spaced(written) in shown
+    # pypdf turns some runs of Arabic digits around (poppler does not).
+    figure = re.sub(r"[^\d٬٫]", "", spaced(written))
+    return figure in shown or figure[::-1] in shown
+
+
+@pytest.mark.parametrize("language", ["en", "de-AT", "fr-CA", "ar-EG"])
+@pytest.mark.parametrize("currency", ["EUR", "JPY", "KWD", "USD"])
+@pytest.mark.parametrize("original", [INVOICE, CREDIT_NOTE], ids=lambda document: document.kind)
+def test_invoice_and_mail_show_the_same_totals(original: InvoiceDocument, language: str, currency: str) -> None:
+    document = msgspec.structs.replace(original, currency=currency)
+    who = reader(language, "UTC")
+    common = {
+        "account_name": document.buyer.name,
+        "account_ref": document.buyer.ref,
+        "currency": currency,
+        "issued_on": document.issued_on,
+    }
+    if document.kind is DocumentKind.INVOICE:
+        told: InvoiceIssued | InvoiceCredited = InvoiceIssued(
+            invoice_number=document.number,
+            due_on=document.due_on,
+            net=document.net,
+            taxes=tuple(Tax(name="VAT", rate=tax.tax_rate, amount=tax.tax) for tax in document.taxes if tax.tax),
+            total=document.total,
+            settled=document.settled,
+            to_pay=document.total - document.settled,
+            **common,
+        )
+        amounts = [document.net, document.total, document.total - document.settled]
+        amounts += [tax.tax for tax in document.taxes if tax.tax]
+    else:
+        told = InvoiceCredited(
+            credit_note_number=document.number,
+            invoice_number=str(document.corrects),
+            invoice_total=INVOICE.total,
+            credited=document.total,
+            still_open=INVOICE.total - document.total,
+            **common,
+        )
+        amounts = [document.total]
+    mail = render(told, language=language, time_zone="UTC", company=BANK, recipient_name="Ada")
+    shown = read(render_invoice(document, company=BANK, language=language))
+    for minor in amounts:
+        written = who.money(minor, currency)
+        assert written in mail.text
+        assert written in mail.html
+        # Within the PDF's table, figures stand without their currency.
+        assert shows(shown, written, who.direction) or shows(shown, who.figure(minor, currency), who.direction)
+    assert shows(shown, who.money(document.total, currency), who.direction)
+
+
 @pytest.mark.parametrize("language", ["en", "de-AT", "fr-CA", "ar-EG"])
 @pytest.mark.parametrize("currency", ["EUR", "JPY", "KWD", "USD"])
 def test_pdf_mail_and_document_show_the_same_totals(language: str, currency: str) -> None:
@@ -180,12 +236,7 @@ def test_pdf_mail_and_document_show_the_same_totals(language: str, currency: str
     for minor in (statement.opening, statement.charges, statement.payments, statement.closing, statement.ageing.total):
         written = who.money(minor, currency)
         assert written in mail.text and written in mail.html
-        if who.direction == "ltr":
-            assert spaced(written) in shown
-        else:
-            # pypdf turns some runs of Arabic digits around (poppler does not).
-            figure = re.sub(r"[^\d٬٫]", "", spaced(written))
-            assert figure in shown or figure[::-1] in shown
+        assert shows(shown, written, who.direction)
 
 
 def test_every_line_and_the_balance_after_it() -> None:
