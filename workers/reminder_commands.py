@@ -108,7 +108,7 @@ def _print(shown: dict[str, Any]) -> None:
         console.print("No reminder will leave.")
     else:
         what = "the letter about the broken promise" if shown["step"] is None else f"step {shown['step']}"
-        words = f", in the words of a {shown['level']} reminder" if shown["level"] else ""
+        words = f", in the words of the reminder “{shown['level']}”" if shown["level"] else ""
         console.print(f"Next: {what}{words}, {at:%A, %Y-%m-%d, %H:%M} in {shown['time_zone']}")
         if shown["together_with"]:
             console.print(f"  together with {', '.join(shown['together_with'])}")

@@ -35,7 +35,7 @@ def test_explain_says_when_which_step_and_why(tenure: Run, database: Database, n
     assert said.returncode == 0
     assert said.stdout == (
         f"{number} of acme: 100.00 EUR open\n"
-        "Next: step 2, in the words of a first reminder, Friday, 2027-06-11, 09:00 in Europe/Berlin\n"
+        "Next: step 2, in the words of the reminder “first”, Friday, 2027-06-11, 09:00 in Europe/Berlin\n"
         '  – Step 2 ("first") of the policy "standard" is due on 2027-06-11: 3 days after the due date of 2027-06-08.\n'
     )
     # Of another invoice, there is a letter today: the gap after it ends on a Saturday.
