@@ -116,6 +116,7 @@ def _make_buckets(client: Any) -> None:
     if "versioned" not in present:
         client.create_bucket(Bucket="versioned")
         client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    if "locked" not in present:
         client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
 
 
