@@ -83,3 +83,25 @@ END $$;
 CREATE OR REPLACE TRIGGER follow_failed_step AFTER UPDATE OF state ON tenure.termination_steps FOR EACH ROW
     WHEN (OLD.state <> NEW.state AND 'failed' IN (OLD.state, NEW.state))
     EXECUTE FUNCTION tenure.follow_failed_step();
+
+-- A termination that a hold has set aside goes on when no hold is left, whoever releases it (T22).
+CREATE OR REPLACE FUNCTION tenure.go_on_after_hold() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Whoever is just setting it aside, or releases another hold, is waited for; the statements after this one see what
+    -- came of it.
+    PERFORM FROM tenure.terminations WHERE account_id = NEW.account_id AND stage NOT IN ('certified', 'cancelled')
+        FOR UPDATE;
+    IF NOT tenure.is_held(NEW.account_id) THEN
+        UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL
+         WHERE account_id = NEW.account_id AND stage = 'held';
+        IF FOUND THEN
+            PERFORM pg_notify('tenure_work', 'termination_steps');
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER go_on_after_hold AFTER UPDATE OF released_at ON tenure.legal_holds FOR EACH ROW
+    WHEN (OLD.released_at IS NULL AND NEW.released_at IS NOT NULL)
+    EXECUTE FUNCTION tenure.go_on_after_hold();

@@ -110,12 +110,18 @@ def put_back(held: Held, wait: timedelta, why: str) -> None:
 
 
 def stand_aside(case: Case, held: Held, why: str) -> None:
-    """Put the step back, and hold the termination, together: whatever releases it makes the step due."""
+    """Put the step back, and hold the termination, together. Its release lets it go on (`go_on_after_hold`, T22)."""
     with held.ports.database.transaction() as session:
         if work.release(session.connection(), TerminationStep, held.token, [held.id], error=why):
+            # Whoever releases the hold at the moment waits for this row, or is waited for, and then there is no hold.
+            session.execute(select(Termination.id).where(Termination.id == case.id).with_for_update())
             session.execute(
                 update(Termination)
-                .where(Termination.id == case.id, Termination.stage.not_in((Stage.HELD, Stage.FAILED)))
+                .where(
+                    Termination.id == case.id,
+                    Termination.stage.not_in((Stage.HELD, Stage.FAILED)),
+                    func.tenure.is_held(Termination.account_id),
+                )
                 .values(stage=Stage.HELD, stage_before=Termination.stage)
             )
     log.info("termination.held", termination=str(case.id), step=case.step)

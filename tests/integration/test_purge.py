@@ -227,11 +227,6 @@ def place_hold(database: Database) -> None:
 def release_holds(database: Database) -> None:
     with database.connection() as connection:
         connection.execute(text("SELECT tenure.release_hold(id, 'counsel') FROM tenure.legal_holds"))
-        # And what was held goes on.
-        connection.execute(
-            text("""
-                UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL WHERE stage = 'held'""")
-        )
 
 
 def test_a_hold_stops_the_purge_before_it_begins_and_its_release_lets_it_go_on(company: Company) -> None:
@@ -242,10 +237,6 @@ def test_a_hold_stops_the_purge_before_it_begins_and_its_release_lets_it_go_on(c
     assert counts(company.ports, company.leaving) == before
     assert objects(company, company.leaving) == objects(company, company.staying)
     release_holds(company.database)
-    with company.database.connection() as connection:
-        connection.execute(
-            text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL WHERE stage = 'held'")
-        )
     company.make_due()
     assert company.purge()["steps"] == 3, failure(company.database)
 
@@ -286,10 +277,6 @@ def test_a_hold_that_is_placed_in_the_middle_waits_for_the_batch_and_keeps_the_r
     company.purge()
     assert counts(company.ports, company.leaving) == again
     release_holds(company.database)
-    with company.database.connection() as connection:
-        connection.execute(
-            text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL WHERE stage = 'held'")
-        )
     company.make_due()
     company.purge()
     assert company.store("tenure.usage_events").removed == 25
@@ -323,10 +310,6 @@ def test_a_hold_that_is_placed_while_small_tables_go_waits_for_them_and_keeps_th
     assert all(left[each.store] == each.expected - each.removed for each in kept)
     assert any(each.expected for each in kept)
     release_holds(company.database)
-    with company.database.connection() as connection:
-        connection.execute(
-            text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL WHERE stage = 'held'")
-        )
     company.make_due()
     company.purge()
     assert stage(company.database) == ("verifying", None), failure(company.database)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from threading import Thread
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -123,20 +125,91 @@ def test_a_step_that_waits_uses_up_no_attempt(
     assert stage(database) == ("requested", None)
 
 
-def test_a_hold_sets_the_termination_aside_and_its_step_waits(
-    given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def meet_a_hold(_case: Case, _held: Held) -> StepResult:
-        raise OnHold("A legal hold keeps the data.")
+PLACE = text("SELECT tenure.place_hold('acme', :case, 'a court asks', 'counsel')")
+RELEASE = text("SELECT tenure.release_hold(:hold, 'counsel')")
 
+
+def place(database: Database, case: str) -> UUID:
+    with database.connection() as connection:
+        return UUID(str(connection.execute(PLACE, {"case": case}).scalar_one()))
+
+
+def release(database: Database, hold: UUID) -> None:
+    with database.connection() as connection:
+        assert connection.execute(RELEASE, {"hold": hold}).scalar_one()
+
+
+def meet_a_hold(_case: Case, _held: Held) -> StepResult:
+    raise OnHold("A legal hold keeps the data.")
+
+
+@pytest.fixture
+def set_aside(given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
+    """A termination that two holds have set aside."""
+    holds = [place(database, "case-1"), place(database, "case-2")]
     with monkeypatch.context() as held:
         only(held, {Step.BEGIN: meet_a_hold})
         drain(ADVANCE, ports)
     assert stage(database) == ("held", "requested")
+    return holds
+
+
+def test_a_hold_sets_the_termination_aside_and_the_release_of_the_last_lets_it_go_on(
+    set_aside: list[UUID], database: Database, ports: Ports
+) -> None:
     assert drain(ADVANCE, ports) == {"steps": 0}
-    with database.connection() as connection:
-        connection.execute(text("UPDATE tenure.terminations SET stage = stage_before, stage_before = NULL"))
+    release(database, set_aside[0])
+    assert stage(database) == ("held", "requested")
+    assert drain(ADVANCE, ports) == {"steps": 0}
+    release(database, set_aside[1])
+    assert stage(database) == ("requested", None)
     assert drain(ADVANCE, ports) == {"steps": 1}
+
+
+def test_holds_that_are_released_at_once_let_it_go_on(set_aside: list[UUID], database: Database) -> None:
+    """Neither transaction sees the other's release before that is committed; the later one waits for it."""
+    with database.connection() as first:
+        first.execute(RELEASE, {"hold": set_aside[0]})
+        second = Thread(target=release, args=(database, set_aside[1]))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+    second.join(10)
+    assert stage(database) == ("requested", None)
+
+
+def test_a_hold_that_is_released_while_a_termination_is_set_aside_lets_it_go_on(
+    given: None, database: Database
+) -> None:
+    hold = place(database, "case-1")
+    with database.connection() as setting_aside:
+        setting_aside.execute(text("UPDATE tenure.terminations SET stage_before = stage, stage = 'held'"))
+        releasing = Thread(target=release, args=(database, hold))
+        releasing.start()
+        releasing.join(0.3)
+        assert releasing.is_alive()
+    releasing.join(10)
+    assert stage(database) == ("requested", None)
+
+
+def test_a_hold_that_was_released_before_its_termination_was_set_aside_does_not_set_it_aside(
+    given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = place(database, "case-1")
+
+    met: list[bool] = []
+
+    def released_meanwhile(case: Case, held: Held) -> StepResult:
+        if met:
+            # It is due again at once, and nothing holds it any more.
+            return StepResult(stage=Stage.GRACE)
+        met.append(True)
+        release(database, hold)
+        return meet_a_hold(case, held)
+
+    only(monkeypatch, {Step.BEGIN: released_meanwhile})
+    go_on(ports)
+    assert (stage(database), steps(database)) == (("grace", None), {"begin": "done"})
 
 
 def test_nothing_is_recorded_of_a_step_whose_termination_was_cancelled(
