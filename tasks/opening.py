@@ -30,11 +30,12 @@ _FILE = text("""
       FROM tenure.submitted_files AS file JOIN tenure.accounts AS account ON account.id = file.account_id
      WHERE account.ref = :account AND file.id = :which AND file.state = 'stored'""")
 _STATEMENT = text("""
-    SELECT account_id, document_key AS key, document_bytes AS size, document_sha256 AS sha256,
-           'application/pdf' AS media_type,
-           account_ref || '-' || to_char(period_start, 'YYYYMMDD') || '-' || currency || '.pdf' AS name
-      FROM tenure.statements AS statement
-     WHERE account_ref = :account AND id = :which AND document_key IS NOT NULL""")
+    SELECT statement.account_id, statement.document_key AS key, statement.document_bytes AS size,
+           statement.document_sha256 AS sha256, 'application/pdf' AS media_type,
+           statement.account_ref || '-' || to_char(statement.period_start, 'YYYYMMDD') || '-' || statement.currency
+           || '.pdf' AS name
+      FROM tenure.statements AS statement JOIN tenure.accounts AS account ON account.id = statement.account_id
+     WHERE account.ref = :account AND statement.id = :which AND statement.document_key IS NOT NULL""")
 _INVOICE = text("""
     SELECT invoice.account_id, document.document_key AS key, document.document_bytes AS size,
            document.document_sha256 AS sha256, 'application/pdf' AS media_type, invoice.number || '.pdf' AS name

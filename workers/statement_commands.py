@@ -119,7 +119,7 @@ def sent(statement: UUID, out: Path) -> int:
     """Write the document as it was sent."""
     with in_words():
         try:
-            ref = _one(_database(), statement).statement.account_ref
+            ref = _ref(_database(), _one(_database(), statement).statement.account_id)
             click.echo(save(partial(open_statement, account=ref, statement=statement), out))
         except (Refused, NotSaved) as refusal:
             return _refuse(refusal)
@@ -128,6 +128,12 @@ def sent(statement: UUID, out: Path) -> int:
 
 def _database() -> Database:
     return Database(settings().database_url)
+
+
+def _ref(database: Database, account_id: UUID) -> str:
+    """By which the account is known now; its statements say by which it was."""
+    with database.snapshot() as session:
+        return session.scalars(select(Account.ref).where(Account.id == account_id)).one()
 
 
 def _account(database: Database, ref: str) -> Account:

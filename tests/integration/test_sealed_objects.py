@@ -274,6 +274,13 @@ def test_documents_are_read_as_they_were_sent(database: Database, ports: Ports, 
         assert (len(body), hashlib.sha256(body).digest()) == (each.size, each.sha256)
     with pytest.raises(ValueError, match="no such statement"):
         open_statement(database, ports.objects, ports.keyring, account="marked", statement=made)
+    # By the ref that the account has now, whatever the document calls it.
+    with database.connection() as connection:
+        connection.execute(text("UPDATE tenure.accounts SET ref = 'acme-2' WHERE id = :a"), {"a": acme})
+    again = open_statement(database, ports.objects, ports.keyring, account="acme-2", statement=made)
+    assert (again.sha256, again.name[:5]) == (read[0].sha256, "acme-")
+    with pytest.raises(ValueError, match="no such statement"):
+        open_statement(database, ports.objects, ports.keyring, account="acme", statement=made)
     with pytest.raises(ValueError, match="no such invoice"):
         open_invoice(database, ports.objects, ports.keyring, account="acme", number=number)
 
