@@ -7,6 +7,7 @@ has none to go on from: it tells how far it is in the evidence of its step, once
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any, Final
@@ -104,7 +105,7 @@ def progress(connection: Connection, termination: UUID) -> Progress | None:
 
 
 class ExportNotes:
-    """What `tasks.export` calls while it writes. Nothing that goes wrong in the counting stops the export."""
+    """What `tasks.export` calls while it writes. Nothing that goes wrong with it stops the export."""
 
     def __init__(self, case: Case, held: Held) -> None:
         self._held = held
@@ -126,7 +127,8 @@ class ExportNotes:
             if self._last is not None and key != self._last:
                 self._ended.setdefault(self._last, now)
             self._last = key
-        with self._held.ports.database.connection() as connection:
+        # What nobody could be shown is no reason to begin a long export anew.
+        with suppress(DBAPIError), self._held.ports.database.connection() as connection:
             connection.execute(
                 _NOTE,
                 {

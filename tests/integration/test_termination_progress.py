@@ -111,6 +111,19 @@ def test_an_export_tells_how_far_it_is_until_it_is_over(
     assert evidence["rows"] >= ROWS and "stores" not in evidence
 
 
+def test_an_export_that_cannot_tell_how_far_it_is_goes_on(
+    acme: AccountKeys, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "_NOTE", text("SELECT 1 / 0, :id, :token, :evidence"))
+    with database.transaction() as session:
+        a_termination(session, acme.id, Step.BEGIN)
+    go_on(ports)
+    with database.connection() as connection:
+        row = connection.execute(text("SELECT * FROM tenure.termination_steps WHERE step = 'export'")).one()
+    assert (row.state, row.attempts, row.last_error) == ("done", 1, None)
+
+
 def test_a_purge_tells_how_far_it_is_from_its_checkpoints(
     acme: AccountKeys, database: Database, ports: Ports, tenure: Run
 ) -> None:
