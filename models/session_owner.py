@@ -9,10 +9,8 @@ from sqlalchemy import Connection, text
 
 from models.data_map import AccountKeys
 
-KEPT = text("""
-    SELECT id, ref FROM tenure.accounts AS account
-     WHERE status = 'frozen' OR id IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)""")
 _HELD = "id IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)"
+KEPT = text(f"SELECT id, ref FROM tenure.accounts AS account WHERE status = 'frozen' OR {_HELD}")
 #: A record of the account's data holds its sessions already, or is about to.
 _RECORDED = """EXISTS (SELECT FROM tenure.terminations AS ending WHERE ending.account_id = account.id
                           AND coalesce(ending.stage_before, ending.stage) NOT IN (

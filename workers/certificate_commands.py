@@ -90,7 +90,7 @@ def show(which: str, json: bool) -> int:
 def export(which: str | None, out: Path | None) -> int:
     """The whole chain, or one with the certificates of the keys that it takes to check it."""
     with _session() as session:
-        chain = _chain(session)
+        chain = publishing.chain(session)
         wanted = chain if which is None else _found(session, which)
     if not wanted:
         return _none(which)
@@ -155,7 +155,7 @@ def key() -> int:
 
 def _verify_own(trusted: Sequence[PublicKey], head: Head | None) -> int:
     with _session() as session:
-        chain = _chain(session)
+        chain = publishing.chain(session)
     if not chain:
         click.echo("No certificate was issued yet.")
         return 0
@@ -200,11 +200,6 @@ def _told(what: str, found: Examined) -> int:
         click.echo(f"{what} is as it was issued: an extract with {names or 'keys alone'}.")
         click.echo(f"{last.number}:{last.sha256}")
     return 0
-
-
-def _chain(session: Session) -> list[Signed]:
-    rows = session.execute(select(Certificate.body, Certificate.signature).order_by(Certificate.number))
-    return [Signed.of(row.body, row.signature) for row in rows]
 
 
 def _found(session: Session, which: str) -> list[Signed]:

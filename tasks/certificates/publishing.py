@@ -38,6 +38,12 @@ def number(name: str) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
+def chain(session: Session) -> list[Signed]:
+    """All that were issued, from the first on."""
+    rows = session.execute(select(Certificate.body, Certificate.signature).order_by(Certificate.number))
+    return [Signed.of(row.body, row.signature) for row in rows]
+
+
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Signed]:
     rows = session.execute(
         select(CertificateCopy.id, Certificate.body, Certificate.signature)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import pytest
+import redis
 from sqlalchemy.engine import make_url
 
 from models.unit_of_work import Database
@@ -36,6 +37,16 @@ def tenure(servers: Mapping[str, str], database_url: str) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def valkey(servers: Mapping[str, str]) -> Iterator[redis.Redis]:
+    """The broker, emptied before and after, as text."""
+    client = redis.Redis.from_url(servers["TENURE_BROKER_URL"], decode_responses=True)
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()
 
 
 @pytest.fixture

@@ -50,15 +50,6 @@ MAP = """
 
 
 @pytest.fixture
-def valkey(servers: dict[str, str]) -> Iterator[redis.Redis]:
-    client = redis.Redis.from_url(servers["TENURE_BROKER_URL"], decode_responses=True)
-    client.flushall()
-    yield client
-    client.flushall()
-    client.close()
-
-
-@pytest.fixture
 def store(
     database: Database, settings: Settings, valkey: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SessionStore]:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Barrier, Thread
 from typing import Any
@@ -298,15 +298,6 @@ def test_sessions_that_outlast_the_day_are_seen(database: Database, settings: Se
 
 
 # Keys in Valkey.
-
-
-@pytest.fixture
-def valkey(servers: dict[str, str]) -> Iterator[redis.Redis]:
-    client = redis.Redis.from_url(servers["TENURE_BROKER_URL"], decode_responses=True)
-    client.flushall()
-    yield client
-    client.flushall()
-    client.close()
 
 
 @pytest.fixture

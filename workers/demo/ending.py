@@ -28,9 +28,10 @@ import structlog
 import uvicorn
 from celery import Celery
 from rich.text import Text
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import Connection, Row, text
 
-from models.certificate import Certificate, CertificateKind
+from models.certificate import CertificateKind
+from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine
 from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
@@ -53,7 +54,7 @@ _NAME = 46
 _LOOK = 0.2
 
 _STAGE = text("""
-    SELECT termination.id, termination.stage, mail.context ->> 'page' AS page,
+    SELECT termination.id, termination.stage, termination.downloaded_at, mail.context ->> 'page' AS page,
            (SELECT max(step.last_error) FROM tenure.termination_steps AS step
              WHERE step.termination_id = termination.id AND step.state = 'failed') AS trouble,
            termination.stage = 'certified' AND NOT EXISTS (
@@ -111,7 +112,7 @@ class Ending:
         began = monotonic()
         with page.step("the record") as said:
             sealed = self._until(account, lambda row: row.page is not None)
-            content = self._downloaded(sealed.page)
+            content = self._downloaded(account, sealed.page)
             (self._folder / RECORD).write_bytes(content)
             said.append(f"announced by mail, fetched from its page, {len(content) / 1000:,.0f} kB; any unzip opens it:")
         manifest, problems = self._opened(content)
@@ -164,7 +165,7 @@ class Ending:
                 raise Stalled(f"The termination of {self._customer.ref} {at} in {STALLED:.0f} s. See the worker's log.")
             sleep(_LOOK)
 
-    def _downloaded(self, link: str) -> bytes:
+    def _downloaded(self, account: UUID, link: str) -> bytes:
         """What the customer gets who follows the link in the mail, and presses the button."""
         with _served(self._ports) as port:
             path = urlsplit(link).path
@@ -177,17 +178,8 @@ class Ending:
                     f"The record cannot be fetched (status {status}). See the logs in {self._folder / 'log'}."
                 )
             # What has left is noted when the other side has it all.
-            self._until_downloaded()
+            self._until(account, lambda row: row.downloaded_at is not None)
             return content
-
-    def _until_downloaded(self) -> None:
-        noted = text("SELECT count(*) FROM tenure.terminations WHERE downloaded_at IS NOT NULL")
-        began = monotonic()
-        while monotonic() - began < STALLED:
-            with self._ports.database.connection() as connection:
-                if connection.execute(noted).scalar_one():
-                    return
-            sleep(_LOOK)
 
     def _opened(self, content: bytes) -> tuple[Manifest, list[str]]:
         """Show what is in it, as a person finds it; returns what is wrong with it too."""
@@ -221,8 +213,7 @@ class Ending:
     def _certificate(self, termination: UUID) -> tuple[Signed, Finding]:
         """That of the erasure, written to a file; and whether it holds by the public key alone."""
         with self._ports.database.snapshot() as session:
-            rows = session.execute(select(Certificate.body, Certificate.signature).order_by(Certificate.number))
-            chain = [Signed.of(row.body, row.signature) for row in rows]
+            chain = publishing.chain(session)
         mine = next(
             each
             for each in chain
