@@ -16,6 +16,7 @@ from rich.text import Text
 from models.certificate import CertificateKind
 from tasks.certificates.chain import Signed
 from tasks.certificates.signing import PublicKey
+from workers.operations import counted
 
 #: Wider, and the eye loses the line.
 WIDTH = 100
@@ -127,13 +128,11 @@ def _statements(said: Mapping[str, Any]) -> RenderableType:
             f"[green]✓[/] {verification['stores']} stores looked through another way: {verification['left']:,} left."
         )
     if keys := said.get("keys_destroyed"):
-        destroyed = f"{keys} {'key' if keys == 1 else 'keys'} destroyed"
+        destroyed = f"{counted(keys, 'key')} destroyed"
         lines.append(f"[green]✓[/] {destroyed}: copies of the objects in backups cannot be read any more.")
     if record := said.get("record"):
-        lines.append(
-            f"[green]✓[/] The record given before: {record['rows']:,} rows, {record['objects']:,} files, manifest "
-            f"{record['manifest_sha256'][:16]}…"
-        )
+        held = f"{counted(record['rows'], 'row')}, {counted(record['objects'], 'file')}"
+        lines.append(f"[green]✓[/] The record given before: {held}, manifest {record['manifest_sha256'][:16]}…")
     for each in said.get("exceptions", ()):
         until = f", until {date.fromisoformat(each['until']):%-d %B %Y}" if each.get("until") else ""
         lines.append(

@@ -31,6 +31,11 @@ def in_words() -> Iterator[None]:
         sys.exit(1)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 row`, `2,000 rows`, `28 countries`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def print_json(value: Any, *, lines: bool = False) -> None:
     """For `--json`: what JSON has no type for, such as a date, is written as text. `lines`: one of several, each alone
     on its line."""

@@ -29,7 +29,7 @@ from tasks.failures import Failure
 from tasks.opening import open_statement
 from tasks.statement_plan import plan
 from tasks.statements import RENDER, RENDER_LONG, ToRender, load
-from workers.operations import in_words, print_json
+from workers.operations import counted, in_words, print_json
 from workers.sent_document import NotSaved, save
 from workers.settings import settings
 
@@ -61,7 +61,7 @@ def run(ref: str | None, period: date | None, json: bool) -> int:
         click.echo("Nothing was due: every period that has closed was planned before.")
     else:
         click.echo(
-            f"{_count(counts['accounts'], 'period')} closed, {_count(counts['planned'], 'statement')} planned; "
+            f"{counted(counts['accounts'], 'period')} closed, {counted(counts['planned'], 'statement')} planned; "
             "workers render and send them."
         )
     return 0
@@ -282,10 +282,6 @@ def _state(row: Statement) -> str:
     if row.document_bytes is not None and row.finished_at is not None:
         return f"a PDF of {row.document_bytes:,} bytes since {row.finished_at:%Y-%m-%d %H:%M} UTC"
     return f"{row.state}{f': {row.last_error}' if row.last_error else ''}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _refuse(refusal: Exception) -> int:

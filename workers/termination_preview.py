@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.termination.preview import Fate, Kind, Preview, Store
+from workers.operations import counted
 
 WIDTH = 100
 _HEADINGS = {
@@ -104,7 +105,8 @@ def _sum(found: Preview) -> RenderableType:
 
 
 def _many(number: int, what: str) -> str:
-    return f"[bold]{number:,}[/] {what}{'' if number == 1 else 's'}"
+    figure, _, unit = counted(number, what).partition(" ")
+    return f"[bold]{figure}[/] {unit}"
 
 
 def _bytes(size: int) -> str:

@@ -44,6 +44,7 @@ from workers.demo.page import Page
 from workers.demo.stack import CERTIFICATE, KEY, RECORD
 from workers.demo.watching import STALLED, Stalled
 from workers.download_page import application
+from workers.operations import counted
 from workers.settings import Settings
 
 #: Of each text that is shown, so many lines.
@@ -189,7 +190,7 @@ class Ending:
             files = [each for each in found.manifest.files if each.kind is Kind.OBJECT]
             ledger = next(each for each in found.manifest.files if each.path.endswith("ledger_entries.csv"))
             for each in (*tables, *files):
-                rows = "" if each.rows is None else f"{each.rows:,} row{'' if each.rows == 1 else 's'}"
+                rows = "" if each.rows is None else counted(each.rows, "row")
                 path = each.path if len(each.path) <= _NAME else f"…{each.path[1 - _NAME :]}"
                 self._quiet(f"{path:<{_NAME}} {rows:>11} {each.bytes:>12,} bytes")
             self._page.console.print()
@@ -240,7 +241,7 @@ class Ending:
         return _finding(
             "the record is whole",
             "Each file of the record has the hash in its manifest, and the certificate names that manifest.",
-            f"{rows:,} rows, {files:,} file{'' if files == 1 else 's'}",
+            f"{counted(rows, 'row')}, {counted(files, 'file')}",
             [*problems, *([] if held in signed.body.decode() else ["the certificate is about another record"])],
         )
 

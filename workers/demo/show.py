@@ -36,6 +36,7 @@ from workers.demo.planting import Planted, plant
 from workers.demo.stack import STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
 from workers.embedded import EmbeddedServerError
+from workers.operations import counted
 from workers.settings import Settings, parse
 
 
@@ -199,15 +200,11 @@ class _Demo:
 
 def _described(planted: Planted) -> str:
     return (
-        f"{_number(planted.accounts, 'customer')} in {_number(planted.countries, 'country', 'countries')}, "
-        f"{_number(planted.languages, 'language')} and {_number(planted.currencies, 'currency', 'currencies')}; "
+        f"{counted(planted.accounts, 'customer')} in {counted(planted.countries, 'country', 'countries')}, "
+        f"{counted(planted.languages, 'language')} and {counted(planted.currencies, 'currency', 'currencies')}; "
         f"{planted.entries:,} ledger entries, {planted.late_entries} of them recorded late; "
-        f"{_number(planted.contacts, 'contact')}; {planted.sessions:,} sessions, {planted.expired_sessions:,} too old"
+        f"{counted(planted.contacts, 'contact')}; {planted.sessions:,} sessions, {planted.expired_sessions:,} too old"
     )
-
-
-def _number(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _expected(stage: _Stage) -> Expected:
