@@ -507,7 +507,8 @@ def test_a_store_that_is_away_keeps_no_other_from_being_swept(
     told = sessions.sweep(replace(ports, session_stores=[*away, web]))
     assert (told["web"], told["in_trouble"]) == (1, 2)
     with database.connection() as connection:
-        noted = {row.store: row.trouble for row in connection.execute(text("SELECT store, trouble FROM tenure.session_sweeps"))}
+        rows = connection.execute(text("SELECT store, trouble FROM tenure.session_sweeps"))
+        noted = {row.store: row.trouble for row in rows}
     assert "does not answer" in str(noted["cache"])
     assert "does not answer" in str(noted["far"])
     assert "geheim" not in str(noted)
