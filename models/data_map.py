@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -235,6 +235,10 @@ class RedisKeys:
         return _filled(self.pattern, AccountKeys(account.id, escape.sub(r"\\\1", account.ref)))
 
 
+#: Processors that Tenure asks by their own API, in small letters.
+PAYMENT_PROVIDERS: Final = frozenset({"stripe"})
+
+
 @dataclass(frozen=True, slots=True)
 class Processor:
     """A party outside the company that receives personal data (P3.1f), and how its part is purged."""
@@ -243,6 +247,10 @@ class Processor:
     receives: str
     #: What a purge does there, such as "delete the customer"; None where nothing is kept, for the reason in `receives`.
     purge: str | None = None
+    #: The environment variable with the address at which a purge asks it (T21); None for `PAYMENT_PROVIDERS`.
+    address_from: str | None = None
+    #: The environment variable with the token that the address asks for.
+    token_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

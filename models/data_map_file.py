@@ -19,6 +19,7 @@ from msgspec import Meta
 from models.base import SCHEMA
 from models.data_map import (
     MAIN,
+    PAYMENT_PROVIDERS,
     Category,
     DataMap,
     DataMapError,
@@ -99,6 +100,8 @@ class _Processor(_Entry, frozen=True, kw_only=True):
     name: Text
     receives: Text
     purge: Text | None = None
+    address_from: Text | None = None
+    token_from: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,7 @@ def _company_map(raw: dict[str, Any]) -> CompanyMap:
         ),
         objects=tuple(_objects(each) for each in _entries(raw, "objects", _Objects, "prefix")),
         redis=tuple(_redis(each) for each in _entries(raw, "redis", _Redis, "pattern")),
-        processors=tuple(
-            Processor(each.name, each.receives, each.purge) for each in _entries(raw, "processor", _Processor, "name")
-        ),
+        processors=_processors(_entries(raw, "processor", _Processor, "name")),
     )
     tables: list[MappedTable | UnmappedTable] = [*result.tables, *result.unmapped]
     places = Counter((each.database, each.name) for each in tables)
@@ -233,6 +234,30 @@ def _redis(entry: _Redis) -> RedisKeys:
     if not _PLACEHOLDER.search(entry.pattern):
         raise DataMapError(f'the pattern "{entry.pattern}" must have {{account_id}} or {{account_ref}} in it')
     return RedisKeys(entry.pattern, entry.category, entry.address_from, entry.left_out)
+
+
+def _processors(entries: Sequence[_Processor]) -> tuple[Processor, ...]:
+    for name, times in Counter(each.name.casefold() for each in entries).items():
+        if times > 1:
+            raise DataMapError(f'the [[processor]] "{name}" stands in it {times} times')
+    return tuple(map(_processor, entries))
+
+
+def _processor(entry: _Processor) -> Processor:
+    asked = entry.address_from is not None
+    if asked and entry.purge is None:
+        raise DataMapError(f"[[processor]] {entry.name}: it has address_from, so say in purge what is done there")
+    if entry.token_from is not None and not asked:
+        raise DataMapError(f"[[processor]] {entry.name}: token_from goes with address_from, which it lacks")
+    if entry.purge is not None and asked is (entry.name.casefold() in PAYMENT_PROVIDERS):
+        raise DataMapError(
+            f"[[processor]] {entry.name}: Tenure asks it by its own API, so leave address_from out"
+            if asked
+            else f'[[processor]] {entry.name}: nobody would do what its purge says ("{entry.purge}"): name in '
+            "address_from the environment variable with the address that a purge asks, or leave purge out where "
+            "nothing is kept"
+        )
+    return Processor(entry.name, entry.receives, entry.purge, entry.address_from, entry.token_from)
 
 
 def _own(name: Name) -> Name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -219,6 +219,16 @@ class KeyStore(Protocol):
         """Remove these keys; how many there were. Raises as `keys` does."""
 
 
+class OutsideProcessor(Protocol):
+    """A party outside that keeps data of customers, and tells and erases them when it is asked (T21)."""
+
+    def records(self, account: AccountKeys) -> int:
+        """How many records of the account it holds now. Raises `Unavailable`, or `Permanent` where it does not tell."""
+
+    def erase(self, account: AccountKeys) -> None:
+        """Ask it to erase them, at once or soon; asked twice it does no harm. Raises as `records` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Letterhead:
     """How the company signs: what templates show, and what mail headers need."""
@@ -239,6 +249,8 @@ class Estate:
     databases: Mapping[str, Database]
     #: By the environment variable that holds the address; under `BROKER`, the broker.
     keys: Mapping[str, KeyStore] = field(default_factory=dict)
+    #: By the name that the data map gives them: those that have an address.
+    processors: Mapping[str, OutsideProcessor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +290,9 @@ class Ports:
     def estate(self) -> Estate:
         """All of it: what an export reads and a purge removes. Raises as `company` does."""
         company = self.company()
-        return Estate(models.data_map() + company.map, {MAIN: self.database, **company.databases}, company.keys)
+        return replace(
+            company, map=models.data_map() + company.map, databases={MAIN: self.database, **company.databases}
+        )
 
 
 class _Current:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from tasks import failpoints
 from tasks.certificates.signing import Signer
 from tasks.failures import Permanent
 from tasks.payment_gateway import PaymentGateway
-from tasks.ports import BROKER, Auditor, Estate, KeyStore, Letterhead, Ports, SessionStore
+from tasks.ports import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
 from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers import session_stores as stores
 from workers.adapters import mail
+from workers.adapters.erasure import ErasureAddress
 from workers.adapters.osv import OSV
 from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.redis_sessions import RedisSessions
@@ -70,7 +71,8 @@ def company(settings: Settings) -> Estate:
     try:
         read = data_map_file.load(Path(settings.datamap))
         servers = {each.address_from for each in read.map.redis if each.address_from is not None}
-        missing = sorted(each for each in {*read.databases.values(), *servers} if not os.environ.get(each))
+        told = {v for each in read.map.processors for v in (each.address_from, each.token_from) if v is not None}
+        missing = sorted(each for each in {*read.databases.values(), *servers, *told} if not os.environ.get(each))
         if missing:
             raise Permanent(f"{missing[0]}, which datamap.toml names, is not set: set it, then retry.")
         databases = {name: Database(os.environ[variable]) for name, variable in read.databases.items()}
@@ -78,7 +80,21 @@ def company(settings: Settings) -> Estate:
         raise Permanent(f"datamap.toml cannot be used: {error}. Mend it, then retry.") from None
     keys: dict[str, KeyStore] = {name: RedisKeyStore(name, os.environ[name]) for name in servers}
     keys[BROKER] = RedisKeyStore("The broker", settings.broker_url)
-    return Estate(read.map, databases, keys)
+    return Estate(read.map, databases, keys, processors(read.map, encrypted=settings.mode is Mode.PRODUCTION))
+
+
+def processors(mapped: DataMap, *, encrypted: bool) -> Mapping[str, OutsideProcessor]:
+    """Those that have an address, by name. Raises Permanent where it is none."""
+    return {
+        each.name: ErasureAddress(
+            each.name,
+            os.environ[each.address_from].strip(),
+            os.environ[each.token_from].strip() if each.token_from else None,
+            encrypted=encrypted,
+        )
+        for each in mapped.processors
+        if each.address_from is not None
+    }
 
 
 def session_stores(settings: Settings, database: Database) -> Sequence[SessionStore]:

@@ -79,7 +79,7 @@ def _row(store: Store) -> tuple[str, ...]:
     size = f" [dim]{_bytes(store.size)}[/]" if store.size else ""
     record = "[green]✓[/]" if store.exported else "[dim]–[/]"
     if store.kind is Kind.PROCESSOR:
-        count, record = "", ""
+        count, record = ("" if store.count is None else count), ""
     return (
         f"  {escape(store.name)}{where}", store.category, count + size, record,
         ", ".join(filter(None, ["" if store.kind is Kind.PROCESSOR else _FATES[store.fate], escape(store.remark)])),

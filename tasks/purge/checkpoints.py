@@ -104,17 +104,35 @@ def planned(case: Case, held: Held, pass_number: int) -> dict[tuple[StoreKind, s
     with held.ports.database.connection() as connection:
         rows = connection.execute(
             text("""
-                SELECT id, kind, place, store, expected, removed, kept, in_flight, done_at IS NOT NULL AS done
+                SELECT id, kind, place, store, expected, removed, kept, in_flight, done_at IS NOT NULL AS done,
+                       coalesce(clock_timestamp() - began_at, interval '0') AS lasted
                   FROM tenure.purge_stores WHERE termination_id = :termination AND pass_number = :pass
                  ORDER BY number"""),
             {"termination": case.id, "pass": pass_number},
         ).all()
     return {
         (StoreKind(row.kind), row.place, row.store): Checkpoint(
-            case, held, row.id, f"{row.store}", row.expected, row.removed, row.kept, row.in_flight, row.done
+            case,
+            held,
+            row.id,
+            f"{row.store}",
+            row.expected,
+            row.removed,
+            row.kept,
+            row.in_flight,
+            row.done,
+            row.lasted,
         )
         for row in rows
     }
+
+
+class StaysForNow(Exception):
+    """Something of a store has to stay for a while; all else of the pass is done before it is waited for."""
+
+    def __init__(self, why: str, wait: timedelta) -> None:
+        super().__init__(why)
+        self.wait = wait
 
 
 @dataclass(slots=True)
@@ -130,6 +148,8 @@ class Checkpoint:
     kept: int
     in_flight: int
     done: bool
+    #: For how long it has been going on, by the database's clock.
+    lasted: timedelta
 
     def begin(self, left: Callable[[], int]) -> None:
         """Note when it began; after a crash, how much the one that crashed has removed."""

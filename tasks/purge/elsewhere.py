@@ -1,4 +1,4 @@
-"""What of an account lies in no table: objects, keys in Redis, customers at the payment provider (T20, T21, T27).
+"""What of an account lies in no table: objects, keys in Redis, what processors outside hold (T20, T21, T27).
 
 Each store says how much it holds, removes it in batches under its checkpoint, and says what is left. What is asked of a
 store twice does no harm.
@@ -6,7 +6,7 @@ store twice does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -20,7 +20,8 @@ from models.data_map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
 from models.purge import Method, StoreKind
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
-from tasks.purge.checkpoints import Checkpoint, Planned
+from tasks.purge import processors
+from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow
 from tasks.purge.neighbours import patterns, refuse_neighbours
 from tasks.sealing.keyring import destroy
 
@@ -42,15 +43,7 @@ class Store(Protocol):
         """How much of the account it holds now. Raises Unavailable or Permanent."""
 
     def purge(self, checkpoint: Checkpoint) -> None:
-        """Remove it; raises `StillLocked` where something has to stay for now."""
-
-
-class StillLocked(Exception):
-    """Objects are locked by the object store; all else of the pass is done before they are waited for."""
-
-    def __init__(self, why: str, wait: timedelta) -> None:
-        super().__init__(why)
-        self.wait = wait
+        """Remove it; raises `StaysForNow` where something has to stay for now."""
 
 
 def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
@@ -58,7 +51,8 @@ def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
     with ports.database.connection() as connection:
         refuse_neighbours(connection, patterns(estate.map), account)
     return [
-        *_customers(ports, account),
+        *processors.customers(ports, account),
+        *processors.others(estate, account),
         *(Keys(each, key_store(estate, each), account) for each in estate.map.redis),
         *(Objects(each, ports, account) for each in estate.map.objects),
         ObjectsKey(ports, account),
@@ -106,7 +100,7 @@ class Objects:
             checkpoint.elsewhere(len(some), partial(self._remove, some, locked))
         if locked:
             checkpoint.wait(len(locked), self._said(locked))
-            raise StillLocked(self._said(locked), _wait(locked))
+            raise StaysForNow(self._said(locked), _wait(locked))
         checkpoint.end()
 
     def _remove(self, some: Sequence[StoredVersion], locked: list[Locked]) -> int:
@@ -186,43 +180,3 @@ class ObjectsKey:
         checkpoint.begin(self.left)
         checkpoint.here(act)
         checkpoint.end()
-
-
-class Customers:
-    """The account's customers at the payment provider, which forgets them with their cards and mandates."""
-
-    kind = StoreKind.PROCESSOR
-    name = "payment customers"
-    method = Method.DELETED
-
-    def __init__(self, provider: str, names: Sequence[str], ports: Ports) -> None:
-        gateway = ports.payments
-        if gateway is None or gateway.provider != provider:
-            raise Permanent(
-                f"The account has customers at the payment provider {provider}, which is not configured: set its key, "
-                "so that they can be deleted there, then retry."
-            )
-        self.place = provider
-        self._gateway, self._names = gateway, names
-
-    def left(self) -> int:
-        return len(self._names)
-
-    def purge(self, checkpoint: Checkpoint) -> None:
-        checkpoint.begin(lambda: 0)
-        for name in self._names:
-            checkpoint.elsewhere(1, lambda name=name: int(self._gateway.forget(name)))  # type: ignore[misc]
-        # One that was deleted just before a crash is not deleted once more.
-        checkpoint.end(removed=checkpoint.expected)
-
-
-def _customers(ports: Ports, account: AccountKeys) -> Iterator[Customers]:
-    with ports.database.connection() as connection:
-        rows = connection.execute(
-            text("""
-                SELECT provider, array_agg(DISTINCT provider_customer ORDER BY provider_customer) AS customers
-                  FROM tenure.payment_methods WHERE account_id = :account GROUP BY provider ORDER BY provider"""),
-            {"account": account.id},
-        ).all()
-    for row in rows:
-        yield Customers(row.provider, row.customers, ports)

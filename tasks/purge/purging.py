@@ -24,7 +24,7 @@ from tasks.drain import Held
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.purge import elsewhere
-from tasks.purge.checkpoints import Checkpoint, Planned, plan, planned
+from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow, plan, planned
 from tasks.purge.tables import Tables, key
 from tasks.purge.tables import planned as planned_table
 from tasks.termination.case import Case, Next, NotYet, StepResult, enter
@@ -96,10 +96,10 @@ class _Pass:
     def run(self) -> dict[str, Any]:
         """Do what is not done yet; how much was removed in this pass, by kind of store."""
         stores = self._checkpoints()
-        locked = self._purge_elsewhere(stores)
+        waiting = self._purge_elsewhere(stores)
         self._purge_tables(stores)
-        if locked:
-            raise NotYet(str(locked[0]), min(each.wait for each in locked))
+        if waiting:
+            raise NotYet(str(waiting[0]), min(each.wait for each in waiting))
         undone = [checkpoint.name for checkpoint in stores.values() if not checkpoint.done]
         if undone:
             raise Permanent(
@@ -125,16 +125,16 @@ class _Pass:
         plan(self._case, self._held, self.number, new)
         return planned(self._case, self._held, self.number)
 
-    def _purge_elsewhere(self, stores: Checkpoints) -> list[elsewhere.StillLocked]:
-        locked: list[elsewhere.StillLocked] = []
+    def _purge_elsewhere(self, stores: Checkpoints) -> list[StaysForNow]:
+        waiting: list[StaysForNow] = []
         for store in self._elsewhere:
             checkpoint = stores[store.kind, store.place, store.name]
             if not checkpoint.done:
                 try:
                     store.purge(checkpoint)
-                except elsewhere.StillLocked as lock:
-                    locked.append(lock)
-        return locked
+                except StaysForNow as stays:
+                    waiting.append(stays)
+        return waiting
 
     def _purge_tables(self, stores: Checkpoints) -> None:
         checkpoints = {(place, name): each for (kind, place, name), each in stores.items() if kind is StoreKind.TABLE}

@@ -22,7 +22,7 @@ from models.legal_hold import LegalHold
 from models.unit_of_work import outage_reason
 from tasks.failures import Failure
 from tasks.ports import Estate, Ports
-from tasks.purge import elsewhere
+from tasks.purge import elsewhere, processors
 from tasks.purge.neighbours import patterns, refuse_neighbours
 
 
@@ -103,7 +103,7 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
         stores += [_table(each, counted.get(number)) for number, each in enumerate(tables)]
     stores += _objects(ports, estate.map, account, obstacles)
     stores += _keys(estate, account, obstacles)
-    stores += _processors(estate.map)
+    stores += _processors(ports, estate, account, obstacles)
     try:
         with ports.database.connection() as connection:
             refuse_neighbours(connection, patterns(estate.map), account)
@@ -177,12 +177,31 @@ def _keys(estate: Estate, account: AccountKeys, obstacles: list[str]) -> Iterato
         )  # fmt: skip
 
 
-def _processors(mapped: DataMap) -> Iterator[Store]:
-    for processor in mapped.processors:
-        yield Store(
-            Kind.PROCESSOR, "", processor.name, "", None, None, exported=False, fate=Fate.DELETED,
-            remark=processor.purge or "keeps nothing",
-        )  # fmt: skip
+def _processors(ports: Ports, estate: Estate, account: AccountKeys, obstacles: list[str]) -> Iterator[Store]:
+    paid: dict[str, int] = {}
+    try:
+        paid = {each.place: each.left() for each in processors.customers(ports, account)}
+    except Failure as failure:
+        obstacles.append(f"Payment customers: {failure}")
+    listed = {each.name.casefold() for each in estate.map.processors}
+    for each in estate.map.processors:
+        count = paid.get(each.name.casefold())
+        if each.address_from is not None:
+            try:
+                count = processors.records(estate, each, account).left()
+            except Failure as failure:
+                obstacles.append(f"Processor {each.name}: {failure}")
+        yield _processor(each.name, count, each.purge or "keeps nothing")
+    # The purge asks them, whether the data map lists them or not.
+    for provider, count in paid.items():
+        if provider not in listed:
+            yield _processor(provider, count, "payment customers")
+
+
+def _processor(name: str, count: int | None, remark: str) -> Store:
+    return Store(
+        Kind.PROCESSOR, "", name, "", count, None, exported=False, fate=Fate.DELETED, remark=remark
+    )  # fmt: skip
 
 
 def _held(ports: Ports, account: AccountKeys) -> Iterator[str]:

@@ -21,6 +21,7 @@ from tasks.ports import Ports
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from tests.company import an_account
+from tests.erasure_server import TOKEN, erasure_server
 from tests.faults.places import all_failpoints
 from tests.marked import a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
@@ -52,6 +53,14 @@ from workers.app import app
 from workers.settings import settings
 
 drain({"purge": PURGE, "end": END}[sys.argv[1]], bootstrap.ports(settings(), app))
+"""
+PROCESSOR = """
+    [[processor]]
+    name = "Mailing list"
+    receives = "addresses"
+    purge = "delete the subscriber"
+    address_from = "LIST_URL"
+    token_from = "LIST_TOKEN"
 """
 BILLS = """
     CREATE SCHEMA shop;
@@ -124,6 +133,33 @@ def test_death_in_a_purge(
     assert {name: first[name].removed for name in before} == before
     assert {row.store for row in first.values() if row.removed != row.expected} == set()
     assert list(ports.objects.list(f"files/{leaving.id}/")) == []
+
+
+@pytest.mark.parametrize("point", ["before_elsewhere", "after_elsewhere"])
+def test_death_while_a_processor_erases(
+    point: str, environment: dict[str, str], ports: Ports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = ports.database
+    with database.transaction() as session:
+        leaving = an_account(session, ref="leaving")
+        account = AccountKeys(leaving.id, leaving.ref)
+    freeze(database, account)
+    a_delivered_termination(ports, account)
+    (tmp_path / "datamap.toml").write_text(PROCESSOR, encoding="utf-8")
+    with erasure_server(leaving=3, leaving2=5) as server:
+        told = {"LIST_URL": server.address, "LIST_TOKEN": TOKEN, "TENURE_DATAMAP": str(tmp_path / "datamap.toml")}
+        dies("purge", f"terminations.purge:{point}", environment | told)
+        assert ("leaving" in server.records) is (point == "before_elsewhere")
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        again = replace(ports, company=bootstrap.ports(parse(environment | told), app).company, quiet=timedelta(0))
+        for _ in range(4):
+            drain(PURGE, again)
+            with database.connection() as connection:
+                connection.execute(text("UPDATE tenure.termination_steps SET due_at = now() WHERE state = 'pending'"))
+        assert stage(database) == ("verifying", None), failure(database)
+        assert server.records == {"leaving2": 5}
+    assert [(row.expected, row.removed) for row in passes(database) if row.kind == "processor"] == [(3, 3), (0, 0)]
 
 
 @pytest.mark.parametrize("point", SWEPT)

@@ -130,6 +130,28 @@ def test_a_mistake_is_a_sentence_that_names_the_entry(old: str, new: str, said: 
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('purge = "delete"', 'nobody would do what its purge says ("delete"): name in address_from'),
+        ('address_from = "LIST_URL"', "it has address_from, so say in purge what is done there"),
+        ('token_from = "LIST_TOKEN"', "token_from goes with address_from"),
+        ('purge = ""', "Expected `str` of length >= 1, in purge"),
+    ],
+)
+def test_a_processor_that_nobody_asks_is_no_promise(entry: str, said: str) -> None:
+    with pytest.raises(DataMapError, match=r"\[\[processor\]\] Mailing list: ") as error:
+        parse(f'[[processor]]\nname = "Mailing list"\nreceives = "addresses"\n{entry}')
+    assert said in str(error.value)
+
+
+def test_the_payment_provider_is_asked_by_its_own_api() -> None:
+    with pytest.raises(DataMapError, match="Tenure asks it by its own API, so leave address_from out"):
+        parse(GOOD.replace('purge = "delete the customer"', 'purge = "delete the customer"\naddress_from = "STRIPE"'))
+    with pytest.raises(DataMapError, match=r'the \[\[processor\]\] "stripe" stands in it 2 times'):
+        parse(GOOD + '[[processor]]\nname = "STRIPE"\nreceives = "cards"')
+
+
 def test_what_is_undecided_does_not_pass() -> None:
     with pytest.raises(DataMapError, match=r"a\.b and 1 more are still undecided: move each to"):
         parse('[[undecided]]\ntables = ["a.b", "a.c"]')
