@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError
 
 from models import migrations
 from models.base import SCHEMA
+from models.data_map import AccountKeys
 from models.unit_of_work import Database, outage_reason
 from tasks import erasures as ledger
-from tasks.failures import Failure
+from tasks.failures import Failure, Permanent
 from workers import bootstrap
 from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore
@@ -250,7 +251,24 @@ def erasures(chosen: Settings) -> Finding:
     return Finding("Erasures", fine=f"{known} noted in the object store, all known to the database" if known else "")
 
 
-CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions, erasures)
+def processors(chosen: Settings) -> Finding:
+    """Whether each processor outside tells what it holds, by asking for an account that cannot be (T21)."""
+    nobody = AccountKeys(uuid4(), f"tenure-doctor-{uuid4()}")
+    try:
+        asked = bootstrap.company(chosen).processors
+    except Permanent as failure:
+        return Finding("Data map", trouble=str(failure))
+    wrong = []
+    for name, processor in asked.items():
+        try:
+            if held := processor.records(nobody):
+                wrong.append(f"The processor {name} says that it holds {held:,} records of an account that is none.")
+        except Failure as failure:
+            wrong.append(str(failure))
+    return Finding("Processors", fine=", ".join(f"{name} answers" for name in asked), trouble=" ".join(wrong))
+
+
+CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions, erasures, processors)
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.preview import Kind, preview
 from tests.company import a_contact, an_account
 from tests.erasure_server import LOSE_AFTER, LOSE_BEFORE, SILENCE, TOKEN, ErasureServer, erasure_server
+from tests.integration.conftest import Run
 from tests.marked import freeze
 from tests.purging import a_delivered_termination, counts, failure, passes
 from tests.terminating import stage, steps
@@ -267,6 +268,28 @@ def test_an_address_or_token_that_is_not_set_is_said(
     monkeypatch.setenv("LIST_URL", "https://list.example/{account_id}\n")
     monkeypatch.setenv("LIST_TOKEN", "token\n")
     assert list(company().processors) == ["List"]
+
+
+def test_the_doctor_asks_each_for_an_account_that_is_none(tenure: Run, tmp_path: Path) -> None:
+    file = tmp_path / "datamap.toml"
+    file.write_text(
+        '[[processor]]\nname = "List"\nreceives = "names"\npurge = "delete"\naddress_from = "LIST_URL"\n'
+        'token_from = "LIST_TOKEN"\n'
+    )
+    with erasure_server(acme=3) as server:
+        told = {"TENURE_DATAMAP": str(file), "LIST_URL": server.address, "LIST_TOKEN": TOKEN}
+        fine = tenure("doctor", **told)
+        assert (fine.returncode, "List answers" in fine.stdout) == (0, True), fine.stdout
+        for answer, said in (
+            ((404, b""), "answers GET with 404, which may mean that the address is wrong"),
+            ((200, b'{"records": 7}'), "The processor List says that it holds 7 records of an account that is none."),
+        ):
+            server.script[:] = [answer]
+            wrong = tenure("doctor", **told)
+            assert (wrong.returncode, said in wrong.stdout) == (1, True), wrong.stdout
+        assert server.erasures == []
+    unset = tenure("doctor", **told | {"LIST_TOKEN": ""})
+    assert "LIST_TOKEN, which datamap.toml names, is not set" in unset.stdout
 
 
 def test_a_token_that_is_none_is_said_and_not_shown() -> None:
