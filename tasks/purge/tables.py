@@ -215,7 +215,8 @@ class Tables:
             gone = self._one(rows, checkpoint, act, BATCH, at_most)
             if ends[-1] is None and last is None:
                 return
-            fruitless = 0 if gone or ends[-1] is None else fruitless + 1
+            # The end of the table says nothing of the rows that were found before it and did not go.
+            fruitless = 0 if gone else fruitless + (ends[-1] is not None)
             _refuse_endless(rows, fruitless)
             # From the end once more to the beginning, for what came in behind.
             last = ends[-1]

@@ -271,6 +271,29 @@ def test_rows_that_cannot_be_deleted_end_the_purge(keeper: Shopkeeper) -> None:
     assert "Rows of shop.folder are found and cannot be deleted" in failure(keeper.database)
 
 
+@pytest.mark.timeout(60)
+def test_rows_along_an_index_that_cannot_be_deleted_end_the_purge_too(keeper: Shopkeeper) -> None:
+    """What leads on from batch to batch comes to the end of the table again and again, and must not go on for ever."""
+    keeper.shop("""
+        CREATE TABLE shop.note (owner text, id int, PRIMARY KEY (owner, id));
+        INSERT INTO shop.note SELECT 'c' || c, n FROM generate_series(1, 2) AS c, generate_series(1, 5) AS n;
+        CREATE FUNCTION shop.keep() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RETURN CASE WHEN OLD.id > 3 THEN NULL ELSE OLD END; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON shop.note FOR EACH ROW EXECUTE FUNCTION shop.keep()""")
+    company = keeper.ports.company()
+    note = DataMap((mapped("shop.note", "owner id", OWNER, database=keeper.place),))
+    ports = replace(keeper.ports, company=lambda: Estate(company.map + note, company.databases))
+    a_delivered_termination(ports, keeper.leaving)
+    assert drain(PURGE, ports) == {"steps": 0, "failed": 1}
+    assert "Rows of shop.note are found and cannot be deleted" in failure(keeper.database)
+    keeper.shop("DROP TRIGGER keep ON shop.note")
+    with keeper.database.connection() as connection:
+        (step,) = connection.execute(text("SELECT id FROM tenure.termination_steps WHERE step = 'purge'")).scalars()
+        work.retry(connection, TerminationStep, [step])
+    assert drain(PURGE, ports) == {"steps": 1}, failure(keeper.database)
+    assert {row.store: row.removed for row in passes(keeper.database)}["shop.note"] == 5
+
+
 def test_a_database_that_is_away_stops_the_purge_before_it_begins(keeper: Shopkeeper) -> None:
     a_delivered_termination(keeper.ports, keeper.leaving)
     nowhere = Database("postgresql://nobody@127.0.0.1:1/nothing", connect_timeout=1)
