@@ -5,6 +5,9 @@ frozen, its termination is made as it was when its purge began, and the purge is
 verification. Then the certificates that the database lacks are put back, as they were issued, and with them the end of
 each termination. An erasure that never got its certificate goes on from there by itself, as any termination does.
 
+A backup from the middle of a purge knows the erasure, and has again what was deleted since: where the certificate says
+that it came to its end, it is begun anew, too.
+
 It may be run again at any time, and goes on where it was broken off. Nothing is believed that is not signed with a key
 of ours: a forged note stops it before anything is erased.
 """
@@ -68,6 +71,25 @@ _BEGIN = text("""
     INSERT INTO tenure.termination_steps (termination_id, step) VALUES (:id, 'purge')
     ON CONFLICT (termination_id, step, number) DO UPDATE
        SET state = 'pending', due_at = now(), attempts = 0, crashes = 0, finished_at = NULL, last_error = NULL""")
+#: Of the tombstone nobody learns the ref by which objects, keys and the company's own tables are found.
+_REMEMBER = text("""
+    UPDATE tenure.terminations AS termination SET correspondence = jsonb_build_object('account_ref', account.ref)
+      FROM tenure.accounts AS account
+     WHERE account.id = account_id AND termination.id = :id AND correspondence IS NULL
+       AND account.status <> 'purged'""")
+#: Whose end is certified, and which the backup has in the middle.
+_BROKEN_OFF = text("""
+    SELECT id FROM tenure.terminations
+     WHERE id = ANY (:certified) AND coalesce(stage_before, stage) IN ('purging', 'verifying') AND verified_at IS NULL
+       AND id NOT IN (SELECT termination_id FROM tenure.erasure_replays) ORDER BY id FOR UPDATE""")
+_BACK = text("UPDATE tenure.terminations SET stage = 'purging' WHERE id = :id AND stage = 'verifying'")
+#: How far it was is not how far the stores are that no backup was made of.
+_UNDO = (
+    text("DELETE FROM tenure.purge_stores WHERE termination_id = :id"),
+    text("""
+        DELETE FROM tenure.termination_steps
+         WHERE termination_id = :id AND step IN ('purge', 'purge_again', 'verify', 'certify')"""),
+)
 _REPLAYED = text("""
     INSERT INTO tenure.erasure_replays (termination_id, found) VALUES (:id, :found) ON CONFLICT DO NOTHING""")
 _GO_ON = text("""
@@ -116,6 +138,7 @@ def replay(ports: Ports, told: Callable[[str], None] = lambda _: None) -> Replay
         failpoint("purge.replay", "after_commit")
         done.absent += not found
         told(f"{number} of {len(noted)} erasures are known again.")
+    _begin_anew(ports, [each for each in chain if each.number in set(unknown.certificates)])
     with ports.database.transaction() as session:
         # What a hold stopped that was released since, and what a person has mended.
         session.execute(_GO_ON)
@@ -165,6 +188,7 @@ def _teach(session: Session, erasure: Erasure, *, archive: bool) -> bool:
     connection.execute(_ASIDE, termination)
     columns = msgspec.json.encode(erasure.columns).decode()
     connection.execute(_FILL, termination | {"columns": columns})
+    connection.execute(_REMEMBER, termination)
     _walk(connection, erasure.termination_id)
     connection.execute(_BEGIN, termination)
     if archive and erasure.columns.get("available_until"):
@@ -172,6 +196,18 @@ def _teach(session: Session, erasure: Erasure, *, archive: bool) -> bool:
         advancing.add_steps(session, erasure.termination_id, (Next(Step.RETIRE_ARCHIVE, due=until),))
     connection.execute(_REPLAYED, termination | {"found": not made})
     return not made
+
+
+def _begin_anew(ports: Ports, lacking: Sequence[Signed]) -> None:
+    """Begin the purges anew that are certified, and that the backup has in the middle."""
+    certified = [UUID(each.content["termination"]) for each in lacking if each.content["kind"] == CertificateKind.PURGE]
+    with ports.database.transaction() as session:
+        connection = session.connection()
+        for broken_off in connection.scalars(_BROKEN_OFF, {"certified": certified}).all():
+            termination = {"id": broken_off}
+            for statement in (_ASIDE, _BACK, *_UNDO, _BEGIN):
+                connection.execute(statement, termination)
+            connection.execute(_REPLAYED, termination | {"found": True})
 
 
 def _walk(connection: Connection, termination_id: UUID) -> None:

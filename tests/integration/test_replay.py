@@ -14,12 +14,13 @@ import pytest
 from sqlalchemy import text
 
 from models.data_map import AccountKeys
+from models.data_map_file import parse
 from models.unit_of_work import Database
 from tasks import erasures
 from tasks.certificates import certifying, publishing
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports import Estate, Ports
 from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE
 from tests.certifying import a_setting
@@ -233,6 +234,95 @@ def test_it_goes_on_from_whatever_stage_the_backup_has(
         again = replace(ports, database=Database(address))
         assert replay(again).left == []
         assert (markers(again), stage(again)) == (0, "certified")
+        again.database.engine.dispose()
+    finally:
+        removed(address, database_url)
+
+
+@pytest.mark.parametrize("at", ["first pass", "quiet", "verify", "failed"])
+def test_a_backup_from_the_middle_of_a_purge_is_erased_again(
+    ports: Ports, database_url: str, tmp_path: Path, at: str
+) -> None:
+    """It knows the erasure, and not that it came to its end: what was deleted since is there again."""
+    leaving = a_marked_customer(ports, "acme")
+    a_marked_customer(ports, "acme_corp", "another9")
+    freeze(ports.database, leaving)
+    a_delivered_termination(ports, leaving)
+    asked: list[str] = []
+
+    def stopping() -> bool:
+        asked.append(stage(ports))
+        return len(asked) > 12 if at in ("first pass", "failed") else asked[-1] == "verifying"
+
+    drain(PURGE, replace(ports, stopping=stopping, quiet=timedelta(days=1) if at == "quiet" else timedelta(0)))
+    assert stage(ports) == ("verifying" if at == "verify" else "purging")
+    step = "UPDATE tenure.termination_steps SET state = :state WHERE state <> 'done' AND step = 'purge'"
+    with ports.database.connection() as connection:
+        if at == "failed":
+            connection.execute(text(step), {"state": "failed"})
+    backup = backed_up(database_url, tmp_path / "backup")
+    with ports.database.connection() as connection:
+        connection.execute(text(step), {"state": "pending"})
+        connection.execute(text("UPDATE tenure.termination_steps SET due_at = now() WHERE state = 'pending'"))
+    finish(ports)
+    assert stage(ports) == "certified"
+    address = restored(backup, database_url)
+    try:
+        again = replace(ports, database=Database(address))
+        assert (markers(again) > 0) == (at in ("first pass", "failed"))
+        assert "2 certificates" in str(erasures.unknown(again.database, again.objects))
+        others = everything(again, leaving)
+        done = replay(again)
+        assert (done.erased, done.certificates, done.left) == (1, 2, [])
+        assert (markers(again), stage(again)) == (0, "certified")
+        assert everything(again, leaving) == others
+        assert chain(again) == chain(ports)
+        assert not erasures.unknown(again.database, again.objects), "workers start"
+        again.database.engine.dispose()
+    finally:
+        removed(address, database_url)
+
+
+NOTES = """
+    CREATE SCHEMA shop;
+    CREATE TABLE shop.note (id int PRIMARY KEY, owner text NOT NULL);
+    CREATE INDEX ON shop.note (owner);
+    INSERT INTO shop.note VALUES (1, 'acme'), (2, 'acme_corp');
+    CREATE FUNCTION shop.echo() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN INSERT INTO shop.note VALUES (3, 'acme') ON CONFLICT DO NOTHING; RETURN NULL; END $$;
+    CREATE TRIGGER echo AFTER UPDATE OF status ON tenure.accounts FOR EACH ROW WHEN (NEW.status = 'purged')
+        EXECUTE FUNCTION shop.echo()"""
+MAP = """
+    [[table]]
+    name = "shop.note"
+    category = "P2.1c"
+    paths = ["owner = account.ref"]
+    key = ["id"]
+    exported = ["id", "owner"]
+"""
+
+
+def test_all_passes_of_a_replay_know_the_ref_of_the_account(ports: Ports, database_url: str, tmp_path: Path) -> None:
+    """The first one makes a tombstone of the account; what comes in behind it is found by the ref all the same."""
+    leaving = a_marked_customer(ports, "acme")
+    with ports.database.connection() as connection:
+        connection.exec_driver_sql(NOTES)
+    company = parse(MAP).map
+    ports = replace(ports, company=lambda: Estate(company, {}))
+    backup = backed_up(database_url, tmp_path / "backup")
+    purge(ports, leaving)
+    notes = text("SELECT owner FROM shop.note")
+    address = restored(backup, database_url)
+    try:
+        again = replace(ports, database=Database(address))
+        assert replay(again).left == []
+        for each in (ports, again):
+            with each.database.connection() as connection:
+                assert connection.scalars(notes).all() == ["acme_corp"]
+        finish(again)
+        with again.database.connection() as connection:
+            kept = connection.execute(text("SELECT stage, correspondence FROM tenure.terminations")).one()
+        assert tuple(kept) == ("certified", None), "the ref is forgotten at the end"
         again.database.engine.dispose()
     finally:
         removed(address, database_url)
