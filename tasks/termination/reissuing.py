@@ -63,7 +63,12 @@ def find(session: Session, which: str) -> UUID:
         .where(or_(named, Account.ref == which, cast(Termination.id, Text) == which))
         .where(Termination.stage != Stage.CANCELLED)
     ).all()
-    if len(found) != 1:
+    if len(found) > 1:
+        raise Permanent(
+            f"An account {which!r} was terminated more than once: name the termination by its id, "
+            f"{' or '.join(map(str, sorted(found)))}."
+        )
+    if not found:
         raise Permanent(
             f"No termination is under way of an account {which!r}. After a purge, name it by its id, which stands on "
             "its certificate."
