@@ -15,8 +15,9 @@ _REF: Final = "{account_ref}"
 _NEIGHBOUR = text("""
     SELECT EXISTS (SELECT FROM tenure.accounts WHERE id <> :id AND (
         :follows AND starts_with(ref, :ref || :ends)
-        OR CAST(:opens AS text) IS NOT NULL
-           AND right(ref, length(:ref) + length(:opens)) = CAST(:opens AS text) || :ref))""")
+        OR CAST(:opens AS text) IS NOT NULL AND (
+           right(ref, length(:ref) + length(:opens)) = CAST(:opens AS text) || :ref
+           OR :follows AND strpos(ref, CAST(:opens AS text) || :ref || :ends) > 0)))""")
 
 
 def patterns(mapped: DataMap) -> list[str]:
@@ -27,8 +28,9 @@ def patterns(mapped: DataMap) -> list[str]:
 def refuse_neighbours(connection: Connection, patterns: Iterable[str], account: AccountKeys) -> None:
     """Raises Permanent where a prefix or a pattern of this account would find what is another account's.
 
-    `files/{account_ref}/` of an account `a` also begins the keys of an account `a/b`, and `cart:*:{account_ref}` of `b`
-    matches those of `a:b`.
+    `files/{account_ref}/` of an account `a` also begins the keys of an account `a/b`, `cart:*:{account_ref}` of `b`
+    matches those of `a:b`, `cart:*:{account_ref}:*` of `b` those of `a:b:c`, and `cart:*{account_ref}` of `b` those of
+    `ab`.
     """
     for written in patterns:
         before, found, after = written.partition(_REF)
@@ -36,7 +38,8 @@ def refuse_neighbours(connection: Connection, patterns: Iterable[str], account: 
             continue
         # What goes on after the ref: a literal that ends it, or nothing that does.
         ends = re.split(r"[*?\[{]", after)[0][:1]
-        opens = before[-1:] if re.search(r"[*?\[]", before) else None
+        # The same before it: a literal, nothing after a wildcard, and None where only this can stand there.
+        opens = re.split(r"[*?\]}]", before)[-1][-1:] if re.search(r"[*?\[]", before) else None
         values = {"id": account.id, "ref": account.ref, "ends": ends, "opens": opens, "follows": bool(after)}
         if connection.execute(_NEIGHBOUR, values).scalar_one():
             raise Permanent(

@@ -25,6 +25,7 @@ from tasks.purge import checkpoints, rows, tables
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys
 from tasks.termination.advancing import PURGE
+from tasks.termination.preview import preview
 from tests import vault
 from tests.company import an_account
 from tests.marked import MARKER, a_marked_customer, freeze
@@ -438,6 +439,38 @@ def test_a_ref_that_begins_like_anothers_is_not_purged_by_it(company: Company) -
     assert company.purge() == {"steps": 0, "failed": 1}
     assert "uploads/{account_ref}/ of this account would also find" in failure(company.database)
     assert objects(company, company.leaving) == objects(company, company.staying)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "other", "finds"),
+    [
+        ("cart:{account_ref}", "acme2", False),
+        ("cart:{account_ref}:*", "acme:2", True),
+        ("cart:{account_ref}:*", "acme2", False),
+        ("cart:{account_ref}*", "acme2", True),
+        ("cart:{account_ref}[0-9]", "acme2", True),
+        ("cart:*:{account_ref}", "x:acme", True),
+        ("cart:*:{account_ref}", "xacme", False),
+        ("cart:*{account_ref}", "xacme", True),
+        ("cart:?{account_ref}", "xacme", True),
+        ("cart:[a-z]{account_ref}:*", "xacme", True),
+        ("cart:*:{account_ref}:*", "x:acme:y", True),
+        ("cart:*:{account_ref}:*", "x:acmes:y", False),
+        ("cart:*{account_ref}*", "xacmey", True),
+        ("{account_id}:*{account_ref}:*", "x-acme", True),
+        ("cart:*:{account_id}:*", "x:acme:y", False),
+    ],
+)
+def test_a_pattern_that_finds_anothers_keys_is_refused(
+    database: Database, ports: Ports, pattern: str, other: str, finds: bool
+) -> None:
+    with database.transaction() as session:
+        account = an_account(session, ref="acme")
+        an_account(session, ref=other)
+        keys = AccountKeys(account.id, "acme")
+    estate = Estate(DataMap((), redis=(RedisKeys(pattern, Category.SUBMITTED, left_out="short-lived"),)), {})
+    found = preview(replace(ports, company=lambda: estate), keys, "active").obstacles
+    assert any("would also find what belongs to another account" in each for each in found) == finds
 
 
 def test_ledger_and_invoices_are_deleted_by_a_purge_alone(company: Company) -> None:
