@@ -73,6 +73,9 @@ class ObjectStore(Protocol):
         A process that still uploads there gets `Transient`.
         """
 
+    def unfinished(self, prefix: str, *, bucket: str | None = None) -> int:
+        """How many uploads below `prefix` were begun and not completed. Raises `Unavailable`."""
+
     def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
         """Store the parts, of any sizes, one after the other under `key`, whole or not at all, in flat memory.
 

@@ -89,6 +89,10 @@ class Objects:
     def left(self) -> int:
         return sum(1 for _ in self._objects.versions(self._prefix, bucket=self._bucket))
 
+    def unfinished(self) -> int:
+        """Uploads that were begun and not completed: what was sent of them is stored, and no version yet."""
+        return self._objects.unfinished(self._prefix, bucket=self._bucket)
+
     def purge(self, checkpoint: Checkpoint) -> None:
         checkpoint.begin(self.left)
         # Uploads first: one that is completed before its turn has come is found among the versions.

@@ -69,6 +69,8 @@ def _left(case: Case, held: Held) -> Iterator[tuple[str, int]]:
     for store in elsewhere.stores(held.ports, estate, case.account):
         if store.kind is not StoreKind.REDIS:
             yield f"{store.kind} {store.name}", store.left()
+        if isinstance(store, elsewhere.Objects):
+            yield f"unfinished uploads below {store.name}", store.unfinished()
     for keys in estate.map.redis:
         yield f"redis {keys.pattern}", _keys(estate, keys, case)
 

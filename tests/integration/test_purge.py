@@ -382,31 +382,34 @@ def test_what_comes_in_behind_the_first_pass_goes_with_the_second(company: Compa
     assert objects(company, company.leaving) == {}
 
 
-def test_what_a_verification_finds_is_purged_and_verified_again(company: Company) -> None:
-    later = replace(company.ports, quiet=timedelta(days=1))
-    assert drain(PURGE, later) == {"steps": 1}
-    company.make_due()
+def until_verified(company: Company) -> None:
+    """As far as the end of the second pass: the verification is due."""
+    early = replace(company.ports, stopping=lambda: stage(company.database)[0] == "verifying")
+    drain(PURGE, early)
+    assert steps(company.database) == {"purge": "done", "purge_again": "done", "verify": "pending"}
 
-    company.ports.objects.put(f"files/{company.leaving.id}/late", b"x", content_type="text/plain")
-    with company.database.connection() as connection:
-        (step,) = connection.execute(
-            text("SELECT id FROM tenure.termination_steps WHERE step = 'purge_again'")
-        ).scalars()
-        connection.execute(
-            text("UPDATE tenure.termination_steps SET state = 'done', finished_at = now() WHERE id = :id"), {"id": step}
-        )
-        connection.execute(text("UPDATE tenure.terminations SET stage = 'verifying'"))
-        connection.execute(
-            text("""
-                INSERT INTO tenure.termination_steps (termination_id, step)
-                SELECT id, 'verify' FROM tenure.terminations""")
-        )
-    assert drain(PURGE, later) == {"steps": 3}, failure(company.database)
+
+@pytest.mark.parametrize("late", ["object", "marker", "upload", "key"])
+def test_what_a_verification_finds_is_purged_and_verified_again(company: Company, late: str) -> None:
+    until_verified(company)
+    key = f"uploads/{company.leaving.ref}/late"
+    match late:
+        case "object":
+            company.s3.put_object(Bucket="versioned", Key=key, Body=b"x")
+        case "marker":
+            company.s3.delete_object(Bucket="versioned", Key=key)
+        case "upload":
+            begun = company.s3.create_multipart_upload(Bucket="versioned", Key=key)["UploadId"]
+            company.s3.upload_part(Bucket="versioned", Key=key, UploadId=begun, PartNumber=1, Body=b"x")
+        case "key":
+            company.broker.set("cart:acme:late", "x")
+    assert company.purge() == {"steps": 3}, failure(company.database)
     assert steps(company.database) == {
         "purge": "done", "purge_again": "done", "verify": "done", "purge_again 1": "done", "verify 1": "done",
         "certify": "pending",
     }  # fmt: skip
     assert objects(company, company.leaving) == {}
+    assert company.broker.exists("cart:acme:late") == 0
 
 
 def test_a_lost_reply_of_the_payment_provider_forgets_a_customer_once(company: Company) -> None:

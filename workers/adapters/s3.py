@@ -155,15 +155,25 @@ class S3ObjectStore:
         where = bucket or self._settings.s3_bucket
         abandoned = 0
         try:
-            for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=where, Prefix=prefix):
-                for each in page.get("Uploads", ()):
-                    # Not every S3 takes the prefix for one.
-                    if each["Key"].startswith(prefix):
-                        self._abort(where, each["Key"], each["UploadId"])
-                        abandoned += 1
+            for key, upload in self._uploads(prefix, where):
+                self._abort(where, key, upload)
+                abandoned += 1
         except (BotoCoreError, ClientError) as error:
             raise _failure(error, "clean up") from error
         return abandoned
+
+    def unfinished(self, prefix: str, *, bucket: str | None = None) -> int:
+        try:
+            return sum(1 for _ in self._uploads(prefix, bucket or self._settings.s3_bucket))
+        except (BotoCoreError, ClientError) as error:
+            raise _failure(error, "list") from error
+
+    def _uploads(self, prefix: str, bucket: str) -> Iterator[tuple[str, str]]:
+        for page in self.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for each in page.get("Uploads", ()):
+                # Not every S3 takes the prefix for one.
+                if each["Key"].startswith(prefix):
+                    yield each["Key"], each["UploadId"]
 
     def _abort(self, bucket: str, key: str, upload: str) -> None:
         try:
