@@ -4,6 +4,9 @@ It is made by hand, when two others than the one who asked have approved it. The
 sealed and read back; then it is opened into the file of whoever runs it, and what lay in the object store is erased
 with its key: nothing is left that a later purge would have to find. That it was made is noted before the file is
 complete, and cannot be taken back.
+
+An account that is frozen, or held, can be disclosed. From the moment its erasure begins it cannot: a record of what is
+left would pass for the whole.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from tasks.sealing import keyring
 from tasks.sealing.age import Sealed
 
 APPROVALS: Final = 2
+_ERASING: Final = text("""
+    SELECT FROM tenure.terminations
+     WHERE account_id = :account AND coalesce(stage_before, stage) IN ('purging', 'verifying', 'certified')""")
 README: Final = """\
 Record of an account's data, made because a law requires it.
 
@@ -44,8 +50,20 @@ def disclose(ports: Ports, disclosure_id: UUID, person: str) -> Iterator[bytes]:
     with ports.database.transaction() as session:
         archive = _allowed(session, disclosure_id)
     estate = ports.estate()
+
+    def still_whole() -> None:
+        with ports.database.transaction() as session:
+            _refuse_erasing(session, archive.account.id)
+
     try:
-        made = export(ports, estate.map, archive, run=uuid4(), databases=estate.databases)
+        try:
+            made = export(
+                ports, estate.map, archive, run=uuid4(), databases=estate.databases, before_complete=still_whole
+            )
+        except Permanent:
+            # What is missing may be missing for that reason.
+            still_whole()
+            raise
         failpoint("disclosure", "after_export")
         with ports.database.transaction() as session:
             identity = ports.keyring.identity(session, archive.account.id, KeyPurpose.EXPORT, archive.id)
@@ -75,9 +93,19 @@ def _allowed(session: Session, disclosure_id: UUID) -> Archive:
         )
     if account.status == AccountStatus.PURGED:
         raise Permanent("The account's data were erased: there is nothing to disclose.")
+    _refuse_erasing(session, account.id)
     readme = README.format(reference=asked.reference, legal_basis=asked.legal_basis)
     # An id of its own for each making, whose key is destroyed with it.
     return Archive(uuid4(), AccountKeys(account.id, account.ref), readme, Occasion("disclosure", asked.reference))
+
+
+def _refuse_erasing(session: Session, account_id: UUID) -> None:
+    """Raises Permanent from the beginning of the account's purge on."""
+    if session.execute(_ERASING, {"account": account_id}).first() is not None:
+        raise Permanent(
+            "The erasure of the account's data has begun, and a part of them is gone: a record of the rest would pass "
+            "for the whole, so none is made. A legal hold (tenure hold place) keeps what is left."
+        )
 
 
 def _note_made(session: Session, disclosure_id: UUID, person: str, made: Export) -> None:

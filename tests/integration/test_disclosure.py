@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
+from models.account import Account
+from models.data_map import AccountKeys
+from tasks.disclosure import disclose
+from tasks.drain import drain
+from tasks.failures import Permanent
 from tasks.ports import Ports
+from tasks.submitted_files import store_file
+from tasks.termination.advancing import PURGE
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
+from tests.purging import a_delivered_termination, counts
+from tests.terminating import stage
 
 
 @pytest.fixture
@@ -69,10 +81,78 @@ def test_two_others_approve_and_the_record_is_made(tenure: Run, ports: Ports, ac
     assert tenure("disclose", "make", disclosure, "--out", str(out)).returncode == 2, "a file is not overwritten"
 
 
-def test_what_was_refused_is_not_made(tenure: Run, account: str, tmp_path: Path) -> None:
+def approved(tenure: Run, account: str) -> str:
     disclosure = asked(tenure, account)
     for person in ("omar", "yuki"):
         tenure("disclose", "approve", disclosure, "--by", person)
+    return disclosure
+
+
+def leave(ports: Ports, account: str) -> AccountKeys:
+    """The account's record is delivered: what follows is the purge."""
+    with ports.database.transaction() as session:
+        found = session.scalars(select(Account).where(Account.ref == account)).one()
+        keys = AccountKeys(found.id, found.ref)
+        session.execute(text("UPDATE tenure.accounts SET status = 'frozen' WHERE id = :id"), {"id": keys.id})
+    a_delivered_termination(ports, keys)
+    return keys
+
+
+def test_from_the_beginning_of_an_erasure_no_record_passes_for_the_whole(
+    tenure: Run, ports: Ports, account: str, tmp_path: Path
+) -> None:
+    store_file(ports.database, ports.objects, ports.keyring, account=account, name="plan", content=[b"x"])
+    disclosure = approved(tenure, account)
+    keys = leave(ports, account)
+    frozen = tenure("disclose", "make", disclosure, "--out", str(tmp_path / "frozen.zip"))
+    assert frozen.returncode == 0, frozen.stderr
+    asked: list[str] = []
+
+    def stopping() -> bool:
+        asked.append(stage(ports.database)[0])
+        return asked.count("purging") > 5
+
+    # The purge is broken off when the objects are gone and the rows are not.
+    drain(PURGE, replace(ports, stopping=stopping))
+    assert stage(ports.database) == ("purging", None)
+    assert counts(ports, keys)["main"]["tenure.submitted_files"] == 1
+    with ports.database.connection() as connection:
+        connection.execute(text("SELECT tenure.place_hold('acme', '12 Cg 34/26x', 'A court asked.', 'ines')"))
+    drain(PURGE, ports)
+    assert stage(ports.database) == ("held", "purging")
+    out = tmp_path / "purging.zip"
+    said = tenure("disclose", "make", disclosure, "--out", str(out))
+    assert (said.returncode, out.exists()) == (1, False)
+    assert "The erasure of the account's data has begun" in said.stderr
+    with ports.database.connection() as connection:
+        connection.execute(text("SELECT tenure.release_hold(id, 'ines') FROM tenure.legal_holds"))
+    drain(PURGE, ports)
+    said = tenure("disclose", "make", disclosure, "--out", str(out))
+    assert (said.returncode, "were erased" in said.stderr) == (1, True)
+    log = json.loads(tenure("disclose", "list", "--json").stdout)[0]
+    assert [each["action"] for each in log["events"]].count("made") == 1
+
+
+def test_an_erasure_that_begins_while_a_record_is_made_stops_it(tenure: Run, ports: Ports, account: str) -> None:
+    disclosure = UUID(approved(tenure, account))
+    leave(ports, account)
+    real = ports.objects
+
+    class Meanwhile:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def upload(self, *arguments: Any, **options: Any) -> None:
+            assert drain(PURGE, ports) == {"steps": 1}
+            real.upload(*arguments, **options)
+
+    with pytest.raises(Permanent, match="The erasure of the account's data has begun"):
+        list(disclose(replace(ports, objects=Meanwhile()), disclosure, "omar"))
+    assert json.loads(tenure("disclose", "list", "--json").stdout)[0]["events"][-1]["action"] == "approved"
+
+
+def test_what_was_refused_is_not_made(tenure: Run, account: str, tmp_path: Path) -> None:
+    disclosure = approved(tenure, account)
     assert tenure("disclose", "refuse", disclosure, "--by", "zoë").returncode == 0
     refused = tenure("disclose", "make", disclosure, "--out", str(tmp_path / "record.zip"))
     assert (refused.returncode, "was refused" in refused.stderr) == (1, True)
