@@ -58,6 +58,11 @@ Item = TypeVar("Item")
 Made = Mapping[tuple[str, str, str], int]
 
 
+def folder(archive: UUID) -> str:
+    """Below which an archive lies, whichever of its runs made it."""
+    return f"{FOLDER}/{archive}/"
+
+
 @dataclass(frozen=True, slots=True)
 class Occasion:
     """Why the archive is made; a disclosure bears the reference of its case (T29)."""
@@ -78,7 +83,7 @@ class Archive:
 
     @property
     def folder(self) -> str:
-        return f"{FOLDER}/{self.id}/"
+        return folder(self.id)
 
     def key(self, run: UUID) -> str:
         return f"{self.folder}{run}.zip.age"

@@ -6,11 +6,12 @@ store twice does no harm.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final, Protocol
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from models.account_key import KeyPurpose
 from models.data_map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
 from models.purge import Method, StoreKind
+from tasks.export.archive import folder
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
 from tasks.purge import processors
@@ -29,6 +31,12 @@ from tasks.sealing.keyring import destroy
 OBJECTS: Final = 1_000
 #: The longest that is waited until objects that are locked are looked at again.
 LONGEST_LOOK: Final = timedelta(days=1)
+
+#: Keys stay as proof when they are destroyed, so these are always the same.
+_DISCLOSED: Final = text("""
+    SELECT subject FROM tenure.account_keys
+     WHERE account_id = :account AND purpose = 'export' AND subject NOT IN (SELECT id FROM tenure.terminations)
+     ORDER BY subject""")
 
 
 class Store(Protocol):
@@ -54,7 +62,8 @@ def stores(ports: Ports, estate: Estate, account: AccountKeys) -> list[Store]:
         *processors.customers(ports, account),
         *processors.others(estate, account),
         *(Keys(each, key_store(estate, each), account) for each in estate.map.redis),
-        *(Objects(each, ports, account) for each in estate.map.objects),
+        *(Objects.of(each, ports, account) for each in estate.map.objects),
+        *disclosed(ports, account),
         ObjectsKey(ports, account),
     ]
 
@@ -72,34 +81,44 @@ def key_store(estate: Estate, keys: RedisKeys) -> KeyStore:
 
 
 class Objects:
-    """Objects below one prefix."""
+    """Objects below one prefix, or several that are told as one."""
 
     kind = StoreKind.OBJECTS
     method = Method.DELETED
 
-    def __init__(self, prefix: ObjectPrefix, ports: Ports, account: AccountKeys) -> None:
-        self.place = prefix.bucket or ""
-        self.name = prefix.prefix
+    def __init__(self, name: str, prefixes: Sequence[str], ports: Ports, *, bucket: str | None = None) -> None:
+        self.place = bucket or ""
+        self.name = name
         self._objects = ports.objects
-        self._bucket = prefix.bucket
-        self._prefix = prefix.of(account)
-        if not self._prefix.endswith("/") or self._prefix == "/":
-            raise Permanent(f"The prefix {prefix.prefix} is not one account's: end it with a slash.")
+        self._bucket = bucket
+        self._prefixes = prefixes
+        if not all(each.endswith("/") and each != "/" for each in prefixes):
+            raise Permanent(f"The prefix {name} is not one account's: end it with a slash.")
+
+    @classmethod
+    def of(cls, prefix: ObjectPrefix, ports: Ports, account: AccountKeys) -> Objects:
+        """Those of the account below a prefix of the data map."""
+        return cls(prefix.prefix, [prefix.of(account)], ports, bucket=prefix.bucket)
 
     def left(self) -> int:
-        return sum(1 for _ in self._objects.versions(self._prefix, bucket=self._bucket))
+        return sum(1 for _ in self._versions())
 
     def unfinished(self) -> int:
         """Uploads that were begun and not completed: what was sent of them is stored, and no version yet."""
-        return self._objects.unfinished(self._prefix, bucket=self._bucket)
+        return sum(self._objects.unfinished(each, bucket=self._bucket) for each in self._prefixes)
+
+    def _versions(self) -> Iterator[StoredVersion]:
+        for each in self._prefixes:
+            yield from self._objects.versions(each, bucket=self._bucket)
 
     def purge(self, checkpoint: Checkpoint) -> None:
         checkpoint.begin(self.left)
         # Uploads first: one that is completed before its turn has come is found among the versions.
         with checkpoint.deleting():
-            self._objects.abandon(self._prefix, bucket=self._bucket)
+            for each in self._prefixes:
+                self._objects.abandon(each, bucket=self._bucket)
         locked: list[Locked] = []
-        found = self._objects.versions(self._prefix, bucket=self._bucket)
+        found = self._versions()
         while some := list(islice(found, OBJECTS)):
             checkpoint.elsewhere(len(some), partial(self._remove, some, locked))
         if locked:
@@ -119,6 +138,29 @@ class Objects:
             f"{len(locked):,} versions below {self.name} are locked by the object store{until} (Object Lock): they go "
             "when the lock ends or is taken away."
         )
+
+
+class Disclosed(Objects):
+    """Records that were made for disclosures, where a process died before it erased its own (T29), with their keys."""
+
+    def __init__(self, archives: Sequence[UUID], ports: Ports, account: AccountKeys) -> None:
+        super().__init__("archives of disclosures", [folder(each) for each in archives], ports)
+        self._archives, self._account = archives, account
+
+    def purge(self, checkpoint: Checkpoint) -> None:
+        # First, as everywhere: without it no copy can be read.
+        with checkpoint.deleting() as connection, Session(connection) as session:
+            for each in self._archives:
+                destroy(session, self._account.id, KeyPurpose.EXPORT, each)
+        super().purge(checkpoint)
+
+
+def disclosed(ports: Ports, account: AccountKeys) -> Iterator[Disclosed]:
+    """One, where a disclosure of the account was ever made. A termination's own record ends with its window (T18)."""
+    with ports.database.connection() as connection:
+        archives = connection.scalars(_DISCLOSED, {"account": account.id}).all()
+    if archives:
+        yield Disclosed(archives, ports, account)
 
 
 def _wait(locked: Iterable[Locked]) -> timedelta:

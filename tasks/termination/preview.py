@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from models import data_map_check, live_catalogue
 from models.account import Account
-from models.data_map import MAIN, AccountKeys, DataMap, MappedTable, Redact, belongs, relation
+from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Redact, belongs, relation
 from models.legal_hold import LegalHold
 from models.unit_of_work import outage_reason
 from tasks.failures import Failure
@@ -153,7 +153,7 @@ def _objects(ports: Ports, mapped: DataMap, account: AccountKeys, obstacles: lis
     for prefix in mapped.objects:
         counted: tuple[int | None, int | None] = (None, None)
         try:
-            count = elsewhere.Objects(prefix, ports, account).left()
+            count = elsewhere.Objects.of(prefix, ports, account).left()
             size = sum(each.size for each in ports.objects.list(prefix.of(account), bucket=prefix.bucket))
             counted = (count, size)
         except Failure as failure:
@@ -161,6 +161,16 @@ def _objects(ports: Ports, mapped: DataMap, account: AccountKeys, obstacles: lis
         yield Store(
             Kind.OBJECTS, prefix.bucket or "", prefix.prefix, prefix.category, *counted,
             exported=prefix.left_out is None, fate=Fate.DELETED, remark=prefix.left_out or "",
+        )  # fmt: skip
+    for left_over in elsewhere.disclosed(ports, account):
+        found: int | None = None
+        try:
+            found = left_over.left()
+        except Failure as failure:
+            obstacles.append(f"The {left_over.name}: {failure}")
+        yield Store(
+            Kind.OBJECTS, left_over.place, left_over.name, Category.PLATFORM, found, None, exported=False,
+            fate=Fate.DELETED, remark="copies of what the record holds",
         )  # fmt: skip
 
 

@@ -7,14 +7,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.data_map import AccountKeys
+from tasks.drain import drain
+from tasks.ports import Ports
+from tasks.termination.advancing import PURGE
+from tasks.termination.preview import preview
 from tests.company import an_account
 from tests.faults.places import all_failpoints
+from tests.purging import a_delivered_termination, failure
+from tests.terminating import stage
 
 #: Its places; those of the export are died at elsewhere.
 DISCLOSURE = "disclosure:"
@@ -23,17 +31,27 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(DISCLOSU
 APPROVE = text("SELECT tenure.note_disclosure(:id, 'approved', :by)")
 
 
+def archives(ports: Ports, account: AccountKeys) -> tuple[int, int]:
+    """Objects that were made for disclosures of the account, and keys that open them."""
+    with ports.database.connection() as connection:
+        rows = connection.execute(
+            text("SELECT subject, wrapped_secret IS NOT NULL AS opens FROM tenure.account_keys WHERE account_id = :id"),
+            {"id": account.id},
+        ).all()
+    lying = [each for row in rows for each in ports.objects.list(f"archives/{row.subject}/")]
+    return len(lying), sum(row.opens for row in rows)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_death_while_a_disclosure_is_made(
-    point: str, servers: Mapping[str, str], database_url: str, database: Database, tmp_path: Path
+    point: str, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path
 ) -> None:
+    database = ports.database
     with database.transaction() as session:
-        an_account(session, ref="acme")
+        account = AccountKeys(an_account(session, ref="acme").id, "acme")
         disclosure = session.execute(text("SELECT tenure.ask_disclosure('acme', '1', '§ 1', 'ines')")).scalar_one()
         for person in ("omar", "yuki"):
-            session.execute(
-                text("SELECT tenure.note_disclosure(:id, 'approved', :by)"), {"id": disclosure, "by": person}
-            )
+            session.execute(APPROVE, {"id": disclosure, "by": person})
 
     def make(out: Path, **failing: str) -> int:
         return subprocess.run(
@@ -53,3 +71,15 @@ def test_death_while_a_disclosure_is_made(
             text("SELECT count(*) FROM tenure.disclosure_events WHERE action = 'made'")
         ).scalar_one()
     assert made == (2 if point.endswith("after_note") else 1)
+
+    # What the one that died has left in the object store goes with the account, and so does its key.
+    assert archives(ports, account) == (1, 1)
+    with database.connection() as connection:
+        connection.execute(text("UPDATE tenure.accounts SET status = 'frozen'"))
+    a_delivered_termination(ports, account)
+    assert "archives of disclosures" in [each.name for each in preview(ports, account, "frozen").stores if each.count]
+    quick = replace(ports, quiet=timedelta(0))
+    while drain(PURGE, quick)["steps"]:
+        pass
+    assert stage(database) == ("verifying", None), failure(database)
+    assert archives(ports, account) == (0, 0)
