@@ -78,8 +78,11 @@ def _facts(document: InvoiceDocument, who: Reader) -> list[tuple[str, str]]:
         (_("Issued on"), who.date(document.issued_on)),
     ]
     if not credit_note and document.payment_terms is not None:
-        terms = who.ngettext("Payable within %(n)s day", "Payable within %(n)s days", document.payment_terms)
-        facts.append((_("Terms"), terms % {"n": who.number(document.payment_terms)}))
+        terms = _("Payable at once")
+        if document.payment_terms:
+            terms = who.ngettext("Payable within %(n)s day", "Payable within %(n)s days", document.payment_terms)
+            terms %= {"n": who.number(document.payment_terms)}
+        facts.append((_("Terms"), terms))
     if document.buyer.tax_id:
         facts.append((_("Your tax number"), document.buyer.tax_id))
     return [*facts, (_("Currency"), document.currency)]

@@ -205,7 +205,7 @@ def _processors(ports: Ports, estate: Estate, account: AccountKeys, obstacles: l
     # The purge asks them, whether the data map lists them or not.
     for provider, count in paid.items():
         if provider not in listed:
-            yield _processor(provider, count, "payment customers")
+            yield _processor(provider, count, "payment customers deleted")
 
 
 def _processor(name: str, count: int | None, remark: str) -> Store:

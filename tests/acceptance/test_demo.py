@@ -109,7 +109,7 @@ def test_it_shows_what_it_does_and_finds_it_good(finished: Path) -> None:
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert "✗" not in shown
-    assert shown.count("✓") >= 16
+    assert shown.count("✓") >= 23
     assert "All checks hold" in shown
     assert re.search(r"statements +\d\d  .*currencies", shown)
     assert re.search(r"mails +\d\d  .*each once", shown)
@@ -117,8 +117,14 @@ def test_it_shows_what_it_does_and_finds_it_good(finished: Path) -> None:
     assert '"statements.send" has no argument "acount"' in shown
     assert (finished / "var/demo/statement.pdf").read_bytes().startswith(b"%PDF-")
     assert list((finished / "var/demo/inbox").glob("*.eml"))
+    # Twelve were invoiced, most of them paid, and each once.
+    assert shown.count("INV-0000") >= 12
+    assert "card declined, customer told" in shown
+    assert re.search(r"collected once +8 charges at the provider, the same 8", shown)
+    assert (finished / "var/demo/invoice.pdf").read_bytes().startswith(b"%PDF-")
     # One customer has left: what the customer has opens and is whole, and the certificate holds without any server.
     assert "Certificate of erasure  PC-" in shown
+    assert re.search(r"payment customers in stripe +deleted +1 +1 ", shown)
     assert re.search(r"nothing of them is left +\d+ tables", shown)
     demo = finished / "var/demo"
     for command in (

@@ -468,6 +468,12 @@ def test_how_to_pay_is_said_where_something_is_owed_and_nowhere_else() -> None:
     assert "NO93" not in read(render_invoice(CREDIT_NOTE, company=BANK, language="en"))
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "Payable at once"), ("de-AT", "Sofort zahlbar")])
+def test_no_days_to_pay_are_at_once(language: str, said: str) -> None:
+    document = msgspec.structs.replace(INVOICE, payment_terms=0, due_on=INVOICE.issued_on)
+    assert said in read(render_invoice(document, company=COMPANY, language=language))
+
+
 def test_an_empty_statement_is_a_statement() -> None:
     statement = a_statement(0, opening=0, closing=0, ageing=Ageing())
     assert "Closing balance 0.00" in read(pdf(statement))

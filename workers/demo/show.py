@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.orm import Session
 
 from models.unit_of_work import Database
@@ -27,13 +28,14 @@ from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
 from workers.demo.checks import Finding, Flower, Scene
+from workers.demo.collecting import Collecting
 from workers.demo.company import Company, make
 from workers.demo.counts import Broker, Counts
-from workers.demo.ending import Ended, Ending
+from workers.demo.ending import Ended, Ending, leaver
 from workers.demo.interruption import Interrupted, signals
 from workers.demo.page import Page
 from workers.demo.planting import Planted, plant
-from workers.demo.stack import STATEMENT, Stack, only_one
+from workers.demo.stack import INVOICE, STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
 from workers.embedded import EmbeddedServerError
 from workers.operations import counted
@@ -72,6 +74,21 @@ def main(var: Path, *, accounts: int, keep: bool) -> int:
         except EmbeddedServerError as error:
             errors.print(f"tenure demo: {error}")
             return 1
+
+
+#: PDFs worth looking at: a statement with a late entry and as many lines as there are, and the last invoice.
+_STATEMENT = text("""
+    SELECT account_id, document_key
+      FROM tenure.statements AS statement
+     WHERE state = 'done'
+     ORDER BY (SELECT count(*) FROM tenure.ledger_entries AS entry
+                WHERE entry.account_id = statement.account_id AND entry.currency = statement.currency
+                  AND entry.occurred_at < opens_at AND sequence > opening_cutoff AND sequence <= cutoff) DESC,
+              line_count DESC, closing DESC LIMIT 1""")
+_INVOICE = text("""
+    SELECT invoice.account_id, document.document_key
+      FROM tenure.invoice_documents AS document JOIN tenure.invoices AS invoice ON invoice.id = document.invoice_id
+     WHERE document.state = 'done' ORDER BY invoice.number DESC LIMIT 1""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +134,7 @@ class _Demo:
                 page.heading("What was done")
                 for name, number, speed, note in _done(connection, planted, counts, seconds):
                     page.figure(name, number, speed, note)
+            wrong += self._collect(stage)
             ended = self._end(stage)
             wrong += [finding for finding in ended.findings if not finding.holds]
             with database.connection() as connection:
@@ -173,6 +191,13 @@ class _Demo:
                 wrong.append(finding)
         return wrong
 
+    def _collect(self, stage: _Stage) -> list[Finding]:
+        """Invoice and charge some customers; what does not hold."""
+        findings = Collecting(self._page, stage.settings, stage.database, stage.company, leaver(stage.company)).run()
+        for finding in findings:
+            self._page.finding(finding.name, finding.figure, holds=finding.holds)
+        return [finding for finding in findings if not finding.holds]
+
     def _end(self, stage: _Stage) -> Ended:
         """Let one customer leave, and show what is left."""
         ended = Ending(self._page, stage.settings, stage.company, self._stack.folder).run()
@@ -182,7 +207,14 @@ class _Demo:
 
     def _look(self, connection: Connection, stage: _Stage, ended: Ended) -> None:
         page, folder = self._page, self._stack.folder
-        example = _keep_a_statement(connection, stage.settings, folder / STATEMENT)
+        examples = [
+            (name, folder / file)
+            for name, file, row in (
+                ("a statement", STATEMENT, connection.execute(_STATEMENT).one_or_none()),
+                ("an invoice", INVOICE, connection.execute(_INVOICE).one_or_none()),
+            )
+            if row is not None and _keep(connection, stage.settings, row, folder / file)
+        ]
         page.heading("Where to look")
         if self._stack.keep:
             page.place("Flower", f"{_flower(stage.settings).url}/tasks")
@@ -190,8 +222,8 @@ class _Demo:
         else:
             page.place("Flower", "stays up, as everything does, with: tenure demo --keep")
         page.place("messages", f"{folder / stage.inbox.name}/")
-        if example:
-            page.place("a statement", f"{folder / STATEMENT}")
+        for name, file in examples:
+            page.place(name, f"{file}")
         page.place("the record", f"{ended.record}")
         page.place("certificates", f"{ended.certificate}")
         page.place("", f"tenure certificate verify {ended.certificate} --key {ended.key}")
@@ -263,20 +295,8 @@ def _done(connection: Connection, planted: Planted, counts: Counts, seconds: flo
     ]
 
 
-def _keep_a_statement(connection: Connection, settings: Settings, target: Path) -> bool:
-    """Copy a PDF worth looking at to `target`: one with a late entry, and with as many lines as there are."""
-    row = connection.execute(
-        text("""
-            SELECT account_id, document_key
-              FROM tenure.statements AS statement
-             WHERE state = 'done'
-             ORDER BY (SELECT count(*) FROM tenure.ledger_entries AS entry
-                        WHERE entry.account_id = statement.account_id AND entry.currency = statement.currency
-                          AND entry.occurred_at < opens_at AND sequence > opening_cutoff AND sequence <= cutoff) DESC,
-                      line_count DESC, closing DESC LIMIT 1""")
-    ).one_or_none()
-    if row is None:
-        return False
+def _keep(connection: Connection, settings: Settings, row: Row[Any], target: Path) -> bool:
+    """Copy the document of a row with `account_id` and `document_key` to `target`."""
     try:
         with Session(connection) as session:
             keys = object_keys(session, [row.account_id])

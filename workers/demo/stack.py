@@ -15,6 +15,7 @@ from pathlib import Path
 
 from workers import supervisor
 from workers.embedded import EmbeddedServerError, processes
+from workers.embedded.payments import PaymentProvider
 from workers.embedded.processes import Process
 
 #: All but Beat, which begins when there is something to look at: its first ticks then find it all.
@@ -37,8 +38,13 @@ _UP = (
 #: What an `up` in front says when all of it serves.
 _READY = b"Ctrl-C stops everything"
 _PATIENCE = 180.0
+#: The payment provider, which loses its first answer after it has taken the money.
+_PROVIDER = "payments"
+_FAULTS = ("lose_after",)
+_PROVIDER_PATIENCE = 30.0
 #: What the demo itself puts beside what `up` makes; removed with it.
 STATEMENT = "statement.pdf"
+INVOICE = "invoice.pdf"
 RECORD = "record.zip"
 CERTIFICATE = "certificate.json"
 KEY = "certificate.pem"
@@ -60,12 +66,13 @@ class Stack:
         """Begin with an empty folder; returns every address. EmbeddedServerError says why it cannot be had."""
         self._purge()
         (self.folder / "log").mkdir(parents=True)
+        payments = {"TENURE_STRIPE_SECRET_KEY": PaymentProvider.secret_key, "TENURE_STRIPE_API": self._start_provider()}
         log = self.folder / "log" / "up.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
         self._up = processes.spawn(
             [sys.executable, "-c", _UP, str(self.folder.absolute()), "keep" if self.keep else "front"],
             log=log,
-            environment=environment | _COMPANY,
+            environment=environment | _COMPANY | payments,
             directory=Path.cwd(),
             attached=True,
             death_signal=signal.SIGTERM,
@@ -79,6 +86,27 @@ class Stack:
                 raise EmbeddedServerError(processes.tail(log) or f"The local stack did not start; see {log}.")
             time.sleep(0.05)
         return supervisor.read_environment(self.folder)
+
+    def _start_provider(self) -> str:
+        """The payment provider, which charges nobody; its address."""
+        log = self.folder / "log" / f"{_PROVIDER}.log"
+        provider = processes.spawn(
+            [sys.executable, "-m", "workers.embedded.payments", *_FAULTS],
+            log=log,
+            environment=os.environ,
+            directory=Path.cwd(),
+            attached=not self.keep,
+            death_signal=signal.SIGTERM,
+        )
+        # From here on `tenure down` ends it, too.
+        (self.folder / "run").mkdir(exist_ok=True)
+        processes.record(self.folder, _PROVIDER, provider)
+        deadline = time.monotonic() + _PROVIDER_PATIENCE
+        while not (said := log.read_text(encoding="utf-8")).endswith("\n"):
+            if not processes.alive(provider) or time.monotonic() > deadline:
+                raise EmbeddedServerError(processes.tail(log) or f"The payment provider did not start; see {log}.")
+            time.sleep(0.02)
+        return said.splitlines()[-1]
 
     def start_beat(self) -> None:
         supervisor.start_service(self.folder, "beat")
@@ -101,7 +129,7 @@ class Stack:
         """Remove what an earlier demo left, which may still run."""
         if not self.folder.exists():
             return
-        for made in (STATEMENT, RECORD, CERTIFICATE, KEY):
+        for made in (STATEMENT, INVOICE, RECORD, CERTIFICATE, KEY):
             (self.folder / made).unlink(missing_ok=True)
         if (self.folder / ".tenure").exists():
             self._tenure("down", "--purge")

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hmac
 import json
 import re
+import signal
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -26,6 +28,8 @@ from urllib.parse import parse_qsl, urlsplit
 KEYS_KEPT: Final = 24 * 60 * 60
 #: What may go wrong with one request; a test puts them into `PaymentProvider.faults` in the order in which they happen.
 FAULTS: Final = ("lose_before", "lose_after", "error_before", "error_after", "busy", "slow", "fine")
+#: A card that is declined wherever it comes from; the name is Stripe's own, of its test mode.
+DECLINED_CARD: Final = "pm_card_visa_chargeDeclinedInsufficientFunds"
 #: What can be asked for of each path, as Stripe names it: anything else is an error, as there.
 _CREATE: Final = frozenset(
     "amount currency customer payment_method confirm off_session description metadata expand".split()  # noqa: SIM905
@@ -58,7 +62,7 @@ class PaymentProvider:
         #: What goes wrong with the next requests to change something, one after the other.
         self.faults: deque[str] = deque()
         #: Payment methods that are declined: `{"pm_1": "insufficient_funds"}`.
-        self.declines: dict[str, str] = {}
+        self.declines: dict[str, str] = {DECLINED_CARD: "insufficient_funds"}
         #: Payment methods that take their time, as direct debits do.
         self.debits: set[str] = set()
         #: Customers that were deleted; every other one that is named is there.
@@ -364,6 +368,17 @@ class PaymentProvider:
         return Handler
 
 
+def main() -> None:
+    """One provider as a process, until SIGTERM; it says its address, and has the faults that the arguments name."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    with PaymentProvider() as provider:
+        provider.faults.extend(sys.argv[1:])
+        sys.stdout.write(f"{provider.address}\n")
+        sys.stdout.flush()
+        stopped.wait()
+
+
 def decode(encoded: str) -> Object:
     """Form fields as Stripe nests them: `metadata[key]=1`, `created[gte]=2`, `expand[0]=latest_charge`."""
     values: Object = {}
@@ -380,3 +395,7 @@ def decode(encoded: str) -> Object:
 
 def _bad(parameter: str, code: str) -> _Refused:
     return _Refused(400, type="invalid_request_error", code=code, param=parameter, message=f"{parameter}: {code}")
+
+
+if __name__ == "__main__":
+    main()
