@@ -96,7 +96,8 @@ def _allowed(session: Session, disclosure_id: UUID) -> Archive:
     _refuse_erasing(session, account.id)
     readme = README.format(reference=asked.reference, legal_basis=asked.legal_basis)
     # An id of its own for each making, whose key is destroyed with it.
-    return Archive(uuid4(), AccountKeys(account.id, account.ref), readme, Occasion("disclosure", asked.reference))
+    keys, occasion = AccountKeys(account.id, account.ref), Occasion("disclosure", asked.reference)
+    return Archive(uuid4(), keys, readme, occasion, retained=None)
 
 
 def _refuse_erasing(session: Session, account_id: UUID) -> None:

@@ -164,6 +164,22 @@ def _says(*words: str) -> Callable[[Running], bool]:
     return lambda running: all(word in running.text() for word in words)
 
 
+def _answers(port: int) -> Callable[[Running], bool]:
+    def answers(_: Running) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    return answers
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
 @dataclass
 class Processes:
     """The processes of one test, with the addresses of its servers; ends them all at its own end."""
@@ -209,19 +225,15 @@ class Processes:
 
     def flower(self, name: str = "flower", **settings: object) -> Running:
         port = int(self.environment(**settings)["TENURE_FLOWER_PORT"])
-
-        def answers(_: Running) -> bool:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return True
-            return False
-
-        return self.run(name, [*_CELERY, "flower"], answers, **settings)
+        return self.run(name, [*_CELERY, "flower"], _answers(port), **settings)
 
     def metrics(self, name: str = "metrics", **settings: object) -> Running:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port: int = found.getsockname()[1]
+        port = _free_port()
         return self.run(name, [*_TENURE, "metrics"], _says("metrics.listening"), metrics_port=port, **settings)
+
+    def download_page(self, name: str = "download-page", **settings: object) -> Running:
+        port = _free_port()
+        return self.run(name, [*_TENURE, "download-page"], _answers(port), download_port=port, **settings)
 
     def run(
         self,

@@ -135,9 +135,11 @@ def _statements(said: Mapping[str, Any]) -> RenderableType:
         lines.append(f"[green]✓[/] The record given before: {held}, manifest {record['manifest_sha256'][:16]}…")
     for each in said.get("exceptions", ()):
         until = f", until {date.fromisoformat(each['until']):%-d %B %Y}" if each.get("until") else ""
+        columns = ", ".join(each.get("redacted", ()))
+        redacted = f", without {escape(columns)}" if columns else ""
         lines.append(
             f"[yellow]![/] {each['rows']:,} rows of {escape(each['store'])} stay because of "
-            f"{escape(each['legal_basis'])}{until}."
+            f"{escape(each['legal_basis'])}{until}{redacted}."
         )
     for each in said.get("holds", ()):
         released = _moment(each["released_at"]) if each["released_at"] else "still in force"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from tasks.export.manifest import Kind, Manifest
+from tasks.export.manifest import Kind, Manifest, RetainedEntry, where
 from tasks.export.verification import ArchiveError, inspect, opened
 from tasks.export.verification import verify as compare
 from tasks.sealing.age import Identity, SealError
@@ -27,6 +27,8 @@ def verify(file: Path, key: Path | None, manifest_sha256: str | None) -> int:
         return 1
     click.echo(f"{file} is as it was written: {_sum(found.manifest)}.")
     click.echo(f"SHA-256 of its manifest: {found.manifest_sha256}")
+    for kept in _told(found.manifest.retained or ()):
+        click.echo(f"Kept when all else is purged: {kept}")
     return 0
 
 
@@ -46,12 +48,26 @@ def show(file: Path, key: Path | None) -> int:
         rows = "" if entry.rows is None else f"{entry.rows:,}"
         table.add_row(entry.path.replace("[", r"\["), entry.category or "", rows, f"{entry.bytes:,}")
     console.print(table)
+    if manifest.retained:
+        console.print("\nKept when all else is purged, because a law demands it:")
+        for kept in _told(manifest.retained):
+            console.print(f"  {kept}", markup=False)
     if manifest.omissions:
         console.print("\nNot in it:")
         for each in manifest.omissions:
             console.print(f"  {each.what}: {each.reason}", markup=False)
     console.print(f"\n{_sum(manifest)}. SHA-256 of the manifest: {found.manifest_sha256}", markup=False)
     return 0
+
+
+def _told(retained: Iterable[RetainedEntry]) -> Iterator[str]:
+    for each in retained:
+        since = f" from {each.counted_from}" if each.counted_from else ""
+        redacted = f", without {', '.join(each.redacted)}" if each.redacted else ""
+        yield (
+            f"{where(each.database, each.table)} until {each.until} ({each.legal_basis}: {each.duration}{since})"
+            f"{redacted}"
+        )
 
 
 def _sum(manifest: Manifest) -> str:

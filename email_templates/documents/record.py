@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from email_templates.company import Company
 from email_templates.plain_text import one_line, quoted
-from email_templates.reader import reader
+from email_templates.reader import Reader, reader
 
 _WIDTH: Final = 78
 
 
-def record_readme(*, company: Company, account_name: str, language: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a law makes us keep after all else is deleted (T8); the words are an operator's."""
+
+    what: str
+    law: str
+    until: date
+    #: What of it is made unrecognisable at once.
+    redacted: tuple[str, ...] = ()
+
+
+def record_readme(*, company: Company, account_name: str, language: str, kept: Sequence[Kept] = ()) -> str:
     """Plain text in the reader's language, and in English where we do not write theirs; ends in a line break."""
     who = reader(language, "UTC")
     _ = who.gettext
@@ -39,6 +53,28 @@ def record_readme(*, company: Company, account_name: str, language: str) -> str:
             "The file “manifest.json” is for programs. It says what each file holds and has a checksum of each, and it "
             "names what is not in this archive, with the reason."
         ),
+        *_retained(who, kept),
         _("Questions? Please write to %(email)s.") % values,
     ]
     return "\n\n".join(textwrap.fill(paragraph, _WIDTH, break_on_hyphens=False) for paragraph in paragraphs) + "\n"
+
+
+def _retained(who: Reader, kept: Sequence[Kept]) -> Iterator[str]:
+    if not kept:
+        return
+    _ = who.gettext
+    yield _(
+        "When we delete all this information from our systems, the law requires us to keep the following for longer. "
+        "It is deleted by itself as soon as its time is over."
+    )
+    for each in kept:
+        until = _("%(law)s, until %(day)s") % {"law": _theirs(each.law, who), "day": who.date(each.until)}
+        said = _("%(label)s: %(value)s") % {"label": _theirs(each.what, who), "value": until}
+        if each.redacted:
+            names = ", ".join(_theirs(name, who) for name in each.redacted)
+            said += ". " + _("Of this we remove at once: %(columns)s.") % {"columns": names}
+        yield said
+
+
+def _theirs(text: str, who: Reader) -> str:
+    return quoted(one_line(text), who.direction)

@@ -203,6 +203,7 @@ def _exceptions(
                     "legal_basis": retention.legal_basis,
                     "duration": retention.duration,
                     "until": until.isoformat(),
+                    "redacted": sorted(retention.redacted),
                 }
             )
     return found

@@ -28,7 +28,18 @@ from models.purge import StoreKind
 from models.unit_of_work import Database
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead
-from tasks.export.manifest import AccountEntry, ColumnEntry, Entry, Kind, Manifest, Omission, Snapshot
+from tasks.export.manifest import (
+    AccountEntry,
+    ColumnEntry,
+    Entry,
+    Kind,
+    Manifest,
+    Omission,
+    RetainedEntry,
+    Snapshot,
+    column_of,
+    where,
+)
 from tasks.export.naming import Names
 from tasks.export.shaping import SESSION, shape
 from tasks.failpoints import failpoint
@@ -42,7 +53,6 @@ if TYPE_CHECKING:
 
 #: The folder of all archives in the object store.
 FOLDER: Final = "archives"
-README: Final = "README.txt"
 CONTENT_TYPE: Final = "application/octet-stream"
 #: Pieces of a quarter of a megabyte: that PostgreSQL may be ahead, and of the sealed file, that the ZIP may be.
 _ROWS_AHEAD: Final = 4
@@ -67,7 +77,7 @@ def folder(archive: UUID) -> str:
 class Occasion:
     """Why the archive is made; a disclosure bears the reference of its case (T29)."""
 
-    name: str = "termination"
+    name: str = manifest.TERMINATION
     reference: str | None = None
 
 
@@ -80,6 +90,8 @@ class Archive:
     #: The README for a person, ready to read.
     readme: str
     occasion: Occasion = Occasion()
+    #: What stays when all else is purged (T8); None where no purge follows. The README tells the same.
+    retained: tuple[RetainedEntry, ...] | None = ()
 
     @property
     def folder(self) -> str:
@@ -272,10 +284,10 @@ class _Writing:
 
     def _readme(self) -> MemberFile:
         def entry(size: int, sha256: str) -> Entry:
-            return Entry(path=README, kind=Kind.README, bytes=size, sha256=sha256)
+            return Entry(path=manifest.README, kind=Kind.README, bytes=size, sha256=sha256)
 
         # With a byte order mark and CRLF, so that every editor shows it.
-        return self._member(README, [self._archive.readme.replace("\n", "\r\n").encode("utf-8-sig")], entry)
+        return self._member(manifest.README, [self._archive.readme.replace("\n", "\r\n").encode("utf-8-sig")], entry)
 
     def _needed(self) -> list[str]:
         return [name for name in self._databases if name == MAIN or any(t.database == name for t in self._map.tables)]
@@ -401,6 +413,7 @@ class _Writing:
             snapshots=tuple(self._snapshots),
             files=tuple(self._entries),
             omissions=tuple(_omissions(self._map)),
+            retained=archive.retained,
         )
 
 
@@ -412,19 +425,15 @@ def map_sha256(mapped: DataMap) -> str:
 def _omissions(mapped: DataMap) -> Iterator[Omission]:
     for table in mapped.tables:
         for column, reason in table.left_out.items():
-            yield Omission(f"the column {column} of {_where(table.database, table.name)}", reason)
+            yield Omission(column_of(table.database, table.name, column), reason)
     for unmapped in mapped.unmapped:
-        yield Omission(f"the table {_where(unmapped.database, unmapped.name)}", unmapped.decision.reason)
+        yield Omission(f"the table {where(unmapped.database, unmapped.name)}", unmapped.decision.reason)
     for prefix in mapped.objects:
         if prefix.left_out is not None:
             yield Omission(f"objects below {prefix.prefix}", prefix.left_out)
     for keys in mapped.redis:
         if keys.left_out is not None:
             yield Omission(f"Redis keys {keys.pattern}", keys.left_out)
-
-
-def _where(database: str, name: object) -> str:
-    return str(name) if database == MAIN else f"{name} in {database}"
 
 
 @contextmanager

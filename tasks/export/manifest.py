@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from models.data_map import MAIN
 from tasks.export import guard
 
-FORMAT = "tenure-export/1"
+FORMAT: Final = "tenure-export/2"
+#: Written until retentions were told (T8): it has no `retained`, and says as little of what is kept as of what is not.
+FIRST_FORMAT: Final = "tenure-export/1"
 #: Where it lies in the archive: last, because it holds the hashes of all else.
-NAME = "manifest.json"
+NAME: Final = "manifest.json"
+README: Final = "README.txt"
+#: The occasion of the record that is made before a purge.
+TERMINATION: Final = "termination"
 
 
 class Kind(StrEnum):
@@ -51,6 +58,22 @@ class Omission(msgspec.Struct, frozen=True):
 
     what: str
     reason: str
+
+
+class RetainedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one table that a law makes the company keep when all else is purged (T8)."""
+
+    database: str
+    table: str
+    legal_basis: str
+    #: ISO 8601, such as `P7Y`.
+    duration: str
+    #: The column from which the duration counts; None is the day of the purge.
+    counted_from: str | None
+    #: The last day, if the duration counts from the last day of the window in which the record can be fetched.
+    until: date
+    #: The columns that are made unrecognisable when all else is purged.
+    redacted: tuple[str, ...]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -99,6 +122,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     csv: Dialect = Dialect()
     files: tuple[Entry, ...]
     omissions: tuple[Omission, ...]
+    #: None where the archive announces no purge (a disclosure), and in `FIRST_FORMAT`.
+    retained: tuple[RetainedEntry, ...] | None = None
+
+
+def where(database: str, name: object) -> str:
+    """A table as a person reads it."""
+    return str(name) if database == MAIN else f"{name} in {database}"
+
+
+def column_of(database: str, name: object, column: str) -> str:
+    """A column as omissions name it."""
+    return f"the column {column} of {where(database, name)}"
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -110,8 +145,10 @@ def decode(content: bytes) -> Manifest:
     try:
         head = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         version = msgspec.json.decode(head.get("format", b'""'), type=str)
-        if version != FORMAT:
-            raise ValueError(f"it is of the format {version!r}, and this version of Tenure reads {FORMAT}")
+        if version not in {FIRST_FORMAT, FORMAT}:
+            raise ValueError(
+                f"it is of the format {version!r}, and this version of Tenure reads {FIRST_FORMAT} and {FORMAT}"
+            )
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.MsgspecError as error:
         raise ValueError(f"it cannot be read: {error}") from None

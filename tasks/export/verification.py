@@ -13,19 +13,22 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from email_templates.plain_text import one_line
 from tasks.export import manifest
 from tasks.export.guard import SCHEME, is_risky
-from tasks.export.manifest import Entry, Kind, Manifest
+from tasks.export.manifest import README, TERMINATION, Entry, Kind, Manifest
 from tasks.export.reading import CSVError, cells
 from tasks.sealing.age import VERSION, Identity, Sealed, SealedReader, SealError
 
 _PIECE: Final = 1 << 20
 #: A manifest of more than this is none: one of a million files has less.
 _LONGEST_MANIFEST: Final = 1 << 30
+_LONGEST_README: Final = 1 << 20
 #: What zipfile raises when what it reads is not what the archive's directory says.
 _BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
@@ -110,7 +113,51 @@ def verify(archive: zipfile.ZipFile, *, manifest_sha256: str | None = None) -> F
             say(f"{entry.path} is missing.")
         else:
             findings.problems += _wrong_with(archive, entry)
+    if not findings.problems:
+        findings.problems += _wrong_with_retained(findings.manifest, _readme(archive, findings.manifest))
     return findings
+
+
+def _readme(archive: zipfile.ZipFile, told: Manifest) -> str:
+    paths = [entry.path for entry in told.files if entry.kind is Kind.README and entry.bytes <= _LONGEST_README]
+    return "".join(archive.read(path).decode("utf-8", "replace") for path in paths)
+
+
+def _wrong_with_retained(told: Manifest, readme: str) -> Iterator[str]:
+    """What of the retentions cannot be (T8), and what a person is not told of them."""
+    if told.retained is None:
+        if told.format != manifest.FIRST_FORMAT and told.occasion == TERMINATION:
+            yield "The manifest does not say what a law makes the company keep, or that it is nothing."
+        return
+    tables = {(entry.database, entry.table): entry for entry in told.files if entry.kind is Kind.TABLE}
+    begun = min((each.taken_at.date() for each in told.snapshots), default=date.min)
+    left_out = {each.what for each in told.omissions}
+    said = _bare(readme)
+    for (database, table), times in Counter((each.database, each.table) for each in told.retained).items():
+        if times > 1:
+            yield f"The manifest says more than once what is kept of {manifest.where(database, table)}."
+    for each in told.retained:
+        name = manifest.where(each.database, each.table)
+        entry = tables.get((each.database, each.table))
+        if entry is None:
+            yield f"The manifest says that rows of {name} are kept, and the archive has no such table."
+            continue
+        columns = {column.name for column in entry.columns or ()}
+        for column in (each.counted_from, *each.redacted):
+            known = column in columns or manifest.column_of(each.database, each.table, column or "") in left_out
+            if column is not None and not known:
+                yield f"The manifest says how {name} is kept by its column {column}, which it does not have."
+        if not each.legal_basis.strip():
+            yield f"The manifest says that rows of {name} are kept, and names no law."
+        if each.until < begun:
+            yield f"The manifest says that rows of {name} are kept until {each.until}, before the record was made."
+        if any(_bare(words) not in said for words in (name, each.legal_basis, *each.redacted)):
+            yield f"The manifest says that rows of {name} are kept, and {README} does not say the same."
+
+
+def _bare(text: str) -> str:
+    """The text as a README has it, wherever its lines are broken."""
+    return "".join(one_line(text).split())
 
 
 def _wrong_with(archive: zipfile.ZipFile, entry: Entry) -> Iterator[str]:

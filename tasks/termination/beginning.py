@@ -40,7 +40,7 @@ def announce(case: Case, held: Held) -> StepResult:
             # The contract ends with the beginning of the next day.
             ends_on=(termination.ends_at.astimezone(zone) - timedelta(seconds=1)).date(),
             deleted_from=deleted_from,
-            retained=retained(session, held.ports, deleted_from),
+            retained=retained(session, held.ports, deleted_from + held.ports.terms.window),
         )
         queue_for_contacts(session, account.id, context, REASON.format(case.id, "announced"), held.ports)
 

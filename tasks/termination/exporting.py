@@ -7,7 +7,9 @@ window in which the record can be fetched begins when it is sealed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC
 from functools import partial
 
 from sqlalchemy import func, select
@@ -19,6 +21,7 @@ from models.data_map import MAIN
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.export.archive import Archive, Export, export, map_sha256
+from tasks.export.manifest import RetainedEntry
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports import Estate, Ports
@@ -26,6 +29,7 @@ from tasks.purge.tables import catalogues
 from tasks.sealing.age import Sealed, SealError
 from tasks.termination.case import Case, Next, StepResult, enter
 from tasks.termination.progress import ExportNotes
+from tasks.termination.retained import entries_of, for_a_person
 
 
 def make_record(case: Case, held: Held) -> StepResult:
@@ -41,7 +45,7 @@ def make_record(case: Case, held: Held) -> StepResult:
     exported = export(
         ports,
         estate.map,
-        archive_of(case, readme=_readme(case, ports)),
+        _archive(case, ports, estate),
         run=held.token,
         databases={name: each for name, each in estate.databases.items() if name != MAIN},
         before_complete=still_ours,
@@ -69,9 +73,17 @@ def make_record(case: Case, held: Held) -> StepResult:
     )
 
 
-def archive_of(case: Case, *, readme: str = "") -> Archive:
+def archive_of(case: Case) -> Archive:
     """The archive of this termination, whichever of its runs counts."""
-    return Archive(case.id, case.account, readme)
+    return Archive(case.id, case.account, readme="")
+
+
+def _archive(case: Case, ports: Ports, estate: Estate) -> Archive:
+    """The same, with what it says about itself, and of what a law makes us keep after the purge (T8)."""
+    with ports.database.transaction() as session:
+        today = session.scalars(select(func.now())).one().astimezone(UTC).date()
+        kept = entries_of(session, estate.map, today + ports.terms.window)
+    return replace(archive_of(case), readme=_readme(case, ports, kept), retained=kept)
 
 
 def opened(ports: Ports, termination: Termination) -> Sealed:
@@ -97,7 +109,7 @@ def _refuse_unknown(estate: Estate) -> None:
         )
 
 
-def _readme(case: Case, ports: Ports) -> str:
+def _readme(case: Case, ports: Ports, kept: Sequence[RetainedEntry]) -> str:
     """In the language of the one who was the account's contact for the longest."""
     about = case.termination.correspondence or {}
     contacts = about.get("contacts", ())
@@ -105,6 +117,7 @@ def _readme(case: Case, ports: Ports) -> str:
         company=ports.letterhead.company,
         account_name=about.get("account_name", case.account.ref),
         language=contacts[0]["language"] if contacts else "en",
+        kept=for_a_person(kept),
     )
 
 

@@ -105,7 +105,7 @@ def _confirm(session: Session, account_id: UUID, requested: Requested, ports: Po
         account_ref=account.ref,
         requested_at=requested.requested_at,
         cancel_until=requested.cancel_until if requested.cancel_until > requested.requested_at else None,
-        retained=retained(session, ports, requested.cancel_until.date()),
+        retained=retained(session, ports, (requested.cancel_until + ports.terms.window).date()),
     )
     # The termination's own mail, which goes out even where the account is frozen at once.
     whom = [correspondence.Correspondent(**each) for each in correspondence.kept(session, account_id)["contacts"]]

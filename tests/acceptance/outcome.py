@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from email.parser import BytesHeaderParser, BytesParser
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -26,7 +28,7 @@ from models.unit_of_work import Database
 from tasks.sealing import sealed_objects
 from tasks.sealing.keyring import Keyring
 from tests import vault
-from tests.processes import Processes, eventually
+from tests.processes import Processes, Running, eventually
 from workers import embedded
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import parse
@@ -156,6 +158,18 @@ class Outcome:
         sent = {row.message_id: copies[row.message_id] for row in mails if row.state == "done"}
         assert set(sent.values()) <= {1}, f"lost or doubled: { ({k: n for k, n in sent.items() if n != 1}) }"
         return unknown
+
+    def fetched(self, page: Running, ref: str) -> bytes:
+        """The record as the customer gets it who follows the link in the mail, and presses the button."""
+        found = self.one(
+            """SELECT mail.context ->> 'page' FROM tenure.email_messages AS mail
+                 JOIN tenure.terminations AS termination ON termination.id = mail.termination_id
+                WHERE mail.context ? 'page' AND termination.correspondence ->> 'account_ref' = :ref LIMIT 1""",
+            ref=ref,
+        )
+        address = f"http://127.0.0.1:{page.environment['TENURE_DOWNLOAD_PORT']}{urlsplit(found).path}"
+        with urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=60) as answer:
+            return bytes(answer.read())
 
     def attempts(self, table: str) -> dict[int, int]:
         """How many rows took how many attempts."""

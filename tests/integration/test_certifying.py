@@ -37,7 +37,7 @@ INVOICES = MappedTable(
     key=("id",),
     exported=("id",),
     left_out={},
-    retention=Retention("§ 132 BAO", "P7Y"),
+    retention=Retention("§ 132 BAO", "P7Y", redacted={"street": "NULL"}),
 )
 
 
@@ -79,6 +79,7 @@ def test_a_certificate_says_what_was_found_and_erased_in_all_passes(ports: Ports
     }
     (exception,) = said["exceptions"]
     assert (exception["store"], exception["rows"], exception["legal_basis"]) == ("shop.invoice", 7, "§ 132 BAO")
+    assert exception["redacted"] == ["street"]
     assert len(said["holds"]) == 1
     with ports.database.transaction() as session:
         row = session.get_one(Termination, termination)

@@ -605,7 +605,7 @@ def test_what_is_no_archive_is_said(records: Records, tmp_path: File) -> None:
     assert "not as it was sealed" in refused(sealed[:-1], identity)
     changes: dict[str, Callable[[dict[str, bytes]], None]] = {
         "no manifest.json": lambda files: files.pop(manifest.NAME) and None,
-        "is broken": edited(manifest.NAME, b"tenure-export/1", b"tenure-export/9"),
+        "is broken": edited(manifest.NAME, b"tenure-export/2", b"tenure-export/9"),
     }
     for said, change in changes.items():
         assert said in refused(changed(content, change, tmp_path).read_bytes())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
 from email_templates.company import Company
-from email_templates.documents.record import record_readme
+from email_templates.documents.record import Kept, record_readme
 from email_templates.translations import languages
 from tests.golden_files import Golden
 
@@ -18,6 +20,16 @@ def test_golden_readme(golden: Golden, language: str) -> None:
         f"documents/record-{language}.txt",
         record_readme(company=COMPANY, account_name="Müller & شركة", language=language),
     )
+
+
+@pytest.mark.parametrize("language", languages())
+def test_golden_readme_with_what_a_law_keeps(golden: Golden, language: str) -> None:
+    kept = (
+        Kept("shop.invoice", "§ 132 BAO", date(2033, 12, 31), ("street", "city")),
+        Kept("shop.payment in billing", "HGB § 257", date(2036, 12, 31)),
+    )
+    said = record_readme(company=COMPANY, account_name="Müller & شركة", language=language, kept=kept)
+    golden(f"documents/record-kept-{language}.txt", said)
 
 
 def test_names_begin_no_line_of_ours() -> None:
