@@ -45,9 +45,13 @@ WAY: Final = (
     Stage.REQUESTED, Stage.GRACE, Stage.FROZEN, Stage.EXPORTING, Stage.SEALED, Stage.DELIVERED, Stage.PURGING,
 )  # fmt: skip
 
+#: The ref of the tombstone is another one's where the customer had come back under the same ref, and may be so only
+#: when that one is purged.
 _TOMBSTONE = text("""
-    INSERT INTO tenure.accounts (id, ref, name, currency, status) VALUES (:id, :ref, '', :currency, 'purged')
-    ON CONFLICT DO NOTHING""")
+    INSERT INTO tenure.accounts (id, ref, name, currency, status)
+    SELECT :id, CASE WHEN EXISTS (SELECT FROM tenure.accounts WHERE id <> :id AND :ref IN (ref, tenure.purged_ref(ref)))
+                     THEN tenure.purged_ref(CAST(:id AS text)) ELSE :ref END, '', :currency, 'purged'
+    ON CONFLICT (id) DO NOTHING""")
 _FREEZE = text("UPDATE tenure.accounts SET status = 'frozen' WHERE id = :id AND status = 'active'")
 #: What the customer took back later, and is open in the backup.
 _OTHERS = text("""

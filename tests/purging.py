@@ -20,7 +20,8 @@ DELIVERED = text("""
            archive_sha256 = sha256(''),
            manifest_sha256 = sha256(''), sealed_at = now(), exported_rows = :rows, delivered_at = now(),
            delivered_by = 'download',
-           correspondence = jsonb_build_object('account_ref', CAST(:ref AS text))""")
+           correspondence = jsonb_build_object('account_ref', CAST(:ref AS text))
+     WHERE id = :id""")
 WAY = ("grace", "frozen", "exporting", "sealed", "delivered")
 
 
@@ -42,7 +43,7 @@ def a_delivered_termination(ports: Ports, account: AccountKeys, *steps: Step) ->
         termination = a_termination(session, account.id, *(steps or (Step.PURGE,))).id
     for stage in WAY:
         with ports.database.connection() as connection:
-            connection.execute(DELIVERED, {"stage": stage, "rows": rows, "ref": account.ref})
+            connection.execute(DELIVERED, {"id": termination, "stage": stage, "rows": rows, "ref": account.ref})
     return termination
 
 

@@ -283,6 +283,39 @@ def test_a_backup_from_the_middle_of_a_purge_is_erased_again(
         removed(address, database_url)
 
 
+@pytest.mark.parametrize("known", ["neither", "first", "first, purged"])
+def test_a_customer_who_came_back_and_left_again_is_erased_twice(
+    ports: Ports, database_url: str, tmp_path: Path, known: str
+) -> None:
+    """Under the same ref: both leave their tombstones, whatever the backup has of them."""
+    backup = backed_up(database_url, tmp_path / "backup")
+    accounts: list[AccountKeys] = []
+    for time in ("first", "second"):
+        accounts.append(a_marked_customer(ports, "acme"))
+        if time == "first" and known == "first":
+            backup = backed_up(database_url, tmp_path / "later")
+        purge(ports, accounts[-1])
+        if time == "first" and known == "first, purged":
+            backup = backed_up(database_url, tmp_path / "later")
+    address = restored(backup, database_url)
+    try:
+        again = replace(ports, database=Database(address))
+        assert replay(again).left == []
+        assert markers(again) == 0
+        with again.database.connection() as connection:
+            rows = connection.execute(
+                text("""
+                    SELECT account_id, account.status, stage, ref FROM tenure.terminations
+                      JOIN tenure.accounts AS account ON account.id = account_id ORDER BY account.created_at""")
+            ).all()
+        assert {row.account_id for row in rows} == {each.id for each in accounts}
+        assert {(row.status, row.stage) for row in rows} == {("purged", "certified")}
+        assert chain(again) == chain(ports)
+        again.database.engine.dispose()
+    finally:
+        removed(address, database_url)
+
+
 NOTES = """
     CREATE SCHEMA shop;
     CREATE TABLE shop.note (id int PRIMARY KEY, owner text NOT NULL);
