@@ -27,8 +27,12 @@ from tasks.purge.order import ACCOUNTS, stays
 from tasks.purge.tables import Tables, key
 from tasks.termination.case import Case, Next, StepResult
 
-#: After so many passes that left something, a person has to find out who writes.
+#: After so many passes that left something, a person has to find out who writes; each one after it is asked for.
 MOST_PASSES: Final = 5
+
+_ASKED = text("SELECT FROM tenure.termination_steps WHERE id = :step AND evidence ? 'asked'")
+_ASK = text("""
+    UPDATE tenure.termination_steps SET evidence = evidence || '{"asked": true}' WHERE id = :step""")
 
 
 def verify(case: Case, held: Held) -> StepResult:
@@ -45,16 +49,25 @@ def verify(case: Case, held: Held) -> StepResult:
             changes={"verified_at": func.clock_timestamp()}, evidence={"left": 0}, steps=(Next(Step.CERTIFY),)
         )
     some = ", ".join(f"{left:,} in {name}" for name, left in sorted(found.items())[:3])
-    if case.number + 2 > MOST_PASSES:
+    if case.number + 2 > MOST_PASSES and not _was_asked(held):
         raise Permanent(
             f"After {case.number + 2} passes something is left or comes again: {some}. Find out who writes it, then "
-            "retry."
+            "retry: another pass removes what is left."
         )
     return StepResult(
         stage=Stage.PURGING,
         evidence={"left": found},
         steps=(Next(Step.PURGE_AGAIN, number=case.number + 1, due=timedelta(0)),),
     )
+
+
+def _was_asked(held: Held) -> bool:
+    """Whether a person was asked already, and has retried; notes that one is asked now."""
+    with held.ports.database.connection() as connection:
+        if connection.execute(_ASKED, {"step": held.id}).first() is not None:
+            return True
+        connection.execute(_ASK, {"step": held.id})
+    return False
 
 
 def _left(case: Case, held: Held) -> Iterator[tuple[str, int]]:

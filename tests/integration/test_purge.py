@@ -412,6 +412,33 @@ def test_what_a_verification_finds_is_purged_and_verified_again(company: Company
     assert company.broker.exists("cart:acme:late") == 0
 
 
+def test_what_comes_again_and_again_wants_a_person_and_goes_when_it_is_mended(company: Company) -> None:
+    """Somebody writes behind each pass. When that was stopped, a retry removes what the last one wrote."""
+
+    class Rewritten(Midway):
+        def versions(self, prefix: str, **options: Any) -> Iterator[Any]:
+            yield from self._real.versions(prefix, **options)
+            if prefix.startswith("uploads/acme/"):
+                company.s3.put_object(Bucket="versioned", Key="uploads/acme/again", Body=b"x")
+
+    def go_on(ports: Ports) -> None:
+        while drain(PURGE, ports)["steps"]:
+            pass
+
+    go_on(replace(company.ports, objects=Rewritten(company.ports.objects, lambda: None)))
+    assert stage(company.database) == ("failed", "verifying")
+    said = failure(company.database)
+    assert "After 6 passes something is left or comes again" in said
+    assert "in objects uploads/{account_ref}/" in said
+    with company.database.connection() as connection:
+        failed = connection.scalars(text("SELECT id FROM tenure.termination_steps WHERE state = 'failed'")).all()
+        work.retry(connection, TerminationStep, failed)
+    go_on(company.ports)
+    assert stage(company.database) == ("verifying", None), failure(company.database)
+    assert steps(company.database)["certify"] == "pending"
+    assert objects(company, company.leaving) == {}
+
+
 def test_a_lost_reply_of_the_payment_provider_forgets_a_customer_once(company: Company) -> None:
     company.provider.faults.extend(["lose_after", "busy"])
     while not company.purge()["steps"]:
