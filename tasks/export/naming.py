@@ -18,15 +18,21 @@ _FORBIDDEN: Final = re.compile(r'[<>:"|?*\\/]')
 
 
 class Names:
-    """Names for one archive: no two alike, not even where a system does not tell capitals from small letters."""
+    """Names for one archive: no two alike, not even where a system does not tell capitals from small letters.
+
+    Nor is one a file and a folder at once, as keys of an object store may be: nobody could unpack both.
+    """
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
+        #: Of files and folders, with the last number that was given to one of that name.
+        self._taken: dict[str, int] = {}
+        #: What each folder is called, by what it would be called.
+        self._folders: dict[str, str] = {}
 
     def table(self, table: MappedTable) -> str:
         """`tables/public.invoice.csv`; of another database `tables/shop/public.invoice.csv`."""
         folder = [TABLES] if table.database == MAIN else [TABLES, table.database]
-        return self._unlike([*folder, f"{table.name.schema}.{table.name.table}.csv"])
+        return self._unlike(folder, f"{table.name.schema}.{table.name.table}.csv")
 
     def object(self, prefix: ObjectPrefix, filled: str, key: str, name: str | None = None) -> str:
         """`files/statements/…`: the key without the account, which all share, and with `name` for its last part."""
@@ -34,18 +40,28 @@ class Names:
         if fixed[1] == FILES:
             del fixed[1]
         *folders, last = key.removeprefix(filled).split("/")
-        return self._unlike([*fixed, *folders, last if name is None else name.replace("/", "_")])
+        return self._unlike([*fixed, *folders], last if name is None else name.replace("/", "_"))
 
-    def _unlike(self, parts: list[str]) -> str:
-        *folders, name = filter(None, map(_safe, parts))
+    def _unlike(self, folders: list[str], name: str) -> str:
+        within = ""
+        for each in filter(None, map(_safe, folders)):
+            wanted = f"{within}{each}".casefold()
+            if wanted not in self._folders:
+                self._folders[wanted] = self._free(within, each, "", "")
+            within = f"{self._folders[wanted]}/"
+        # A key that ends with a slash stands for the folder itself.
+        name = _safe(name) or "_"
         stem, dot, ending = name.rpartition(".")
-        if not stem:
-            stem, dot, ending = name, "", ""
-        number, path = 1, "/".join([*folders, name])
+        return self._free(within, stem, dot, ending) if stem else self._free(within, name, "", "")
+
+    def _free(self, within: str, stem: str, dot: str, ending: str) -> str:
+        path = wanted = f"{within}{stem}{dot}{ending}"
+        number = self._taken.get(wanted.casefold(), 1)
         while path.casefold() in self._taken:
             number += 1
-            path = "/".join([*folders, f"{stem} ({number}){dot}{ending}"])
-        self._taken.add(path.casefold())
+            path = f"{within}{stem} ({number}){dot}{ending}"
+        self._taken[wanted.casefold()] = number
+        self._taken.setdefault(path.casefold(), 1)
         return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -142,6 +143,36 @@ def test_a_customers_name_for_a_file_is_made_safe(name: str, path: str) -> None:
     if name in {"plan.pdf", ".."}:
         names = Names()
     assert names.object(NOTES, "files/1/", "files/1/c", name) == path
+
+
+@patient
+@given(st.lists(st.text("aAb/.", max_size=5), unique=True, max_size=20))
+@example(["a", "a/b", "A/c", "a (2)/d"])
+@example(["", "a/", "a/b", "/", "//"])
+def test_whatever_keys_objects_have_all_of_them_can_be_unpacked(keys: list[str]) -> None:
+    """An object store has no folders: of a key may be made both a file and a folder, and of two keys the same name."""
+    names = Names()
+    paths = [names.object(NOTES, "files/1/", f"files/1/{key}").casefold() for key in keys]
+    assert len(set(paths)) == len(keys)
+    folders = {path[:at] for path in paths for at, character in enumerate(path) if character == "/"}
+    assert folders.isdisjoint(paths)
+    assert all(path.startswith("files/") for path in paths)
+
+
+def test_ten_thousand_files_may_have_one_name() -> None:
+    names = Names()
+    begun = time.monotonic()
+    paths = {names.object(NOTES, "files/1/", f"files/1/{n}", "photo.jpg") for n in range(10_000)}
+    assert len(paths) == 10_000
+    assert "files/photo (10000).jpg" in paths
+    # To try each number for each file takes 10 seconds.
+    assert time.monotonic() - begun < 5
+
+
+def test_what_lies_in_one_folder_stays_together() -> None:
+    names = Names()
+    paths = [names.object(NOTES, "files/1/", f"files/1/{key}") for key in ("a", "a/b", "A/c/", "a/c/d")]
+    assert paths == ["files/a", "files/a (2)/b", "files/a (2)/c/_", "files/a (2)/c/d"]
 
 
 def test_a_table_of_another_database_has_a_folder() -> None:
