@@ -40,7 +40,9 @@ from models.data_map import (
 
 Text = Annotated[str, Meta(min_length=1)]
 #: ISO 8601: years, months, weeks, days.
-_DURATION = re.compile(r"P(?=\d)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?")
+_DURATION = re.compile(r"P(?=\d)(\d{1,3}Y)?(\d{1,4}M)?(\d{1,5}W)?(\d{1,6}D)?", re.ASCII)
+#: Folders of Tenure's bucket in which what is its own lies.
+OWN_FOLDERS = frozenset({"archives", "certificates", "erasures", "files", "invoices", "statements"})
 _PLACEHOLDER = re.compile(r"\{account_(?:id|ref)\}")
 
 
@@ -123,7 +125,8 @@ E = TypeVar("E", bound=_Entry)
 def load(file: File) -> CompanyMap:
     """Read the file; raises DataMapError, in sentences."""
     try:
-        return parse(file.read_text(encoding="utf-8"), file.name)
+        # Some editors begin a file with a byte order mark.
+        return parse(file.read_text(encoding="utf-8-sig"), file.name)
     except OSError as error:
         raise DataMapError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -136,6 +139,8 @@ def parse(content: str, called: str = "datamap.toml") -> CompanyMap:
         raw = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         raise DataMapError(f"{called} is no TOML: {error}") from None
+    except RecursionError:
+        raise DataMapError(f"{called} is no data map: it holds lists within lists within lists") from None
     try:
         return _company_map(raw)
     except DataMapError as error:
@@ -177,6 +182,7 @@ def _company_map(raw: dict[str, Any]) -> CompanyMap:
         redis=tuple(_redis(each) for each in _entries(raw, "redis", _Redis, "pattern")),
         processors=_processors(_entries(raw, "processor", _Processor, "name")),
     )
+    _refuse_overlaps(result)
     tables: list[MappedTable | UnmappedTable] = [*result.tables, *result.unmapped]
     places = Counter((each.database, each.name) for each in tables)
     for (database, name), times in places.items():
@@ -227,7 +233,25 @@ def _objects(entry: _Objects) -> ObjectPrefix:
             f'the prefix "{entry.prefix}" must have {{account_id}} or {{account_ref}} in it and end with a slash, so '
             "that it is one account's and no other's"
         )
+    folder = entry.prefix.partition("/")[0]
+    if entry.bucket is None and ("{account_ref}" in folder or folder in OWN_FOLDERS):
+        raise DataMapError(
+            f'the prefix "{entry.prefix}" lies in Tenure\'s own bucket, whose folders {", ".join(sorted(OWN_FOLDERS))} '
+            "are Tenure's, and so could be called an account: let it begin with a folder of yours, or name the bucket"
+        )
     return ObjectPrefix(entry.prefix, entry.category, entry.left_out, entry.bucket)
+
+
+def _refuse_overlaps(mapped: DataMap) -> None:
+    """What lies below two prefixes would be twice in a record, even where one of them is left out of it."""
+    for each in mapped.objects:
+        over = [other.prefix for other in mapped.objects if other is not each and other.bucket == each.bucket]
+        above = next(filter(each.prefix.startswith, over), None)
+        if above is not None:
+            raise DataMapError(f'[[objects]] {each.prefix} lies below "{above}", which stands in it, too: choose one')
+    for pattern, times in Counter((each.address_from, each.pattern) for each in mapped.redis).items():
+        if times > 1:
+            raise DataMapError(f"[[redis]] {pattern[1]} stands in it {times} times")
 
 
 def _redis(entry: _Redis) -> RedisKeys:

@@ -75,6 +75,11 @@ def company(settings: Settings) -> Estate:
         missing = sorted(each for each in {*read.databases.values(), *servers, *told} if not os.environ.get(each))
         if missing:
             raise Permanent(f"{missing[0]}, which datamap.toml names, is not set: set it, then retry.")
+        if any(each.bucket == settings.s3_bucket for each in read.map.objects):
+            raise Permanent(
+                f'datamap.toml names the bucket "{settings.s3_bucket}", which is Tenure\'s own: leave the name out, '
+                "then retry."
+            )
         databases = {name: Database(os.environ[variable]) for name, variable in read.databases.items()}
     except DataMapError as error:
         raise Permanent(f"datamap.toml cannot be used: {error}. Mend it, then retry.") from None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
@@ -16,8 +17,11 @@ from models import data_map_check, data_map_discovery, data_map_fence, data_map_
 from models.data_map import AccountKeys, DataMap, Name, belongs, relation
 from models.data_map_check import Finding
 from models.unit_of_work import Database
+from tasks.failures import Permanent
 from tests.company import an_account
 from tests.integration.conftest import Run
+from workers import bootstrap
+from workers.settings import Settings
 
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql"
 CATALOGUE = {"album", "artist", "employee", "genre", "media_type", "playlist", "playlist_track", "track"}
@@ -174,6 +178,14 @@ def test_what_cannot_be_done_is_a_sentence(tenure: Run, tmp_path: Path) -> None:
         done = tenure("datamap", *arguments, **environment)
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_tenures_bucket_is_not_named_as_one_of_the_companys(settings: Settings, tmp_path: Path) -> None:
+    """By its name, prefixes that may stand in no other bucket than one's own would lie in it."""
+    file = tmp_path / "datamap.toml"
+    file.write_text(f'[[objects]]\nprefix = "{{account_ref}}/"\ncategory = "P2.1c"\nbucket = "{settings.s3_bucket}"\n')
+    with pytest.raises(Permanent, match="which is Tenure's own: leave the name out"):
+        bootstrap.company(msgspec.structs.replace(settings, datamap=str(file)))
 
 
 SHOP = """

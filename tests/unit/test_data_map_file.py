@@ -6,8 +6,23 @@ from pathlib import Path as File
 
 import pytest
 
-from models.data_map import AccountKey, Category, DataMapError, Ignored, Name, Path, Redact, Retention, Shared
-from models.data_map_file import load, parse
+import models
+from models.data_map import (
+    AccountKey,
+    Category,
+    DataMapError,
+    Ignored,
+    Name,
+    ObjectPrefix,
+    Path,
+    Redact,
+    Retention,
+    Shared,
+)
+from models.data_map_file import OWN_FOLDERS, load, parse
+from tasks import erasures
+from tasks.certificates import publishing
+from tasks.export import archive
 
 GOOD = """
 [databases.shop]
@@ -117,6 +132,23 @@ def test_retention_is_none_unless_it_is_said() -> None:
         ("[databases.shop]", "[databases.main]", 'the database "main" is the one that Tenure lies in'),
         ("uploads/{account_ref}/", "uploads/{account_ref}", "end with a slash"),
         ("uploads/{account_ref}/", "uploads/", "must have {account_id} or {account_ref} in it"),
+        # Customers choose their refs: "archives" would be a customer to whom all archives belong.
+        ("uploads/{account_ref}/", "{account_ref}/", "could be called an account: let it begin with a folder of yours"),
+        ("uploads/{account_ref}/", "a{account_ref}/x/", "could be called an account"),
+        ("uploads/{account_ref}/", "files/{account_id}/", "are Tenure's"),
+        (
+            "[[redis]]",
+            '[[objects]]\nprefix = "uploads/{account_ref}/small/"\ncategory = "P2.1c"\n[[redis]]',
+            '[[objects]] uploads/{account_ref}/small/ lies below "uploads/{account_ref}/"',
+        ),
+        ("[[redis]]", '[[objects]]\nprefix = "uploads/{account_ref}/"\ncategory = "P2.1c"\n[[redis]]', "lies below"),
+        (
+            "[[redis]]",
+            '[[redis]]\npattern = "cart:{account_ref}:*"\ncategory = "P2.1c"\naddress_from = "CARTS_URL"\n[[redis]]',
+            "[[redis]] cart:{account_ref}:* stands in it 2 times",
+        ),
+        ('"P7Y6M"', '"P99999Y"', 'the duration "P99999Y" of its retention is none'),
+        ("[[table]]", f"a = {'[' * 5000}", "it holds lists within lists"),
         ("cart:{account_ref}:*", "cart:*", "must have {account_id} or {account_ref} in it"),
         ("[[ignored]]", "[[undecided]]", '[[undecided]] audit.log: it has no field "reason"'),
         ("[[table]]", "[[table]", "is no TOML"),
@@ -160,6 +192,18 @@ def test_what_is_undecided_does_not_pass() -> None:
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path: File) -> None:
     with pytest.raises(DataMapError, match="cannot be read: No such file"):
         load(tmp_path / "datamap.toml")
+    (tmp_path / "datamap.toml").write_text(GOOD, encoding="utf-8-sig")
+    assert load(tmp_path / "datamap.toml") == parse(GOOD)
     (tmp_path / "datamap.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(DataMapError, match="is not UTF-8"):
         load(tmp_path / "datamap.toml")
+
+
+def test_tenures_own_folders_are_those_that_it_writes_to() -> None:
+    own = [archive.FOLDER, publishing.FOLDER, erasures.FOLDER, *(each.prefix for each in models.data_map().objects)]
+    assert {each.partition("/")[0] for each in own} == OWN_FOLDERS
+
+
+def test_objects_of_a_bucket_of_ones_own_may_begin_with_the_ref() -> None:
+    company = parse('[[objects]]\nprefix = "{account_ref}/"\ncategory = "P2.1c"\nbucket = "uploads"\n')
+    assert company.map.objects == (ObjectPrefix("{account_ref}/", Category.SUBMITTED, bucket="uploads"),)
