@@ -369,7 +369,9 @@ class _Untyped(UserDefinedType[str]):
 
     def literal_processor(self, dialect: Dialect) -> Callable[[str], str]:
         def quoted(value: str) -> str:
-            return "'" + value.replace("'", "''") + "'"
+            # Whatever the database's standard_conforming_strings says of a backslash, one in E'' is written twice.
+            escape = "E" if "\\" in value else ""
+            return escape + "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
         return quoted
 

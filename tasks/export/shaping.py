@@ -62,8 +62,8 @@ class Shape:
 SESSION: Final = """
     SELECT set_config(given.name, given.value, true)
       FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'), ('IntervalStyle', 'iso_8601'),
-                   ('extra_float_digits', '1'), ('client_encoding', 'UTF8'), ('row_security', 'off'),
-                   ('statement_timeout', '0'), ('transaction_timeout', '0'),
+                   ('extra_float_digits', '1'), ('bytea_output', 'hex'), ('client_encoding', 'UTF8'),
+                   ('row_security', 'off'), ('statement_timeout', '0'), ('transaction_timeout', '0'),
                    ('idle_in_transaction_session_timeout', '0')) AS given (name, value)
       JOIN pg_catalog.pg_settings AS known ON lower(known.name) = lower(given.name)"""
 
@@ -97,13 +97,14 @@ def shape(connection: psycopg.Connection, table: MappedTable, account: AccountKe
         said = [f"has {', '.join(unknown)}, which the map does not name"] * bool(unknown)
         said += [f"lacks {', '.join(gone)}, which the map names"] * bool(gone)
         raise Permanent(f"{table.name} {' and '.join(said)}: run `tenure datamap check`, then retry.")
+    encoding = connection.info.parameter_status("server_encoding") or "UTF8"
     columns: list[Column] = []
     expressions: list[str] = []
     for name in table.exported:
         written, *kind = found[name]
         form, guarded, expression = _written(_quoted(name), *kind)
         columns.append(Column(name, written, form, guarded))
-        expressions.append(expression)
+        expressions.append(guarded_sql(expression, encoding) if guarded else expression)
     relation = f"{_quoted(table.name.schema)}.{_quoted(table.name.table)}"
     condition = written_out(belongs(table, account))
     return Shape(columns, f"SELECT {', '.join(expressions)} FROM {relation} WHERE {condition}")
@@ -128,7 +129,7 @@ def _written(column: str, name: str, built_in: bool, kind: str, category: str) -
             form, guarded, expression = _BY_TYPE[name]
             return form, guarded, expression(column)
     # Whatever else there is, has a text that PostgreSQL reads again.
-    return Form.TEXT, True, guarded_sql(f"{column}::text")
+    return Form.TEXT, True, f"{column}::text"
 
 
 def _instant(column: str) -> str:
@@ -149,7 +150,7 @@ def _iso(column: str, kind: str, end: str) -> str:
 
 def _base64(column: str) -> str:
     # PostgreSQL breaks base64 into lines. It may begin with a plus sign.
-    return guarded_sql(f"translate(encode({column}, 'base64'), E'\\n', '')")
+    return f"translate(encode({column}, 'base64'), E'\\n', '')"
 
 
 def _range(column: str) -> str:

@@ -259,6 +259,26 @@ def test_each_type_is_written_exactly(records: Records, shop: Any) -> None:
     }
 
 
+def test_what_a_database_is_set_to_changes_nothing(records: Records, shop: Any) -> None:
+    """As legacy ones are: a backslash in a text is then an escape, and bytes are written in another way."""
+    shop("CREATE TABLE old (account text, body text, bytes bytea, many bytea[])")
+    with records.ports.database.transaction() as session:
+        account = an_account(session, ref="\\' OR true --")
+        session.flush()
+        ours = Records(records.ports, AccountKeys(account.id, account.ref))
+    row: dict[str, Any] = {"body": "=a\\b", "bytes": b"\xff\\"}
+    for ref in (account.ref, "other"):
+        shop("INSERT INTO old VALUES (%(ref)s, %(body)s, %(bytes)s, ARRAY[%(bytes)s])", **row | {"ref": ref})
+    name = shop("SELECT current_database()").fetchone()[0]
+    for setting in ("standard_conforming_strings = off", "bytea_output = escape", "TimeZone = 'Asia/Kathmandu'"):
+        shop(f"ALTER DATABASE {name} SET {setting}")
+    records.ports.database.engine.dispose()
+    (found,) = ours.rows(mapped("public.old", "account body bytes many"))
+    assert (found["account"], found["body"]) == (account.ref, row["body"])
+    assert base64.b64decode(str(found["bytes"])) == row["bytes"]
+    assert json.loads(str(found["many"])) == ["\\xff5c"]
+
+
 def test_instants_beyond_iso_8601_are_kept_as_they_are(records: Records, shop: Any) -> None:
     shop("CREATE TABLE far (account text, at timestamptz)")
     written = ["infinity", "-infinity", "0044-03-15 00:00:00+00 BC", "20000-01-01 00:00:00+00"]
@@ -309,6 +329,35 @@ def test_two_databases_are_in_one_record(records: Records, template: str, shop: 
         assert [each.database for each in inspect(archive).manifest.snapshots] == [MAIN, "shop"]
         with pytest.raises(Permanent, match="database shop, whose address is not set"):
             records.export(tables)
+    finally:
+        other.engine.dispose()
+        with psycopg.connect(template, autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [("LATIN1", ["=1", "-é", "Ä"]), ("WIN1252", ["@€", "x"]), ("EUC_JP", ["＝1", "=1", "日本", "'＠"])],
+)
+def test_a_database_of_another_encoding_is_written_in_utf8(
+    records: Records, template: str, encoding: str, texts: list[str]
+) -> None:
+    name = f"other_{uuid4().hex}"
+    with psycopg.connect(template, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 LOCALE 'C' ENCODING '{encoding}'")
+    other = Database(template.rpartition("/")[0] + f"/{name}")
+    try:
+        with other.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE notes (account text, body text, bytes bytea)")
+            connection.exec_driver_sql(
+                "INSERT INTO notes SELECT %(ref)s, body, '\\xfb' FROM unnest(%(texts)s::text[]) AS body",
+                {"ref": records.account.ref, "texts": texts},
+            )
+        table = mapped("public.notes", "account body bytes", database="shop")
+        archive = records.zip([table], databases={"shop": other})
+        assert verify(archive).problems == []
+        _header, *rows = cells([archive.read("tables/shop/public.notes.csv")])
+        assert [[undo(str(cell)) for cell in row[1:]] for row in rows] == [[each, "+w=="] for each in texts]
     finally:
         other.engine.dispose()
         with psycopg.connect(template, autocommit=True) as admin:
