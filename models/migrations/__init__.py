@@ -68,6 +68,10 @@ def apply_sql_files(connection: Connection) -> None:
         cursor.execute(file.read_text(encoding="utf-8"))
     for statement in own_fence():
         cursor.execute(statement)
+    # Those made from now on have it from the beginning.
+    cursor.execute(f"""
+        SELECT {SCHEMA}.fence_partition(inhrelid, inhparent) FROM pg_inherits JOIN pg_class ON pg_class.oid = inhparent
+         WHERE relkind = 'p' AND relnamespace = '{SCHEMA}'::regnamespace""")
 
 
 def own_fence() -> Sequence[str]:

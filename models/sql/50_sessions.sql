@@ -146,6 +146,7 @@ BEGIN
     EXECUTE format('CREATE TABLE tenure.%I (LIKE tenure.sessions INCLUDING ALL)', name);
     EXECUTE format('ALTER TABLE tenure.sessions ATTACH PARTITION tenure.%I FOR VALUES FROM (%L) TO (%L)', name,
                    tenure.session_id_at(since), tenure.session_id_at(since + interval '45 minutes'));
+    PERFORM tenure.fence_partition(format('tenure.%I', name)::regclass, 'tenure.sessions');
     RETURN name;
 END $$;
 

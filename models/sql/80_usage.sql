@@ -33,6 +33,7 @@ BEGIN
             EXECUTE format('CREATE TABLE tenure.%I (LIKE tenure.usage_events INCLUDING ALL)', name);
             EXECUTE format('ALTER TABLE tenure.usage_events ATTACH PARTITION tenure.%I FOR VALUES FROM (%L) TO (%L)',
                            name, month, month + interval '1 month');
+            PERFORM tenure.fence_partition(format('tenure.%I', name)::regclass, 'tenure.usage_events');
             made := made + 1;
         END IF;
         month := month + interval '1 month';

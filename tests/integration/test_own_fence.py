@@ -36,7 +36,8 @@ def test_every_mapped_table_has_its_fence(database: Database) -> None:
                 text("""
                     SELECT relname AS table, replace(tgname, 'fence_', '') AS event
                       FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
-                     WHERE relnamespace = 'tenure'::regnamespace AND tgname LIKE 'fence\\_%'""")
+                     WHERE relnamespace = 'tenure'::regnamespace AND NOT relispartition
+                       AND tgname LIKE 'fence\\_%'""")
             )
         }
     expected = set()
@@ -109,6 +110,34 @@ def test_what_is_written_for_a_frozen_or_purged_account_is_refused(database: Dat
         connection.execute(text("SELECT set_config('tenure.purging', id::text, true) FROM acme"))
         for statement in REFUSED:
             attempt(statement)
+
+
+#: For each account.
+INTO_USAGE = "INSERT INTO {} (account_id, occurred_at, action) SELECT id, {}, 'x' FROM tenure.accounts"
+INTO_SESSIONS = "INSERT INTO {} (account_id, secret_sha256) SELECT id, sha256('') FROM tenure.accounts"
+TIMES = ("now()", "now() - interval '5 months'")
+
+
+def test_nobody_gets_past_the_fence_by_a_partition(database: Database) -> None:
+    """Not by one that was there when the fence was put up, nor by one that came later."""
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+        session.execute(text(f"SELECT tenure.make_usage_partitions({TIMES[1]})"))
+    with database.engine.connect() as connection:
+
+        def part_of(insert: str) -> str:
+            lies = connection.execute(text(f"{insert} RETURNING tableoid::regclass::text")).scalar_one()
+            return f"tenure.{lies.removeprefix('tenure.')}"
+
+        statements: list[str] = []
+        for at in TIMES:
+            usage = part_of(INTO_USAGE.format("tenure.usage_events", at))
+            statements += [f"UPDATE {usage} SET action = 'y'", f"DELETE FROM {usage}", INTO_USAGE.format(usage, at)]
+        statements.append(INTO_SESSIONS.format(part_of(INTO_SESSIONS.format("tenure.sessions"))))
+        connection.execute(text("UPDATE tenure.accounts SET status = 'frozen'"))
+        for statement in statements:
+            with pytest.raises(IntegrityError, match="nothing is written for it any more"), connection.begin_nested():
+                connection.execute(text(statement))
 
 
 #: What a web tier does all day; `ref` is the account's.
