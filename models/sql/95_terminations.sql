@@ -6,8 +6,6 @@ RETURN (before, after) IN (
     ('grace', 'frozen'),
     ('frozen', 'exporting'),
     ('exporting', 'sealed'),
-    -- The record was lost or could not be opened before anybody had it: it is made anew.
-    ('sealed', 'exporting'),
     ('sealed', 'delivered'),
     ('delivered', 'purging'),
     ('purging', 'verifying'),
