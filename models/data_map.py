@@ -81,6 +81,11 @@ class Name:
     def __str__(self) -> str:
         return f"{identifier(self.schema)}.{identifier(self.table)}"
 
+    @property
+    def sql(self) -> str:
+        """As a statement names it, where a word of SQL is quoted, too."""
+        return f"{in_sql(self.schema)}.{in_sql(self.table)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Hop:
@@ -133,6 +138,11 @@ _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 def identifier(name: str) -> str:
     """A name as a map writes it: quoted where it is not plain."""
     return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'
+
+
+def in_sql(name: str) -> str:
+    """A name as a statement takes it: a word of SQL is quoted, too."""
+    return _PLAIN_TEXT.identifier_preparer.quote(name)
 
 
 def table_name(written: str) -> Name:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from models.base import SCHEMA
-from models.data_map import DataMap, Delete, MappedTable, Name, Path, UnmappedTable
+from models.data_map import DataMap, Delete, MappedTable, Name, Path, UnmappedTable, in_sql
 from models.live_catalogue import Catalogue, Kind, LiveTable
 
 #: Tenure's own table of Alembic's, which no model stands for.
@@ -170,4 +170,4 @@ def _all_of(table: LiveTable) -> str:
 
 
 def _create_index(table: Name, columns: Iterable[str]) -> str:
-    return f"CREATE INDEX CONCURRENTLY ON {table} ({', '.join(columns)})"
+    return f"CREATE INDEX CONCURRENTLY ON {table.sql} ({', '.join(map(in_sql, columns))})"

@@ -36,7 +36,7 @@ _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-cal
 def statements(mapped: DataMap) -> Sequence[str]:
     """What puts the fence up, and may be run again. Tables of other databases stay open: they know of no accounts."""
     return [
-        f"CREATE OR REPLACE TRIGGER tenure_fence_{name}_{key} AFTER {event} ON {each.name}\n"
+        f"CREATE OR REPLACE TRIGGER tenure_fence_{name}_{key} AFTER {event} ON {each.name.sql}\n"
         f"  REFERENCING {rows} TABLE AS {WRITTEN} FOR EACH STATEMENT\n"
         f"  EXECUTE FUNCTION tenure.fence({_literal(query)}, '{key}')"
         for each in mapped.tables

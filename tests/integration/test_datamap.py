@@ -346,6 +346,35 @@ def fenced(database: Database) -> Database:
     return database
 
 
+def test_names_that_are_words_of_sql_are_fenced_and_what_is_to_be_run_runs(database: Database) -> None:
+    with database.transaction() as session:
+        an_account(session, ref="acme")
+    with database.connection() as connection:
+        connection.exec_driver_sql("""
+            CREATE SCHEMA "order";
+            CREATE TABLE "order"."user" (id int PRIMARY KEY, "select" text);
+            CREATE TABLE "order"."Odd ""one's"" table" (id int PRIMARY KEY, "user" int REFERENCES "order"."user");
+        """)
+        live = live_catalogue.read(connection)
+        found = data_map_discovery.discover(live, Name("order", "user"), "select")
+        company = data_map_file.parse(data_map_discovery.as_toml(found).partition("# No foreign key")[0]).map
+        for statement in data_map_fence.statements(company):
+            connection.exec_driver_sql(statement)
+        findings = data_map_check.compare(company, {"main": live})
+        to_run = {each.sentence.partition("Run ")[2] for each in findings} - {""}
+        assert len(to_run) == 2
+        for statement in to_run:
+            connection.exec_driver_sql(statement.replace("CONCURRENTLY ", ""))
+        connection.exec_driver_sql("""INSERT INTO "order"."user" VALUES (1, 'acme')""")
+        freeze(connection)
+        for statement in (
+            """INSERT INTO "order"."user" VALUES (2, 'acme')""",
+            """INSERT INTO "order"."Odd ""one's"" table" VALUES (1, 1)""",
+        ):
+            with pytest.raises(Exception, match="nothing is written for it any more"), connection.begin_nested():
+                connection.exec_driver_sql(statement)
+
+
 def freeze(connection: Connection, status: str = "frozen") -> None:
     connection.execute(text("SELECT FROM tenure.accounts WHERE ref = 'acme' FOR UPDATE"))
     connection.execute(text("UPDATE tenure.accounts SET status = :status WHERE ref = 'acme'"), {"status": status})
