@@ -7,10 +7,20 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import trustme
 
 HOST = "127.0.0.1"
+
+
+def written(authority: trustme.CA, directory: Path) -> tuple[Path, Path]:
+    """A certificate for this machine and its key, as the files that a server is given."""
+    issued = authority.issue_cert(HOST, "localhost")
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(key)
+    return certificate, key
 
 
 @contextlib.contextmanager

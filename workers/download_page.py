@@ -4,7 +4,8 @@
     POST /exports/SECRET                the button: to an address that is good for minutes
     GET  /exports/-/SIGNED/record.zip   the record, decrypted on its way; in parts where that is asked for
 
-It speaks HTTP behind the company's own web tier, which forwards `/exports/` to it, and is off unless it is started.
+It speaks HTTP behind the company's own web tier, which forwards `/exports/` to it, or HTTPS where it has a certificate
+(`workers/page_certificate.py`), and is off unless it is started.
 A letter's link alone downloads nothing, since mail scanners follow links: that takes the button. No cookie, no
 script, nothing from anywhere else; no address is logged, because it is a secret.
 """
@@ -40,19 +41,26 @@ from tasks.termination.delivering import files_in, records_in
 from tasks.termination.downloads import Found
 from tasks.termination.exporting import opened
 from tasks.termination.links import PAGE
+from workers import page_certificate
 from workers.settings import Settings
 
 log = structlog.get_logger()
 
 #: Seconds that downloads are given to end when the process is asked to stop.
 GRACE: Final = 30
+#: Seconds after which a download that takes nothing more is ended: a machine that was closed says no goodbye, and each
+#: download holds a connection to the object store. The browser goes on from there when it is back.
+STALLED: Final = 120.0
+#: A year, in seconds (RFC 6797). Said where this process speaks TLS itself; elsewhere the web tier says it.
+_HSTS: Final = "max-age=31536000"
 _RANGE: Final = re.compile(r"bytes=(?=\d|-\d)(\d{0,18})-(\d{0,18})", re.ASCII)
 _LANGUAGE: Final = re.compile(r"([A-Za-z]{2,3})\b[^,;]*", re.ASCII)
 _STATUS: Final = {Refusal.UNKNOWN: 404, Refusal.OVER: 410, Refusal.STALE: 410, Refusal.AWAY: 503}
 
 
-def application(ports: Ports) -> Starlette:
-    pages = _Pages(ports)
+def application(ports: Ports, *, encrypted: bool = False) -> Starlette:
+    """The page. `encrypted`: whoever serves it does so over TLS."""
+    pages = _Pages(ports, headers(encrypted=encrypted))
     return Starlette(
         routes=[
             Route(f"{PAGE}/-/{{signed}}/record.zip", pages.download, methods=["GET"]),
@@ -64,8 +72,9 @@ def application(ports: Ports) -> Starlette:
 
 
 class _Pages:
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, always: Mapping[str, str]) -> None:
         self._ports = ports
+        self._always = always
 
     async def show(self, request: Request) -> Response:
         return await run_in_threadpool(self._answered, request, self._show)
@@ -109,7 +118,7 @@ class _Pages:
             time_zone=found.link.time_zone,
             company=self._ports.letterhead.company,
         )
-        return HTMLResponse(shown, headers=headers())
+        return HTMLResponse(shown, headers=self._always)
 
     def _begin(self, request: Request) -> Response:
         with self._ports.database.transaction() as session:
@@ -117,7 +126,7 @@ class _Pages:
             if found is None or found.is_over:
                 return self._refused(request, Refusal.UNKNOWN if found is None else Refusal.OVER, found)
             signed = downloads.sign(session, self._ports, found)
-        return RedirectResponse(f"{PAGE}/-/{signed}/record.zip", 303, headers=headers())
+        return RedirectResponse(f"{PAGE}/-/{signed}/record.zip", 303, headers=self._always)
 
     def _download(self, request: Request) -> Response:
         with self._ports.database.transaction() as session:
@@ -129,7 +138,7 @@ class _Pages:
         etag = f'"{(found.termination.archive_sha256 or b"").hex()}"'
         size = sealed.content_size
         sent = {
-            **headers(),
+            **self._always,
             "Accept-Ranges": "bytes",
             "ETag": etag,
             "Content-Type": "application/zip",
@@ -151,7 +160,7 @@ class _Pages:
     def _refused(self, request: Request, why: Refusal, found: Found | None = None) -> Response:
         language = found.link.language if found else _accepted(request.headers.get("accept-language", ""))
         shown = refusal(why, language=language, company=self._ports.letterhead.company)
-        return HTMLResponse(shown, _STATUS[why], headers=headers())
+        return HTMLResponse(shown, _STATUS[why], headers=self._always)
 
 
 class _Download(Response):
@@ -192,7 +201,8 @@ class _Download(Response):
             try:
                 while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
                     # Waits while the other side does not take what it was sent.
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    with anyio.fail_after(STALLED):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
                     if gone.is_set():
                         break
                     left += len(piece)
@@ -201,16 +211,27 @@ class _Download(Response):
             except (SealError, Permanent, Transient, Unavailable) as error:
                 # A short answer, which the other side sees as one, is better than a wrong one.
                 log.error("download_page.broke_off", reason=str(error))
+            except TimeoutError:
+                log.info("download_page.stalled", seconds=STALLED)
             finally:
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
+                    # The connection to the object store is closed now, not when somebody collects what is left.
+                    await anyio.to_thread.run_sync(pieces.close)
                     await anyio.to_thread.run_sync(self._note, left)
 
     def _note(self, left: int) -> None:
         if left == self._start:
             return
-        with self._ports.database.transaction() as session:
-            whole = downloads.received(session, self._found, self._start, left)
+        try:
+            with self._ports.database.transaction() as session:
+                whole = downloads.received(session, self._found, self._start, left)
+        except DBAPIError as error:
+            # The customer has the bytes. They do not count: reminders go on, and nothing is purged for them.
+            if not is_outage(error):
+                raise
+            log.warning("postgresql.unavailable", reason=outage_reason(error))
+            return
         if whole:
             log.info("export.downloaded", termination=str(self._found.termination.id))
 
@@ -250,9 +271,10 @@ def _accepted(header: str) -> str:
     return negotiate_locale(asked, list(languages())) or SOURCE
 
 
-def headers() -> dict[str, str]:
+def headers(*, encrypted: bool = False) -> dict[str, str]:
     """What every answer carries."""
     return {
+        **({"Strict-Transport-Security": _HSTS} if encrypted else {}),
         "Cache-Control": "no-store",
         "Content-Security-Policy": f"default-src 'none'; style-src {style_hash()}; img-src data:; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'none'",
@@ -265,14 +287,14 @@ def headers() -> dict[str, str]:
 
 
 def serve(chosen: Settings, ports: Ports) -> int:
-    """Answer until SIGTERM or Ctrl-C. Returns the exit code."""
+    """Answer until SIGTERM or Ctrl-C. Returns the exit code. Raises SettingsError where its certificate is none."""
+    context = page_certificate.context(chosen)
     server = uvicorn.Server(
         uvicorn.Config(
-            application(ports),
+            application(ports, encrypted=context is not None),
             host=chosen.download_address,
             port=chosen.download_port,
-            ssl_certfile=chosen.download_certificate,
-            ssl_keyfile=chosen.download_key,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
             log_config=None,
             access_log=False,
             server_header=False,

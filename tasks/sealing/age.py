@@ -13,7 +13,7 @@ import base64
 import hmac
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Final
@@ -147,8 +147,11 @@ class Sealed:
         self.content_size = payload - self._chunks * TAG
         self._unsealed(self._chunks - 1, b"".join(read(self._offset(self._chunks - 1), size)))
 
-    def content(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The content from `start` up to but without `stop`, in order, each piece proven before it is given."""
+    def content(self, start: int = 0, stop: int | None = None) -> Generator[bytes, None, None]:
+        """The content from `start` up to but without `stop`, in order, each piece proven before it is given.
+
+        Whoever stops in the middle closes it, and with it what is read from.
+        """
         stop = self.content_size if stop is None else min(stop, self.content_size)
         if start >= stop:
             return
