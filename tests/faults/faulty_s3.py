@@ -78,7 +78,7 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
             finally:
                 connection.close()
 
-        do_GET = do_PUT = _handle  # noqa: N815 - the names that http.server looks for
+        do_GET = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - the names that http.server looks for
 
         def _cut(self) -> None:
             self.close_connection = True

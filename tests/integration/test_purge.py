@@ -25,9 +25,10 @@ from tasks.purge import checkpoints, rows, tables
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys
 from tasks.termination.advancing import PURGE
-from tasks.termination.preview import preview
+from tasks.termination.preview import Kind, preview
 from tests import vault
 from tests.company import an_account
+from tests.faults.faulty_s3 import Faults, faulty
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
 from tests.terminating import stage, steps
@@ -437,6 +438,37 @@ def test_what_comes_again_and_again_wants_a_person_and_goes_when_it_is_mended(co
     assert stage(company.database) == ("verifying", None), failure(company.database)
     assert steps(company.database)["certify"] == "pending"
     assert objects(company, company.leaving) == {}
+
+
+def test_what_the_dry_run_counts_is_what_goes_store_by_store(company: Company) -> None:
+    """T28. A processor is told by its own name, and the key of the objects is none of what a customer has."""
+    told = preview(company.ports, company.leaving, "frozen").stores
+    while company.purge()["steps"]:
+        pass
+    gone = {(each.kind, each.store): each.removed for each in passes(company.database) if each.pass_number == 1}
+    counted = {(str(each.kind), each.name): each.count for each in told if each.kind is not Kind.PROCESSOR}
+    assert counted == {store: removed for store, removed in gone.items() if store[0] not in ("processor", "key")}
+    assert sum(each.count or 0 for each in told if each.kind is Kind.PROCESSOR) == sum(
+        removed for (kind, _), removed in gone.items() if kind == "processor"
+    )
+
+
+def test_an_object_store_in_trouble_loses_neither_an_object_nor_the_count(company: Company, settings: Settings) -> None:
+    """Refusals outlast the client's own retries, on the second page of a listing, too; answers are lost."""
+    for number in range(1_100):
+        company.s3.put_object(Bucket="versioned", Key=f"uploads/acme/many/{number}", Body=b"x")
+    faults, refused = Faults(), 0
+    with faulty(str(settings.s3_endpoint), faults) as endpoint:
+        ports = replace(company.ports, objects=S3ObjectStore(msgspec.structs.replace(settings, s3_endpoint=endpoint)))
+        for good in range(3, 40, 3):
+            faults.set(*["pass"] * good, "cut_after", "refuse", "refuse", "refuse")
+            refused += drain(PURGE, ports).get("handed_back", 0)
+            company.make_due()
+    assert refused > 2
+    assert steps(company.database)["certify"] == "pending", failure(company.database)
+    assert objects(company, company.leaving) == {}
+    first = company.store("uploads/{account_ref}/")
+    assert (first.expected, first.removed) == (1_104, 1_104)
 
 
 def test_a_lost_reply_of_the_payment_provider_forgets_a_customer_once(company: Company) -> None:
