@@ -28,6 +28,7 @@ from tasks.certificates.signing import Signer
 from tasks.ports import Ports
 from tasks.requests import publish
 from tasks.sealing.keyring import Keyring
+from tests.commands import Commands
 from workers import bootstrap, embedded
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.smtp import SMTPMailer
@@ -87,6 +88,14 @@ def template(servers: dict[str, str]) -> str:
         session.flush()
     database.engine.dispose()
     return admin
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """The `tenure` command, as often as a test likes."""
+    made = Commands()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

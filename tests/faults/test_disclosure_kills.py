@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +16,7 @@ from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import preview
+from tests.commands import Commands
 from tests.company import an_account
 from tests.faults.places import all_failpoints
 from tests.purging import a_delivered_termination, failure
@@ -44,7 +42,7 @@ def archives(ports: Ports, account: AccountKeys) -> tuple[int, int]:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_death_while_a_disclosure_is_made(
-    point: str, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path
+    point: str, *, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path, commands: Commands
 ) -> None:
     database = ports.database
     with database.transaction() as session:
@@ -54,13 +52,8 @@ def test_death_while_a_disclosure_is_made(
             session.execute(APPROVE, {"id": disclosure, "by": person})
 
     def make(out: Path, **failing: str) -> int:
-        return subprocess.run(
-            [sys.executable, "-m", "workers.cli", "disclose", "make", str(disclosure), "--out", str(out)],
-            env=dict(os.environ) | dict(servers) | {"TENURE_DATABASE_URL": database_url} | failing,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        ).returncode
+        environment = {**servers, "TENURE_DATABASE_URL": database_url} | failing
+        return commands.run("disclose", "make", str(disclosure), "--out", str(out), environment=environment).returncode
 
     assert make(tmp_path / "first.zip", TENURE_FAILPOINTS=f"{point}=kill") == -signal.SIGKILL
     assert (tmp_path / "first.zip").stat().st_size == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +18,7 @@ from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE
+from tests.commands import Commands
 from tests.company import a_contact, an_account
 from tests.faults.places import all_failpoints
 from tests.purging import a_delivered_termination, counts
@@ -33,7 +31,7 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(REPLAY))
 
 @pytest.mark.parametrize("point", POINTS)
 def test_death_while_erasures_are_done_again(
-    point: str, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path
+    point: str, *, servers: Mapping[str, str], database_url: str, ports: Ports, tmp_path: Path, commands: Commands
 ) -> None:
     with ports.database.transaction() as session:
         account = an_account(session)
@@ -48,16 +46,12 @@ def test_death_while_erasures_are_done_again(
 
     address = restored(backup, database_url)
     try:
-        died = subprocess.run(
-            [sys.executable, "-m", "workers.cli", "purge", "replay"],
-            env=dict(os.environ)
-            | dict(servers)
-            | {"TENURE_DATABASE_URL": address, "TENURE_FAILPOINTS": f"{point}=kill"},
-            capture_output=True,
-            timeout=60,
-            check=False,
+        died = commands.run(
+            "purge",
+            "replay",
+            environment={**servers, "TENURE_DATABASE_URL": address, "TENURE_FAILPOINTS": f"{point}=kill"},
         )
-        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+        assert died.returncode == -signal.SIGKILL, died.stderr
         # What it held is taken back as from any process that is no more.
         again = replace(ports, database=Database(address), dead=list)
         assert replay(again).left == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from models.unit_of_work import Database
 from tasks.ports import Ports
+from tests.commands import Commands
 from tests.database_proxy import DatabaseProxy
 from tests.mail_server import MailServer
 from workers.adapters.smtp import SMTPMailer
@@ -22,19 +22,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def tenure(servers: Mapping[str, str], database_url: str) -> Run:
+def tenure(servers: Mapping[str, str], database_url: str, commands: Commands) -> Run:
     """Run the command with this test's database."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         passed_on = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        return subprocess.run(
-            [sys.executable, "-m", "workers.cli", *arguments],
-            env=passed_on | dict(servers) | {"TENURE_DATABASE_URL": database_url, "COLUMNS": "100"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        chosen = passed_on | dict(servers) | {"TENURE_DATABASE_URL": database_url, "COLUMNS": "100"} | environment
+        return commands.run(*arguments, environment=chosen)
 
     return run
 

@@ -52,6 +52,7 @@ from tasks.sealing.age import Identity, Sealed
 from tasks.sealing.keyring import Keyring
 from tasks.submitted_files import store_file
 from tests import vault
+from tests.commands import Commands
 from tests.company import an_account
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import Settings
@@ -708,13 +709,10 @@ def test_memory_is_flat(records: Records, shop: Any, servers: dict[str, str], da
     assert peaks[1] < 1.2 * peaks[0]
 
 
-def test_the_commands_answer_in_sentences(records: Records, tmp_path: File) -> None:
+def test_the_commands_answer_in_sentences(records: Records, tmp_path: File, commands: Commands) -> None:
     def tenure(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "workers.cli", "export", *arguments]
         # No server, no settings.
-        told = subprocess.run(
-            command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False, timeout=60
-        )
+        told = commands.run("export", *arguments, environment={"PATH": os.environ["PATH"]})
         assert "Traceback" not in told.stderr
         return told.returncode, told.stdout + told.stderr
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +32,7 @@ from tasks.termination.exporting import opened
 from tasks.termination.links import named_by
 from tasks.termination.reissuing import Reissued, find, reissue
 from tests.company import a_contact, an_account
+from tests.integration.conftest import Run
 from tests.terminating import a_termination, stage, steps
 from workers.adapters.s3 import S3ObjectStore
 
@@ -480,24 +478,17 @@ def test_where_there_is_no_record_none_is_reissued(leaving: Leaving, change: str
         find(session, "other")
 
 
-def test_the_command_prints_a_link(leaving: Leaving, servers: dict[str, str], database_url: str) -> None:
+def test_the_command_prints_a_link(leaving: Leaving, tenure: Run) -> None:
     leaving.go_on()
 
-    def tenure(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "workers.cli", "export", "reissue", *arguments],
-            env=dict(os.environ) | servers | {"TENURE_DATABASE_URL": database_url},
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-
-    told = tenure("acme", "--print")
+    told = tenure("export", "reissue", "acme", "--print")
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith("https://")
     assert (
         named_by(told.stdout.strip().rsplit("/", 1)[1])
         == leaving.ask("SELECT * FROM tenure.export_links")[0].secret_sha256
     )
-    assert "queued to 2" in tenure(str(leaving.id)).stdout
+    assert "queued to 2" in tenure("export", "reissue", str(leaving.id)).stdout
     for wrong, code in ((["nobody"], 1), (["acme", "--to", "x"], 2), (["acme", "--to", "a@b.example", "--print"], 2)):
-        said = tenure(*wrong)
+        said = tenure("export", "reissue", *wrong)
         assert (said.returncode, "Traceback" in said.stderr) == (code, False)

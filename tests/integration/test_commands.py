@@ -1,0 +1,130 @@
+"""A command that is forked from a warm process is what an operator starts: `tests.commands` against the executable."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from models.unit_of_work import Database
+from tests.commands import Commands, executed
+from tests.company import an_account
+from tests.processes import eventually
+from workers.embedded import processes
+
+#: Runs until it is told to end, with a connection of its own.
+LASTING = "relay"
+
+
+@pytest.fixture
+def environment(servers: Mapping[str, str], database_url: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], **servers, "TENURE_DATABASE_URL": database_url, "COLUMNS": "100"}
+
+
+@pytest.fixture
+def sessions(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def others(connection: psycopg.Connection) -> int:
+    """Connections to this test's database beside the one that asks."""
+    return connection.execute("""
+        SELECT pid FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        """).rowcount
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (["--version"], {}),
+        (["work", "--help"], {}),
+        (["work", "lst"], {}),
+        (["work", "list"], {}),
+        (["doctor"], {}),
+        (["terminate", "Zoë & Søn", "--dry-run"], {}),
+        (["export", "verify", "/nowhere"], {}),
+        (["work", "list"], {"TENURE_DATABASE_URL": ""}),
+        (["work", "list"], {"TENURE_DATABASE_URL": "postgresql://127.0.0.1:1/none"}),
+    ],
+    ids=" ".join,
+)
+def test_it_says_and_returns_what_the_executable_does(
+    arguments: list[str], changed: dict[str, str], environment: dict[str, str], database: Database, commands: Commands
+) -> None:
+    with database.transaction() as session:
+        an_account(session, ref="Zoë & Søn")
+    chosen = environment | changed
+    real, forked = executed(tuple(arguments), chosen), commands.run(*arguments, environment=chosen)
+    assert real.stdout or real.stderr
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+def test_nothing_of_a_call_is_left_for_the_next_one(environment: dict[str, str], commands: Commands) -> None:
+    unset = {name: value for name, value in environment.items() if name != "TENURE_DATABASE_URL"}
+    for _ in range(2):
+        assert "TENURE_DATABASE_URL is not set" in commands.run("work", "list", environment=unset).stderr
+        assert commands.run("work", "list", environment=environment).returncode == 0
+
+
+def test_calls_at_the_same_time_keep_their_own_environment(environment: dict[str, str], commands: Commands) -> None:
+    names = ["TENURE_DATABASE_URL", "TENURE_BROKER_URL", "TENURE_S3_ACCESS_KEY"] * 3
+    without = [{name: value for name, value in environment.items() if name != unset} for unset in names]
+    with ThreadPoolExecutor(len(names)) as threads:
+        told = list(threads.map(lambda each: commands.run("work", "list", environment=each), without))
+    for unset, each in zip(names, told, strict=True):
+        assert (each.returncode, each.stdout) == (2, "")
+        assert f"tenure: {unset} is not set" in each.stderr
+
+
+def test_there_is_no_thread_and_no_connection_to_inherit(environment: dict[str, str], commands: Commands) -> None:
+    assert commands.run("work", "list", environment=environment).returncode == 0
+    process = psutil.Process(commands.pid)
+    assert process.num_threads() == 1
+    assert process.net_connections("inet") == []
+    # Its end of the link to the tests is the only socket.
+    sockets = [str(each.readlink()) for each in Path(f"/proc/{commands.pid}/fd").iterdir()]
+    assert sum(each.startswith("socket:") for each in sockets) == 1
+
+
+def test_what_means_something_before_python_begins_is_refused(environment: dict[str, str], commands: Commands) -> None:
+    with pytest.raises(AssertionError, match="PYTHONUTF8"):
+        commands.run("--version", environment=environment | {"PYTHONUTF8": "0"})
+
+
+def test_a_call_that_takes_too_long_is_killed(
+    environment: dict[str, str], commands: Commands, sessions: psycopg.Connection
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(commands.run, LASTING, environment=environment, seconds=5)
+        eventually(lambda: others(sessions), "it is connected")
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.result()
+    eventually(lambda: not others(sessions), "it is gone")
+
+
+def test_killed_tests_leave_no_command(environment: dict[str, str], sessions: psycopg.Connection) -> None:
+    program = (
+        "import json, sys; from tests.commands import Commands\n"
+        "commands = Commands(); print(commands.pid, flush=True)\n"
+        f"commands.run({LASTING!r}, environment=json.loads(sys.argv[1]))"
+    )
+    started = [sys.executable, "-c", program, json.dumps(environment)]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        warm = processes.identify(int(tests.stdout.readline()))
+        assert warm is not None
+        eventually(lambda: others(sessions), "the command is connected")
+        tests.send_signal(signal.SIGKILL)
+    assert processes.wait_until_gone([warm], 10)
+    eventually(lambda: not others(sessions), "the command is gone")
