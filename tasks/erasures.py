@@ -91,6 +91,8 @@ def key(termination_id: UUID) -> str:
 def note(ports: Ports, termination_id: UUID) -> None:
     """Note an erasure that is about to begin; harmless where it is noted. Raises Unavailable or Permanent otherwise.
 
+    What lies under its name and is not to be believed, since somebody else wrote it, is replaced.
+
     To be called when `purging` is committed, and before anything is deleted.
     """
     with ports.database.snapshot() as session:
@@ -98,7 +100,7 @@ def note(ports: Ports, termination_id: UUID) -> None:
     if (row.stage_before or row.stage) not in ERASING:
         raise Permanent(f"The termination is {row.stage}, and an erasure is noted when it is purging.")
     signing = ports.signer.current
-    if any(stored.key == key(termination_id) for stored in ports.objects.list(key(termination_id))):
+    if _is_noted(ports, termination_id):
         return
     try:
         body = canonical.encode(
@@ -117,6 +119,16 @@ def note(ports: Ports, termination_id: UUID) -> None:
     content = {"erasure": canonical.decode(body), "signature": signing.sign(body).hex()}
     ports.objects.put(key(termination_id), canonical.encode(content) + b"\n", content_type=CONTENT_TYPE)
     failpoint("terminations.purge", "after_note")
+
+
+def _is_noted(ports: Ports, termination_id: UUID) -> bool:
+    if all(stored.key != key(termination_id) for stored in ports.objects.list(key(termination_id))):
+        return False
+    try:
+        read(ports.objects, termination_id, {each.public.name: each.public for each in ports.signer.keys})
+    except Permanent:
+        return False
+    return True
 
 
 def read(objects: ObjectStore, termination_id: UUID, keys: Mapping[str, PublicKey]) -> Erasure:

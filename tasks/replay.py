@@ -245,15 +245,24 @@ def _restore(ports: Ports, chain: Sequence[Signed], left: list[str]) -> int:
             continue
         with ports.database.transaction() as session:
             if not _holds_true(session, each):
-                left.append(
-                    f"Certificate {each.content['name']} and those after it wait until what they say is true again."
-                )
+                left.append(_waiting(session, each))
                 return restored
             _put_back(session, each)
             failpoint("purge.replay", "before_certificate_commit")
         failpoint("purge.replay", "after_certificate")
         restored += 1
     return restored
+
+
+def _waiting(session: Session, certificate: Signed) -> str:
+    name, termination_id = certificate.content["name"], UUID(certificate.content["termination"])
+    if session.get(Termination, termination_id) is None:
+        return (
+            f"Certificate {name} and those after it wait: the erasure that it tells of is not known, since its note "
+            f"{erasures.key(termination_id)} is not in the object store. Put it back from a copy, then run the replay "
+            "again."
+        )
+    return f"Certificate {name} and those after it wait until what they say is true again."
 
 
 def _holds_true(session: Session, certificate: Signed) -> bool:

@@ -71,8 +71,21 @@ def test_a_note_has_the_row_of_the_termination_and_nothing_personal(ports: Ports
 def test_the_same_note_again_changes_nothing(ports: Ports, termination: UUID) -> None:
     erasures.note(ports, termination)
     before = ports.objects.get(erasures.key(termination))
-    erasures.note(replace(ports, signer=Signer(a_setting(7))), termination)
+    erasures.note(ports, termination)
     assert ports.objects.get(erasures.key(termination)) == before
+
+
+@pytest.mark.parametrize("there", [b"", b"{}", "another key's"])
+def test_what_lies_under_a_notes_name_and_is_not_ours_is_replaced(
+    ports: Ports, termination: UUID, there: bytes | str
+) -> None:
+    """It would be taken for the note, and nothing would be erased again after a restore."""
+    if isinstance(there, bytes):
+        ports.objects.put(erasures.key(termination), there, content_type="application/json")
+    else:
+        erasures.note(replace(ports, signer=Signer(a_setting(7))), termination)
+    erasures.note(ports, termination)
+    assert erasures.read(ports.objects, termination, keys(ports)).termination_id == termination
 
 
 def test_what_is_not_being_erased_is_not_noted(ports: Ports, termination: UUID) -> None:

@@ -405,6 +405,21 @@ def test_a_forged_certificate_stops_it_too(scene: Scene) -> None:
     assert markers(ports) == before
 
 
+def test_a_note_that_is_lost_is_named_and_can_be_put_back(scene: Scene) -> None:
+    """The certificate's copy tells of it, so that workers do not start all the same."""
+    name = erasures.key(purge(scene.ports, scene.leaving))
+    ports = scene.restore()
+    kept = ports.objects.get(name)
+    ports.objects.erase(name)
+    (said,) = replay(ports).left
+    assert f"its note {name} is not in the object store" in said
+    assert erasures.unknown(ports.database, ports.objects), "workers do not start"
+    assert markers(ports) > 0
+    ports.objects.put(name, kept, content_type="application/json")
+    assert replay(ports).left == []
+    assert (markers(ports), stage(ports)) == (0, "certified")
+
+
 def test_without_the_key_nothing_is_erased(scene: Scene, tenure: Run) -> None:
     purge(scene.ports, scene.leaving)
     ports = scene.restore()
