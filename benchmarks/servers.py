@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,25 @@ class Servers:
         return sum(cpu(pid) for pid in embedded.running(self.directory).values())
 
     @contextlib.contextmanager
-    def database(self, *, migrated: bool = True) -> Iterator[Observer]:
-        """A database of its own for one run: Tenure's schema in it, or nothing."""
+    def filled(self, fill: Callable[[psycopg.Connection[Any]], None]) -> Iterator[str]:
+        """The name of a database with Tenure's schema that is filled once, to be copied by each run of many."""
+        with self.database() as observer:
+            fill(observer.connection)
+            # No one may be connected to what is copied.
+            observer.connection.close()
+            yield observer.url.rpartition("/")[2]
+
+    @contextlib.contextmanager
+    def database(self, *, migrated: bool = True, copied: str | None = None) -> Iterator[Observer]:
+        """A database of its own for one run: Tenure's schema in it, or what the database `copied` holds, or nothing.
+
+        A copy is made file by file, so each run begins with the same pages and right after a checkpoint.
+        """
         admin = self.environment["TENURE_DATABASE_URL"]
         name = f"bench_{uuid4().hex[:12]}"
+        source = f"{copied} STRATEGY file_copy" if copied else TEMPLATE if migrated else "template0"
         with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE if migrated else 'template0'}")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
         url = admin.rpartition("/")[0] + f"/{name}"
         try:
             with psycopg.connect(url, autocommit=True, application_name="observer") as connection:

@@ -6,10 +6,11 @@ The sizes are what a test can bear; `make bench ROW=P11-P8` and `ROW=P11-P9` go 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from benchmarks import export, purge
+from benchmarks import export, purge, purging
 from benchmarks.servers import Servers, servers
 
 FEW, MANY = 30_000, 300_000
@@ -36,5 +37,9 @@ def test_an_export(started: Servers) -> None:
 
 @pytest.mark.timeout(240)
 def test_a_purge(started: Servers) -> None:
-    few, many = (purge.once(started, "ours", rows).memory or 0 for rows in (FEW, MANY))
+    def peak(rows: int) -> int:
+        with started.filled(partial(purging.setup, rows=rows)) as filled:
+            return purge.once(started, filled, "ours", rows).memory or 0
+
+    few, many = peak(FEW), peak(MANY)
     assert 0 < many <= MOST * few, f"{few:,} bytes for {FEW:,} rows, {many:,} for {MANY:,}"
