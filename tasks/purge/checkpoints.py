@@ -46,18 +46,21 @@ def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connect
     if held.ports.stopping():
         raise NotYet("The worker is stopping: the purge goes on where it was.", timedelta(0))
     with held.ports.database.connection() as connection:
-        ours = connection.execute(
+        # First the step's row is locked, then the account's, and only then is looked for a hold: each by a statement of
+        # its own within the function (models/legal_hold.py), and all before the statement that deletes.
+        is_free = connection.execute(
             text(f"""
-                SELECT set_config('tenure.purging', :account, true),
+                WITH ours AS MATERIALIZED (
+                    SELECT FROM tenure.{table.__tablename__}
+                     WHERE id = :row AND claim_token = :token AND state = 'running' FOR SHARE)
+                SELECT tenure.free_to_delete(:account), set_config('tenure.purging', CAST(:account AS text), true),
                        set_config('idle_in_transaction_session_timeout', :patience, true)
-                  FROM tenure.{table.__tablename__}
-                 WHERE id = :row AND claim_token = :token AND state = 'running' FOR SHARE"""),
-            {"row": held.id, "token": held.token, "account": str(account), "patience": PATIENCE},
-        )
-        if ours.first() is None:
+                  FROM ours"""),
+            {"row": held.id, "token": held.token, "account": account, "patience": PATIENCE},
+        ).scalar_one_or_none()
+        if is_free is None:
             raise Settled
-        # A statement of its own, after which no hold can come (models/legal_hold.py).
-        if not connection.execute(text("SELECT tenure.free_to_delete(:account)"), {"account": account}).scalar_one():
+        if not is_free:
             raise OnHold("A legal hold keeps the account's data: the purge goes on when it is released.")
         yield connection
 

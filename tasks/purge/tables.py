@@ -21,7 +21,7 @@ from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Estate
 from tasks.purge import order
 from tasks.purge.checkpoints import Checkpoint, Planned
-from tasks.purge.rows import BATCH, Rows, delete_together
+from tasks.purge.rows import BATCH, Page, Rows, delete_together
 
 #: How often in a row rows may be found of which none goes: another process may have been quicker.
 FRUITLESS: Final = 3
@@ -202,24 +202,32 @@ class Tables:
             self._stride(rows, checkpoint, at_most)
 
     def _walk(self, rows: Rows, checkpoint: Checkpoint, at_most: int | None) -> None:
-        last: Sequence[str] | None = None
+        begin: Sequence[str] | None = None
+        end: Sequence[str] | None = None
         fruitless = 0
+        pages: list[Page] = []
         while True:
-            ends: list[Sequence[str] | None] = []
 
-            def act(connection: Connection, after: Sequence[str] | None = last) -> int:
-                gone, end = rows.remove_next(connection, after, BATCH)
-                ends.append(end)  # noqa: B023 - used before the next round
-                return gone
+            def act(connection: Connection, after: Sequence[str] | None = begin) -> int:
+                pages.append(rows.remove_next(connection, after, BATCH))
+                return pages[-1].gone
 
-            gone = self._one(rows, checkpoint, act, BATCH, at_most)
-            if ends[-1] is None and last is None:
+            self._one(rows, checkpoint, act, BATCH, at_most)
+            page = pages.pop()
+            is_all_gone, is_end = page.gone == page.found, page.found < BATCH
+            if begin is None and is_end and is_all_gone:
+                # It went from the first row to the last.
                 return
             # The end of the table says nothing of the rows that were found before it and did not go.
-            fruitless = 0 if gone else fruitless + (ends[-1] is not None)
+            fruitless = 0 if page.gone else fruitless + (page.found > 0)
             _refuse_endless(rows, fruitless)
-            # From the end once more to the beginning, for what came in behind.
-            last = ends[-1]
+            # From the end once more to the beginning, for what came in behind. On the way each page begins where the
+            # one before it began: so index entries of rows that just went are marked while their pages are in memory,
+            # and the last look from the beginning passes over them without a look at the table.
+            begin = end if is_all_gone else page.last
+            end = page.last
+            if is_end:
+                begin = end = None
 
     def _stride(self, rows: Rows, checkpoint: Checkpoint, at_most: int | None) -> None:
         fruitless = 0
