@@ -38,14 +38,14 @@ def is_risky(cell: str) -> bool:
 def guarded_sql(text: str, encoding: str = "UTF8") -> str:
     """The same as an SQL expression over the text expression `text`, in a database of this encoding.
 
-    The comparisons come first because they cost a tenth of the regular expression, and few texts begin before `A`.
-    Where an encoding has no full-width forms, no text holds one, and no statement may.
+    The comparisons come first because they cost a tenth of the regular expression, and few texts begin before `A`. The
+    first looks at one byte, which is less than 65 or, beyond ASCII, negative, in whatever encoding: it costs a third of
+    the next. Where an encoding has no full-width forms, no text holds one, and no statement may.
     """
+    byte = f'CAST(CAST({text} AS "char") AS int4)'
     exact = f'{text} COLLATE "C"'
     wide = "＝＋－＠" if encoding == "UTF8" or encoding.startswith("EUC_") else ""
-    few = f"{exact} < 'A'"
+    few = f"{byte} < 65"
     if encoding == "UTF8":
-        few = f"({few} OR {exact} >= E'\\uFF00')"
-    elif wide:
-        few = "true"
+        few += f" AND ({exact} < 'A' OR {exact} >= E'\\uFF00')"
     return f"CASE WHEN {few} AND {exact} ~ '^''*[-=+@\\t\\r\\n{wide}]' THEN '''' || {text} ELSE {text} END"
