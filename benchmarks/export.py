@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from statistics import median
 
-from benchmarks.exporting import SETUP
+from benchmarks import exporting
 from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 
@@ -23,7 +23,7 @@ MOST_TIME, MOST_MEMORY, LEAST_OVER_ORM = 1.3, 150 * MIB, 10
 def rows(servers: Servers, size: int, runs: int) -> Row:
     """P8."""
     with servers.database() as observer:
-        observer.connection.execute(SETUP.format(rows=size))
+        exporting.setup(observer.connection, size)
         part = max(1, size // ORM_PART)
         measured = interleaved(
             {
@@ -58,7 +58,7 @@ def growth(servers: Servers, size: int, runs: int) -> Row:
     taken: list[list[Sample]] = []
     for each in sizes:
         with servers.database() as observer:
-            observer.connection.execute(SETUP.format(rows=each))
+            exporting.setup(observer.connection, each)
             taken.append([once(servers, observer, "ours", each) for _ in range(runs)])
     seconds = [median(each / sample.value for sample in samples) for each, samples in zip(sizes, taken, strict=True)]
     steps = [more / fewer for fewer, more in pairwise(seconds)]

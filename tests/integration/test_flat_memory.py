@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from benchmarks import export, purge, purging
+from benchmarks import export, exporting, purge, purging
 from benchmarks.servers import Servers, servers
 
 FEW, MANY = 30_000, 300_000
@@ -28,7 +28,7 @@ def started() -> Iterator[Servers]:
 def test_an_export(started: Servers) -> None:
     def peak(rows: int) -> int:
         with started.database() as observer:
-            observer.connection.execute(export.SETUP.format(rows=rows))
+            exporting.setup(observer.connection, rows)
             return export.once(started, observer, "ours", rows).memory or 0
 
     few, many = peak(FEW), peak(MANY)
