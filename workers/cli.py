@@ -63,6 +63,17 @@ def migrate() -> None:
 
 
 @cli.command()
+@click.option("--worker", metavar="ROLE", help="The role of workers, relay and the operator's commands.")
+@click.option("--web", metavar="ROLE", help="The role of the web tier, which asks for work and sees none of it.")
+@click.option("--apply", is_flag=True, help="Grant them, all or none, instead of printing the statements.")
+def roles(worker: str | None, web: str | None, apply: bool) -> None:
+    """What the database's roles may do: after each migration, as the owner of the schema."""
+    from workers import role_commands
+
+    sys.exit(role_commands.grant(worker, web, apply))
+
+
+@cli.command()
 def relay() -> None:
     """Wake workers within a fraction of a second of a request. Any number may run."""
     from workers import operations

@@ -200,7 +200,7 @@ def test_held_sessions_are_in_the_record_and_go_with_the_purge(database: Databas
 def test_a_worker_that_owns_no_table_keeps_what_is_held(database: Database, acme: UUID) -> None:
     with database.connection() as connection:
         signed_in(connection, acme, {"held": "25 hours", "revoked": "1 hour"})
-    with a_role(database) as role, database.connection() as connection:
+    with a_role(database, "EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure") as role, database.connection() as connection:
         connection.execute(text(f"SET LOCAL ROLE {role}"))
         connection.execute(
             text("SELECT tenure.delete_ended_sessions('sessions_default', 9, uuidv7(interval '-9 days'))")

@@ -217,6 +217,7 @@ def test_a_worker_that_owns_nothing_may_ask(database: Database, acme: UUID) -> N
         f"GRANT {role} TO CURRENT_USER",
         f"GRANT USAGE ON SCHEMA tenure TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenure TO {role}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO {role}",
     )
 
     def as_worker(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import Account, migrations, web_session
+from models import Account, migrations, rights, web_session
 from models.unit_of_work import Database
 from models.web_session import SessionRefused
 from tasks import sessions
@@ -236,7 +236,10 @@ def test_a_session_that_cannot_be_is_refused_in_a_sentence(
 
 
 def test_a_web_tier_needs_no_right_on_any_table(database: Database, account_id: UUID) -> None:
-    with a_role(database, "SELECT ON tenure.live_sessions") as role:
+    with a_role(database) as role:
+        with database.connection() as connection:
+            for each in rights.statements(connection, worker=None, web=role):
+                connection.execute(text(each))
         with database.transaction() as session:
             session.execute(text(f"SET LOCAL ROLE {role}"))
             cookie = web_session.create(session, account="acme")
@@ -564,7 +567,11 @@ def test_a_worker_that_owns_no_table_sweeps(database: Database, database_url: st
     partition(database, "25 hours")
     many(database, account_id, 3, "25 hours")
     many(database, account_id, 2, "50 hours")
-    with a_role(database, "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenure") as role:
+    with a_role(
+        database,
+        "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tenure",
+        "EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure",
+    ) as role:
         worker = Database(re.sub(r"//[^@]*@", f"//{role}:worker@", database_url))
         assert sessions.OwnSessions(worker).sweep(lambda: False).gone == 5
         worker.engine.dispose()
