@@ -34,6 +34,7 @@ from workers.session_stores import Store
 from workers.settings import Mode, Settings, settings
 from workers.termination_evidence import (
     all_data_are_mapped,
+    connections_are_configured,
     disclosures_were_approved,
     processors_are_listed,
     records_are_purged,
@@ -278,6 +279,7 @@ PROMISES: Sequence[Promise] = (
     Promise("P3.1d", "Payments: collected once, and agreed", payments_are_collected_once),
     Promise("P3.1e", "Non-marketing e-mail only", only_catalogued_messages),
     Promise("P3.1f", "No information sold or handed on", processors_are_listed),
+    Promise("P3.1f", "Connections lead where settings say", connections_are_configured),
     Promise("P5.1a", "SSL wherever personal data travels", links_are_encrypted),
     Promise("P5.1b", "Security bugs are patched in time", vulnerabilities_are_patched),
     Promise("P6.1", "A record is sent and all records purged", records_are_purged),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -10,12 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 import models
 from models import data_map_check, live_catalogue
-from models.data_map import MAIN
+from models.data_map import MAIN, DataMapError
 from models.data_map_check import Finding
 from models.unit_of_work import outage_reason
 from tasks.disclosure import APPROVALS
 from tasks.failures import Permanent
+from workers import outbound
 from workers.bootstrap import company
+from workers.operations import counted
 from workers.promises import Evidence, Installation, Verdict, judged
 
 #: How long a step of a termination may be overdue.
@@ -87,6 +90,32 @@ def processors_are_listed(installation: Installation) -> Evidence:
     return Evidence(
         Verdict.KEPT,
         f"{len(listed)} processors listed; {len(reached)} are set up by the settings, each of them listed",
+    )
+
+
+def connections_are_configured(installation: Installation) -> Evidence:
+    """P3.1f: to whom the processes of this machine have connections now, beside the addresses that settings name."""
+    settings = installation.settings
+    try:
+        named = outbound.configured(settings, os.environ)
+    except DataMapError as error:
+        return Evidence(Verdict.BROKEN, f"the data map cannot be read: {error}")
+    running = outbound.processes(settings.database_url)
+    if not running:
+        return Evidence(Verdict.UNKNOWN, "no process of this installation runs on this machine")
+    seen = outbound.connections(running)
+    known = outbound.resolved(named)
+    strangers = seen - known
+    # A name may be answered otherwise than when they connected; a port that no setting names is nobody's.
+    foreign = sorted({port for _, port in strangers} - {port for _, port in known})
+    if foreign:
+        return Evidence(Verdict.BROKEN, f"a process is connected to port {foreign[0]}, which no setting names")
+    if strangers:
+        return Evidence(Verdict.UNKNOWN, f"{len(strangers)} connections lead where no name of a setting leads now")
+    return Evidence(
+        Verdict.KEPT,
+        f"{counted(len(running), 'process', 'processes')} connected to {counted(len(seen), 'address', 'addresses')}, "
+        "each of them named by a setting",
     )
 
 
