@@ -107,7 +107,7 @@ def sweep(ports: Ports, *, budget: timedelta | None = None) -> dict[str, int]:
 
 
 def _oldest(ports: Ports) -> int:
-    """The age in seconds of the oldest session that is left in any store; 0 where none is."""
+    """The age in whole seconds of the oldest session that is left in any store, 1 at the least; 0 where none is."""
     names = [OWN, *(store.name for store in ports.session_stores)]
     with ports.database.connection() as connection:
         age = connection.execute(
@@ -116,7 +116,7 @@ def _oldest(ports: Ports) -> int:
                  WHERE store = ANY (:names)"""),
             {"names": names},
         ).scalar_one()
-    return max(0, int(age or 0))
+    return 0 if age is None else max(1, int(age))
 
 
 class OwnSessions:

@@ -353,6 +353,11 @@ def test_partitions_are_made_ahead_and_sessions_go_into_them(
     assert partitions(database) == before
 
 
+def test_a_session_that_has_just_begun_is_one_that_is_left(database: Database, account_id: UUID, ports: Ports) -> None:
+    many(database, account_id, 1, "0")
+    assert sessions.sweep(ports)["oldest_seconds"] >= 1
+
+
 def test_a_partition_of_which_all_is_over_is_emptied_and_dropped(
     database: Database, account_id: UUID, ports: Ports
 ) -> None:
