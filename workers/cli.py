@@ -281,6 +281,31 @@ def hold_list(account: str | None, everything: bool, json: bool) -> None:
 
 
 @cli.group()
+def keys() -> None:
+    """Keys of accounts: what wraps them, and the change to another key-encryption key."""
+
+
+@keys.command("show")
+@as_json
+def keys_show(json: bool) -> None:
+    """How many keys each key-encryption key wraps. Exits 1 where one that is needed is not set."""
+    from workers import key_commands
+
+    sys.exit(key_commands.show(json))
+
+
+@keys.command("rewrap")
+def keys_rewrap() -> None:
+    """Wrap every key by the first of TENURE_KEY_ENCRYPTION_KEYS. Exits 1 where some are left under another one.
+
+    No object is touched, and nothing has to stop meanwhile. A run that was broken off is begun again.
+    """
+    from workers import key_commands
+
+    sys.exit(key_commands.rewrap())
+
+
+@cli.group()
 def disclose() -> None:
     """Disclosures that a law requires: asked for by one, approved by two others, logged."""
 

@@ -21,6 +21,9 @@ from models.data_map import AccountKeys
 from models.unit_of_work import Database, outage_reason
 from tasks import erasures as ledger
 from tasks.failures import Failure, Permanent
+from tasks.sealing import rewrapping
+from tasks.sealing.keyring import Keyring
+from tasks.sealing.wrapping import SETTING
 from workers import bootstrap
 from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore
@@ -251,6 +254,37 @@ def erasures(chosen: Settings) -> Finding:
     return Finding("Erasures", fine=f"{known} noted in the object store, all known to the database" if known else "")
 
 
+def keys(chosen: Settings) -> Finding:
+    """Whether every key of an account can be opened, and which key-encryption key is needed no more (T27)."""
+    made = Database(chosen.database_url, pool_size=1)
+    try:
+        names = Keyring(chosen.key_encryption_keys).names
+        with made.transaction() as session:
+            held = rewrapping.wrapped_by(session)
+    except Permanent as failure:
+        return Finding("Keys", trouble=str(failure))
+    except DBAPIError:
+        # PostgreSQL's own line says it.
+        return Finding("Keys")
+    finally:
+        made.engine.dispose()
+    lost = [f"{keys:,} under {name}" for name, keys in held.items() if name not in names]
+    if lost:
+        return Finding(
+            "Keys",
+            trouble=f"Keys of accounts cannot be opened, {', '.join(lost)}: add what is missing to {SETTING}, behind "
+            "the first.",
+        )
+    old = [f"{held[name]:,} under {name}" for name in names[1:] if name in held]
+    spare = [name for name in names[1:] if name not in held]
+    said = [f"{held.get(names[0], 0):,} of accounts under {names[0]}"] if names and (held or spare) else []
+    if old:
+        said.append(f"{', '.join(old)}, needed until `tenure keys rewrap` is done")
+    if spare:
+        said.append(f"none under {', '.join(spare)}, which {SETTING} needs no more once it is first nowhere")
+    return Finding("Keys", fine=", ".join(said))
+
+
 def processors(chosen: Settings) -> Finding:
     """Whether each processor outside tells what it holds, by asking for an account that cannot be (T21)."""
     nobody = AccountKeys(uuid4(), f"tenure-doctor-{uuid4()}")
@@ -268,7 +302,16 @@ def processors(chosen: Settings) -> Finding:
     return Finding("Processors", fine=", ".join(f"{name} answers" for name in asked), trouble=" ".join(wrong))
 
 
-CHECKS: Sequence[Callable[[Settings], Finding]] = (database, broker, objects, mail, sessions, erasures, processors)
+CHECKS: Sequence[Callable[[Settings], Finding]] = (
+    database,
+    broker,
+    objects,
+    mail,
+    sessions,
+    erasures,
+    keys,
+    processors,
+)
 
 
 def main() -> int:

@@ -66,14 +66,30 @@ class Keyring:
                 "waits."
             )
 
-    def make(self, account_id: UUID) -> WrappedKey:
-        """A new key for the account, in no database yet. Raises Permanent where it cannot be wrapped."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the key-encryption keys, in order. Raises Permanent where the setting is wrong."""
+        return tuple(self._keys)
+
+    @property
+    def current(self) -> str:
+        """The name of the one that wraps what is new. Raises Permanent where there is none."""
         if not self._keys:
             raise Permanent(f"Nothing can be encrypted: {SETTING} is not set. Set it, then retry.")
-        wrapped_by, key = next(iter(self._keys.items()))
-        identity, row_id, nonce = Identity.generate(), uuid4(), os.urandom(_NONCE)
-        wrapped = nonce + key.encrypt(nonce, identity.secret, _bound(row_id, account_id))
-        return WrappedKey(row_id, account_id, identity.recipient.public, wrapped, wrapped_by)
+        return self.names[0]
+
+    def make(self, account_id: UUID) -> WrappedKey:
+        """A new key for the account, in no database yet. Raises Permanent where it cannot be wrapped."""
+        return self._wrapped(Identity.generate(), uuid4(), account_id)
+
+    def rewrapped(self, row: WrappedKey) -> WrappedKey:
+        """The same key, wrapped by the current key-encryption key. Raises as `open`."""
+        return self._wrapped(self.open(row), row.id, row.account_id)
+
+    def _wrapped(self, identity: Identity, row_id: UUID, account_id: UUID) -> WrappedKey:
+        name, nonce = self.current, os.urandom(_NONCE)
+        wrapped = nonce + self._keys[name].encrypt(nonce, identity.secret, _bound(row_id, account_id))
+        return WrappedKey(row_id, account_id, identity.recipient.public, wrapped, name)
 
     def recipient(self, session: Session, account_id: UUID, archive: UUID) -> Recipient:
         """For whom to seal an archive of the account: its key, made now if there is none.

@@ -1,0 +1,83 @@
+"""`tenure keys`: which key-encryption keys wrap the keys of accounts, and the change to another one (T27).
+
+Exit codes: 0 fine, 1 a key is under a key-encryption key that is not set, or left under an old one, 2 wrong settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from models.unit_of_work import Database
+from tasks.failures import Failure
+from tasks.sealing import rewrapping
+from tasks.sealing.keyring import Keyring
+from tasks.sealing.wrapping import SETTING
+from workers.operations import counted, in_words, print_json
+from workers.settings import Settings, settings
+
+
+def state(names: tuple[str, ...], name: str) -> str:
+    """Of a key-encryption key: `new keys`, `old keys`, or `not set`."""
+    return "not set" if name not in names else "new keys" if name == names[0] else "old keys"
+
+
+def show(json: bool) -> int:
+    """Each key-encryption key that is set or wraps something, and how many keys it wraps."""
+    with _in_words():
+        chosen = settings()
+        names = Keyring(chosen.key_encryption_keys).names
+        held = _held(chosen)
+    lines = [(name, state(names, name), held.get(name, 0)) for name in (*names, *sorted(held.keys() - set(names)))]
+    if json:
+        print_json([{"key": name, "wraps": what, "keys": keys} for name, what, keys in lines])
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("key-encryption key")
+        table.add_column("wraps")
+        table.add_column("keys of accounts", justify="right")
+        for name, what, keys in lines:
+            table.add_row(name, what, f"{keys:,}")
+        Console(highlight=False).print(table)
+    return int(any(what == "not set" for _, what, _ in lines))
+
+
+def rewrap() -> int:
+    """Wrap every key by the first key-encryption key; says what is left under another one."""
+    with _in_words():
+        chosen = settings()
+        database = Database(chosen.database_url, pool_size=1)
+        done = rewrapping.rewrap(database, Keyring(chosen.key_encryption_keys))
+    click.echo(f"{counted(done.rewrapped, 'key')} wrapped anew by {done.current}.")
+    for reason, keys in done.refused.items():
+        click.echo(f"{counted(keys, 'key')} left as before: {reason}")
+    for name, keys in done.remaining.items():
+        click.echo(f"{counted(keys, 'key')} still under {name}.")
+    if not done.remaining:
+        click.echo(f"None is under another one: {SETTING} needs {done.current} alone.")
+    elif not done.refused:
+        click.echo(
+            "They were in use, or were made meanwhile by a process that has another key first: see that all have "
+            f"{done.current} first, and run this again."
+        )
+    return int(bool(done.remaining))
+
+
+def _held(chosen: Settings) -> Mapping[str, int]:
+    with Database(chosen.database_url, pool_size=1).transaction() as session:
+        return rewrapping.wrapped_by(session)
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        with in_words():
+            yield
+    except Failure as failure:
+        click.echo(f"tenure: {failure}", err=True)
+        sys.exit(2)
