@@ -26,7 +26,7 @@ SHOP = f"""
     CREATE INDEX ON shop.bill (owner); CREATE INDEX ON shop.deed (owner);
     INSERT INTO shop.deed VALUES (1, 'leaving'), (2, 'other');
     INSERT INTO shop.bill SELECT c * 10 + n, CASE c WHEN 1 THEN 'leaving' ELSE 'other' END,
-           now() - interval '1 day' + n * interval '{LASTS // 3} seconds', 'Gasse 1'
+           now() - interval '1 day' + interval '{LASTS} seconds' + n * interval '5 seconds', 'Gasse 1'
       FROM generate_series(1, 2) AS c, generate_series(0, 3) AS n"""
 DATAMAP = """
     [[table]]
