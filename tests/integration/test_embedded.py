@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pwd
+import shutil
 import signal
 import smtplib
 import socket
@@ -25,6 +26,7 @@ import redis
 from botocore.config import Config
 
 from workers import embedded
+from workers.embedded import postgres
 
 DEADLINE = 30.0
 MESSAGE = b"From: a@tenure.example\r\nTo: b@example.com\r\nSubject: Hello\r\n\r\n.dot\r\nBody\r\n"
@@ -236,7 +238,7 @@ def test_a_lock_file_that_names_a_stranger_is_no_obstacle(directory: Path) -> No
 
 def test_a_stop_leaves_no_process_and_keeps_data_and_ports(directory: Path) -> None:
     # What others of this machine have left behind, who were killed, is not ours.
-    before = set(Path("/tmp").glob("seaweedfs-*.sock"))
+    before = {path: path.stat().st_ino for path in Path("/tmp").glob("seaweedfs-*.sock")}
     stack = embedded.start(directory, keep_running=True)
     write_everywhere(stack.environment)
     found = tree(stack.processes)
@@ -251,7 +253,7 @@ def test_a_stop_leaves_no_process_and_keeps_data_and_ports(directory: Path) -> N
         for port in ports
         for n in (port, port + 10_000)
         for path in Path("/tmp").glob(f"seaweedfs-*-{n}.sock")
-        if path not in before
+        if path.stat().st_ino != before.get(path)
     ]
     assert left == []
     embedded.stop(directory)
@@ -387,6 +389,21 @@ def test_lost_passwords_are_told_in_a_sentence(directory: Path) -> None:
     with pytest.raises(embedded.EmbeddedServerError, match="do not open the database"):
         embedded.start(directory, names=["postgres"], fast=True)
     assert embedded.running(directory) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root closes a folder to PostgreSQL")
+def test_root_may_install_it_where_nobody_else_may_enter(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone in root's home, or in what mktemp makes: PostgreSQL looks for its programs by access(2)."""
+    closed = directory.parent / "closed"
+    closed.mkdir(mode=0o700)
+    # The programs, and the libraries that the wheel has beside its package.
+    package = postgres._binaries().parents[1]
+    for folder in (postgres._binaries().parent, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(folder, closed / folder.relative_to(package.parent), symlinks=True)
+    monkeypatch.setattr(postgres, "_binaries", lambda: closed / package.name / "pginstall18" / "bin")
+    with embedded.servers(directory, names=["postgres"]) as environment, database(environment) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    shutil.rmtree(closed)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root can become someone else")

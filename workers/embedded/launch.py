@@ -14,6 +14,8 @@ import sys
 # Linux's own numbers: prctl(2), capabilities(7), capset(2).
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
@@ -45,6 +47,12 @@ def _switch_user(user: int, group: int, enter_closed: bool) -> None:
     """Drop root for good; with `enter_closed`, keep the one right to pass through directories closed to `user`."""
     if enter_closed:
         _prctl(_PR_SET_KEEPCAPS, 1)
+        # access(2) asks as if an ordinary user had no such right, unless this is set; PostgreSQL looks for its own
+        # programs by it. Where the kernel does not let us, it finds them where every user may enter.
+        try:  # noqa: SIM105 - contextlib would be imported at every start
+            _prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP)
+        except OSError:
+            pass
     os.setgroups([])
     os.setgid(group)
     os.setuid(user)
