@@ -49,7 +49,8 @@ def a_demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             stdout=said,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(),
+            # A proxy that answers nobody: the demo speaks with this machine alone.
+            env=environment() | dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1"),
         )
     try:
         yield demo

@@ -62,6 +62,12 @@ class Finding:
     figure: str
     holds: bool
 
+    @classmethod
+    def of(cls, name: str, sentence: str, good: str, *wrong: str | None) -> Finding:
+        """`wrong` are the complaints; without any, it holds and shows `good`."""
+        complaints = [complaint for complaint in wrong if complaint]
+        return cls(name, sentence, "; ".join(complaints) or good, not complaints)
+
 
 @dataclass(frozen=True, slots=True)
 class Flower:
@@ -113,10 +119,7 @@ def _said(check: Callable[[Scene], Finding]) -> tuple[str, str]:
 
 
 def _finding(check: Callable[..., Finding], good: str, *wrong: str | None) -> Finding:
-    """`wrong` are the complaints; without any, the check holds and shows `good`."""
-    name, sentence = _said(check)
-    complaints = [complaint for complaint in wrong if complaint]
-    return Finding(name, sentence, "; ".join(complaints) or good, not complaints)
+    return Finding.of(*_said(check), good, *wrong)
 
 
 def _some(number: int, what: str) -> str | None:

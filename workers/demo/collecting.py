@@ -71,12 +71,12 @@ _INVOICES = text("""
               JOIN tenure.reminder_copies AS copy ON copy.letter_id = reminder.letter_id
               JOIN tenure.email_messages AS mail ON mail.id = copy.email_message_id AND mail.state = 'done'
              WHERE reminder.invoice_id = invoice.id) AS letters,
-           (SELECT attempt.outcome FROM tenure.collection_attempts AS attempt
-             WHERE attempt.invoice_id = invoice.id ORDER BY number DESC LIMIT 1) AS outcome
+           attempt.outcome, attempt.attempts AS tries
       FROM tenure.invoices AS invoice
       JOIN tenure.invoice_balances AS balance ON balance.invoice_id = invoice.id
       JOIN tenure.invoice_documents AS document ON document.invoice_id = invoice.id
       JOIN tenure.accounts AS account ON account.id = invoice.account_id
+      LEFT JOIN tenure.collection_attempts AS attempt ON attempt.invoice_id = invoice.id
      CROSS JOIN LATERAL (SELECT array_agg(message) AS sent FROM tenure.email_messages
                           WHERE account_id = account.id AND state = 'done') AS mail
      ORDER BY invoice.series_number""")
@@ -123,17 +123,23 @@ class Collecting:
         with page.step("in SQL") as said:
             self._subscribe()
             said.append(
-                f"{counted(len(self._payers), 'customer')} pay a year in advance: charged, and invoices.issue asked "
+                f"A year in advance for {counted(len(self._payers), 'customer')}: charged, and invoices.issue asked "
                 "for, in one transaction each."
             )
         with page.step("the invoices") as said:
             rows = self._until(lambda rows: all(row.rendered and row.mailed for row in rows), "invoice")
-            said.append(f"{rows[0].number} to {rows[-1].number}, each mailed as PDF: {monotonic() - began:.0f} s")
+            numbers = " to ".join(dict.fromkeys((rows[0].number, rows[-1].number)))
+            said.append(f"{numbers}, each mailed as PDF: {monotonic() - began:.0f} s")
         with page.step("the money") as said:
             rows = self._until(self._collected, "payment", "payments.plan", "payments.settle")
+            lost = sum(row.outcome == "charged" and row.tries > 1 for row in rows)
             said.append(
-                f"{counted(sum(row.outcome == 'charged' for row in rows), 'card')} charged; of the first one the "
-                "answer was lost after the money was taken: looked up, and not taken again."
+                f"{counted(sum(row.outcome == 'charged' for row in rows), 'card')} charged"
+                + (
+                    "; of one the answer was lost after the money was taken: looked up, and not taken again"
+                    * bool(lost)
+                )
+                + "."
             )
         with page.step("reminders") as said:
             with self._database.connection() as connection:
@@ -190,7 +196,10 @@ class Collecting:
         left = sum(row.letters for row in rows)
         owing = sum(self._payers[row.ref].card is None for row in rows)
         later = f"; {owing - left} more on the next business day there" if owing > left else ""
-        return f"{counted(left, 'letter')} to who pays by transfer{later}. The declined card is tried again tomorrow."
+        declined = (
+            " The declined card is tried again tomorrow." if any(row.outcome == "declined" for row in rows) else ""
+        )
+        return f"{counted(left, 'letter')} to who pays by transfer{later}.{declined}"
 
     def _findings(self, rows: Sequence[Row[Any]]) -> list[Finding]:
         numbers = [row.series_number for row in rows]
@@ -202,23 +211,24 @@ class Collecting:
         due = sum(payer.card is not None and not payer.is_declined for payer in self._payers.values())
         wrong_letters = [row.number for row in rows if row.letters != int(self._payers[row.ref].is_reminded)]
         return [
-            _finding(
+            Finding.of(
                 "invoices have no gap",
                 "Their numbers follow each other without a gap, and none was given twice.",
-                f"{len(numbers)} numbers",
-                numbers != list(range(1, len(rows) + 1)) and f"the numbers are {numbers}",
+                counted(len(numbers), "number"),
+                f"the numbers are {numbers}" if numbers != list(range(1, len(rows) + 1)) else None,
             ),
-            _finding(
+            Finding.of(
                 "collected once",
                 "The provider's own list of charges is that of the payments in the ledger, one for each card.",
-                f"{len(taken)} charges at the provider, the same {len(booked)} in the ledger",
-                (taken != booked or len(taken) != due) and f"{len(taken)} charges, {len(booked)} payments, {due} cards",
+                f"{counted(len(taken), 'charge')} at the provider, the same {len(booked)} in the ledger",
+                "they are not the same" if taken != booked else None,
+                f"{len(taken)} charges of {due} cards" if len(taken) != due else None,
             ),
-            _finding(
+            Finding.of(
                 "reminded only who owes",
                 "Who pays by transfer got one letter, where it is a business day today; nobody else got one.",
-                f"{sum(row.letters for row in owing)} letters for {len(owing)} open invoices",
-                wrong_letters and f"not so: {', '.join(wrong_letters)}",
+                f"{counted(sum(row.letters for row in owing), 'letter')} for {counted(len(owing), 'open invoice')}",
+                *(f"not so: {number}" for number in wrong_letters),
             ),
         ]
 
@@ -258,7 +268,3 @@ def _state(row: Row[Any]) -> Text:
         return Text("paid by card", style="green")
     declined = "card declined, customer told" if row.outcome == "declined" else "to be paid by transfer"
     return Text(f"{declined}{', reminded' if row.letters else ''}", style="yellow")
-
-
-def _finding(name: str, sentence: str, figure: str, wrong: str | bool | list[str]) -> Finding:
-    return Finding(name, sentence, str(wrong) if wrong else figure, not wrong)

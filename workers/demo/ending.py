@@ -129,11 +129,11 @@ class Ending:
             [
                 self._whole(manifest, problems, signed),
                 self._gone(account),
-                _finding(
+                Finding.of(
                     "others are as they were",
                     "Contacts, ledger and statements of all others are the same, byte by byte.",
                     f"{sum(count for count, _ in others):,} rows compared",
-                    [] if self._others(account) == others else ["rows of other customers have changed"],
+                    None if self._others(account) == others else "rows of other customers have changed",
                 ),
                 holds,
             ],
@@ -225,11 +225,11 @@ class Ending:
         (self._folder / CERTIFICATE).write_bytes(content)
         (self._folder / KEY).write_text(signer.current.public.pem, encoding="utf-8")
         examined = examine(content, [signer.current.public])
-        return mine, _finding(
+        return mine, Finding.of(
             "the certificate holds",
             "By its public key alone, the chain of certificates is as it was issued.",
             f"{mine.content['name']}, {len(chain)} in the chain, none missing",
-            list(examined.problems),
+            *examined.problems,
         )
 
     def _whole(self, manifest: Manifest, problems: list[str], signed: Signed) -> Finding:
@@ -238,11 +238,12 @@ class Ending:
             held = sha256(archive.read("manifest.json")).hexdigest()
         rows = sum(each.rows or 0 for each in manifest.files if each.kind is Kind.TABLE)
         files = sum(each.kind is Kind.OBJECT for each in manifest.files)
-        return _finding(
+        return Finding.of(
             "the record is whole",
             "Each file of the record has the hash in its manifest, and the certificate names that manifest.",
             f"{counted(rows, 'row')}, {counted(files, 'file')}",
-            [*problems, *([] if held in signed.body.decode() else ["the certificate is about another record"])],
+            *problems,
+            None if held in signed.body.decode() else "the certificate is about another record",
         )
 
     def _gone(self, account: UUID) -> Finding:
@@ -270,12 +271,12 @@ class Ending:
         logs = sorted((self._folder / "log").glob("*.log"))
         named_in = [log.name for log in logs if any(word in log.read_text("utf-8", "replace") for word in words)]
         left += [f"{name} names them" for name in named_in]
-        return _finding(
+        return Finding.of(
             "nothing of them is left",
             "No row, object, key or log names the customer any more.",
             f"{len(tables)} tables, the bucket, the broker and {len(logs)} logs searched; of the last letter, the "
             "addresses go within the hour",
-            left,
+            *left,
         )
 
     def _others(self, account: UUID) -> list[tuple[int, str]]:
@@ -291,10 +292,6 @@ def _tables(connection: Connection) -> list[str]:
 def _objects_of(objects: ObjectStore, account: UUID) -> int:
     """Under whatever prefix; the record itself lies under the id of the termination until its own window is over."""
     return sum(str(account) in each.key for each in objects.list(""))
-
-
-def _finding(name: str, sentence: str, figure: str, wrong: list[str]) -> Finding:
-    return Finding(name, sentence, "; ".join(wrong) if wrong else figure, not wrong)
 
 
 @contextmanager

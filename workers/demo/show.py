@@ -7,6 +7,7 @@ it is checked. Nothing is left running unless `keep` says so.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ def main(var: Path, *, accounts: int, keep: bool) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal cannot show is no reason to end.
             stream.reconfigure(errors="replace")
+    # All that it speaks with is on this machine: a proxy of the environment has no business there.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
     page = Page(Console(highlight=False))
     errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with signals() as received:
