@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Connection, text
 
 from models.base import SCHEMA
+from models.data_map import in_sql
 
 #: What the web tier calls. These run with their owner's rights, so that it needs none on any table.
 WEB_FUNCTIONS = (
@@ -23,11 +24,6 @@ WEB_FUNCTIONS = (
 )
 #: What it reads: the sessions that are valid now.
 WEB_VIEW = "live_sessions"
-
-
-def quoted(role: str) -> str:
-    """A role's name in SQL, whatever it looks like."""
-    return '"' + role.replace('"', '""') + '"'
 
 
 class RightsError(Exception):
@@ -44,7 +40,7 @@ def statements(connection: Connection, *, worker: str | None, web: str | None) -
     for role in filter(None, (worker, web)):
         _check(connection, role, owner)
     granted = [*(_of_the_worker(worker, owner) if worker else ()), *(_of_the_web(connection, web) if web else ())]
-    return [f"GRANT USAGE ON SCHEMA {SCHEMA} TO {', '.join(quoted(r) for r in (worker, web) if r)}", *granted]
+    return [f"GRANT USAGE ON SCHEMA {SCHEMA} TO {', '.join(in_sql(r) for r in (worker, web) if r)}", *granted]
 
 
 def _owner(connection: Connection) -> str:
@@ -67,7 +63,7 @@ def _check(connection: Connection, role: str, owner: str) -> None:
         {"role": role, "owner": owner},
     ).one_or_none()
     if row is None:
-        raise RightsError(f"there is no role {role}: CREATE ROLE {quoted(role)} LOGIN PASSWORD '…'")
+        raise RightsError(f"there is no role {role}: CREATE ROLE {in_sql(role)} LOGIN PASSWORD '…'")
     if row.rolsuper:
         raise RightsError(f"{role} is a superuser, who may everything: give this work to an ordinary role")
     if row.owns:
@@ -75,12 +71,12 @@ def _check(connection: Connection, role: str, owner: str) -> None:
 
 
 def _of_the_worker(role: str, owner: str) -> Iterator[str]:
-    to = f"TO {quoted(role)}"
+    to = f"TO {in_sql(role)}"
     rights = {"TABLES": "SELECT, INSERT, UPDATE, DELETE", "SEQUENCES": "USAGE", "FUNCTIONS": "EXECUTE"}
     for kind, right in rights.items():
         yield f"GRANT {right} ON ALL {kind} IN SCHEMA {SCHEMA} {to}"
         # What later versions add, so that a worker is not without it between migrating and granting.
-        yield f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)} IN SCHEMA {SCHEMA} GRANT {right} ON {kind} {to}"
+        yield f"ALTER DEFAULT PRIVILEGES FOR ROLE {in_sql(owner)} IN SCHEMA {SCHEMA} GRANT {right} ON {kind} {to}"
 
 
 def _of_the_web(connection: Connection, role: str) -> Iterator[str]:
@@ -91,5 +87,5 @@ def _of_the_web(connection: Connection, role: str) -> Iterator[str]:
              WHERE p.pronamespace = CAST(:schema AS regnamespace) AND p.proname = ANY (:names) ORDER BY 1"""),
         {"schema": SCHEMA, "names": list(WEB_FUNCTIONS)},
     ).scalars()
-    yield f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {quoted(role)}"
-    yield f"GRANT SELECT ON {SCHEMA}.{WEB_VIEW} TO {quoted(role)}"
+    yield f"GRANT EXECUTE ON FUNCTION {', '.join(functions)} TO {in_sql(role)}"
+    yield f"GRANT SELECT ON {SCHEMA}.{WEB_VIEW} TO {in_sql(role)}"

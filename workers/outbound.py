@@ -25,6 +25,8 @@ _PORTS: Final[Mapping[str, int]] = {
     "postgresql": 5432, "redis": 6379, "rediss": 6379, "http": 80, "https": 443, "smtp": 25, "smtps": 465,
     "smtp+starttls": 587,
 }  # fmt: skip
+#: By which HTTP clients are told of a proxy.
+_PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 #: By which a process is known as one of Tenure's.
 _MODULES: Final = frozenset({"workers.app", "workers.cli"})
 _COMMAND: Final = "tenure"
@@ -53,6 +55,9 @@ def _named(settings: Settings, environment: Mapping[str, str]) -> Iterator[tuple
     for store in session_stores.parse(settings.session_stores, production=settings.mode is Mode.PRODUCTION):
         if store.url is not None:
             yield "TENURE_SESSION_STORES", store.url
+    for proxy in _PROXIES:
+        if environment.get(proxy):
+            yield proxy, environment[proxy]
     if settings.datamap is not None:
         read = data_map_file.load(Path(settings.datamap))
         stores, processors = read.map.redis, read.map.processors

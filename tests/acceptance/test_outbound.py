@@ -185,6 +185,11 @@ def test_processes_talk_to_the_configured_addresses_alone(
     assert outbound.resolved([by_setting["TENURE_DATABASE_URL"]]) & witness.in_the_kernel
 
 
+def test_a_proxy_is_where_settings_lead(environment: dict[str, str]) -> None:
+    told = environment | {"HTTPS_PROXY": "http://proxy.example:3128"}
+    assert outbound.configured(parse(environment), told)["proxy.example", 3128] == "HTTPS_PROXY"
+
+
 @pytest.mark.parametrize("how", ["python", "c"])
 def test_a_rogue_connection_is_seen(
     how: str, environment: dict[str, str], allowed: dict[outbound.Address, str], database: Database, tmp_path: Path

@@ -211,7 +211,7 @@ def _errors(database: Database) -> list[Any]:
     ("arguments", "said"),
     [
         ((), "name the role of the workers, of the web tier, or both"),
-        (("--worker", "nobody"), "there is no role nobody: CREATE ROLE \"nobody\" LOGIN PASSWORD '…'"),
+        (("--worker", "nobody"), "there is no role nobody: CREATE ROLE nobody LOGIN PASSWORD '…'"),
         (("--worker", "{web}", "--web", "{web}"), "cannot be both"),
         (("--web", "{owner}"), "who owns the tables, or a member of it"),
     ],
