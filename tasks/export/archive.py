@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uuid import UUID
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy.exc import DBAPIError
 
 from models.account_key import KeyPurpose
@@ -446,8 +447,8 @@ def _read(database: Database) -> Generator[psycopg.Connection, None, None]:
         try:
             yield connection
         except BaseException:
-            if connection.closed:
-                # To roll back would raise, and hide what happened.
+            if connection.closed or connection.info.transaction_status is TransactionStatus.ACTIVE:
+                # Nothing answers there, or only the rest of a table: to roll back would raise, and hide what happened.
                 session.invalidate()
             raise
 

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 import models
 from models.account_key import KeyPurpose
@@ -42,7 +43,7 @@ from models.data_map import (
 )
 from models.unit_of_work import Database
 from tasks.export import manifest
-from tasks.export.archive import Archive, Export, Occasion, export, tidy
+from tasks.export.archive import Archive, Export, Occasion, _read, export, tidy
 from tasks.export.guard import undo
 from tasks.export.reading import cells
 from tasks.export.verification import ArchiveError, inspect, opened, verify
@@ -527,6 +528,17 @@ def test_what_the_object_store_does_wrong_ends_the_run_and_nothing_else(
     assert exported.rows == {(MAIN, "public.notes"): 20_000}
     assert tidy(records.ports.objects, archive, exported.key) == (1 if fault.startswith("returns") else 0)
     assert [each.key for each in records.ports.objects.list(archive.folder)] == [exported.key]
+
+
+def test_a_run_that_ends_in_the_middle_of_a_table_says_why_and_leaves_its_connection(database: Database) -> None:
+    """What was asked is still being answered then, so that no ROLLBACK can be sent."""
+    with pytest.raises(Transient, match="from outside"), _read(database) as connection:
+        copy = connection.cursor().copy("COPY (SELECT generate_series(1, 1000000)) TO STDOUT")
+        assert next(iter(copy.__enter__()))
+        raise Transient("It ends from outside.")
+    assert connection.closed
+    with database.connection() as another:
+        assert another.scalar(text("SELECT 1")) == 1
 
 
 def test_an_object_store_that_is_away_is_no_fault_of_the_account(records: Records, settings: Settings) -> None:

@@ -90,7 +90,7 @@ class Leaving:
             connection.execute(text(statement))
 
     def mails(self, message: str) -> list[Any]:
-        return self.ask(f"SELECT * FROM tenure.email_messages WHERE message = '{message}' ORDER BY dedupe_key")
+        return self.ask(f"SELECT * FROM tenure.email_messages WHERE message = '{message}' ORDER BY id")
 
     def failure(self, step: Step) -> str:
         return self.ask(f"SELECT last_error FROM tenure.termination_steps WHERE step = '{step}'")[0].last_error
