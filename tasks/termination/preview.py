@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Select, func, literal, select, union_all
 from sqlalchemy.exc import DBAPIError
@@ -17,13 +17,16 @@ from sqlalchemy.orm import Session
 
 from models import data_map_check, live_catalogue
 from models.account import Account
-from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Redact, belongs, relation
+from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
 from models.legal_hold import LegalHold
 from models.unit_of_work import outage_reason
 from tasks.failures import Failure
 from tasks.ports import Estate, Ports
 from tasks.purge import elsewhere, processors
 from tasks.purge.neighbours import patterns, refuse_neighbours
+
+#: They end when the account is frozen (S6), so that the record has none of them.
+_SESSIONS: Final = (MAIN, Name("tenure", "sessions"))
 
 
 class Fate(StrEnum):
@@ -87,6 +90,7 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
     """Look at the whole estate. Raises Permanent where the data map cannot be read; what is away is an obstacle."""
     estate = ports.estate()
     obstacles: list[str] = [*_held(ports, account)]
+    held = bool(obstacles)
     stores: list[Store] = []
     for name, database in estate.databases.items():
         try:
@@ -100,7 +104,7 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
         except DBAPIError as error:
             obstacles.append(f"The database {name} cannot be read: {outage_reason(error).rstrip('.')}.")
             continue
-        stores += [_table(each, counted.get(number)) for number, each in enumerate(tables)]
+        stores += [_table(each, counted.get(number), held=held) for number, each in enumerate(tables)]
     stores += _objects(ports, estate.map, account, obstacles)
     stores += _keys(estate, account, obstacles)
     stores += _processors(ports, estate, account, obstacles)
@@ -132,19 +136,23 @@ def _count(number: int, table: MappedTable, account: AccountKeys) -> Select[Any,
     )
 
 
-def _table(table: MappedTable, count: int | None) -> Store:
+def _table(table: MappedTable, count: int | None, *, held: bool) -> Store:
     fate, remark = Fate.DELETED, ""
+    # What a hold keeps of them goes into another table, and from there into the record (S6).
+    ends = (table.database, table.name) == _SESSIONS and not held
     if table.retention is not None:
         since = f" from {table.retention.counted_from}" if table.retention.counted_from else ""
         fate, remark = Fate.RETAINED, f"{table.retention.legal_basis}: {table.retention.duration}{since}"
     elif isinstance(table.purge, Redact):
         fate, remark = Fate.REDACTED, f"{len(table.purge.columns)} columns blanked"
-    if not table.exported:
+    if ends:
+        remark = "by the freeze, before the record"
+    elif not table.exported:
         remark = "; ".join(filter(None, (next(iter(table.left_out.values()), ""), remark)))
     place = "" if table.database == MAIN else table.database
     return Store(
-        Kind.TABLE, place, str(table.name), table.category, count, None, exported=bool(table.exported), fate=fate,
-        remark=remark,
+        Kind.TABLE, place, str(table.name), table.category, count, None,
+        exported=bool(table.exported) and not ends, fate=fate, remark=remark,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import psycopg
 import pytest
 import redis
-from sqlalchemy import event
+from sqlalchemy import event, text
 
+from models import web_session
 from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix
 from models.data_map_file import parse
 from models.unit_of_work import Database
@@ -103,6 +104,19 @@ def test_it_counts_what_is_the_accounts_and_nothing_of_others(shop: Ports, acme:
     assert files.size >= 100
     carts = told["cart:{account_ref}:*"]
     assert (carts.count, carts.exported, told["Stripe"].remark) == (2, False, "delete the customer")
+
+
+def test_sessions_that_the_freeze_ends_are_not_promised_for_the_record(ports: Ports, acme: AccountKeys) -> None:
+    """They go at once (S6); those of an account that a hold names are kept, and are in the record."""
+    with ports.database.transaction() as session:
+        web_session.create(session, account=acme.ref)
+    ended = stores(preview(ports, acme, "active"))["tenure.sessions"]
+    assert (ended.count, ended.exported, ended.fate) == (1, False, Fate.DELETED)
+    assert ended.remark == "by the freeze, before the record"
+    with ports.database.transaction() as session:
+        session.execute(text("SELECT tenure.place_hold('acme', 'case-7', 'a lawsuit', 'counsel')"))
+    kept = stores(preview(ports, acme, "active"))["tenure.sessions"]
+    assert (kept.count, kept.exported, kept.remark) == (1, True, "")
 
 
 def test_keys_that_cannot_be_counted_stop_it(shop: Ports, acme: AccountKeys) -> None:
