@@ -26,6 +26,7 @@ import redis
 
 from tests.processes import eventually, measured
 from workers import supervisor
+from workers.demo.interruption import Interrupted, signals
 from workers.embedded import EmbeddedServerError
 
 TENURE = [sys.executable, "-m", "workers.cli"]
@@ -191,6 +192,19 @@ def test_broken_off_it_leaves_nothing_running(tmp_path: Path, number: signal.Sig
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
         eventually(lambda: not of_the_demo(tmp_path), f"nothing of it runs: {of_the_demo(tmp_path)}")
     assert "Traceback" not in said(tmp_path)
+
+
+def test_what_is_broken_off_may_fail_on_its_way_out() -> None:
+    """A connection that is interrupted in the middle of an answer raises an error of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted), signals():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            int("in the middle of an answer")
+    with pytest.raises(ValueError, match="nobody asked"), signals():
+        int("nobody asked")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:

@@ -38,11 +38,17 @@ class Received:
 
 @contextlib.contextmanager
 def signals() -> Iterator[Received]:
+    """Note these signals, and interrupt what is under way. What is interrupted may fail on its way out, as a connection
+    does in the middle of an answer: that, too, is raised as Interrupted."""
     received = Received()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, received.note) for number in numbers}
     try:
         yield received
+    except Exception as error:
+        if received.count:
+            raise Interrupted from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

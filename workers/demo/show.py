@@ -53,30 +53,29 @@ def main(var: Path, *, accounts: int, keep: bool) -> int:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
     page = Page(Console(highlight=False))
     errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    with signals() as received:
-        kept = False
-        try:
-            with only_one(var):
-                stack = Stack(var / "demo", keep=keep)
-                try:
-                    good = _Demo(page, stack, accounts).run()
-                    kept = keep
-                except Stalled as error:
-                    errors.print(f"tenure demo: {error}")
-                    good = False
-                finally:
-                    if not kept:
-                        with received.held(), page.step("the stack") as said:
-                            stack.stop(impatient=received.again)
-                            said.append(f"stopped; data, messages and logs stay in {stack.folder}")
-                if kept:
-                    page.line(f"It keeps running. To stop it: tenure down --var {stack.folder}")
-                return 0 if good else 1
-        except Interrupted:
-            return 130
-        except EmbeddedServerError as error:
-            errors.print(f"tenure demo: {error}")
-            return 1
+    try:
+        with signals() as received, only_one(var):
+            kept = False
+            stack = Stack(var / "demo", keep=keep)
+            try:
+                good = _Demo(page, stack, accounts).run()
+                kept = keep
+            except Stalled as error:
+                errors.print(f"tenure demo: {error}")
+                good = False
+            finally:
+                if not kept:
+                    with received.held(), page.step("the stack") as said:
+                        stack.stop(impatient=received.again)
+                        said.append(f"stopped; data, messages and logs stay in {stack.folder}")
+            if kept:
+                page.line(f"It keeps running. To stop it: tenure down --var {stack.folder}")
+            return 0 if good else 1
+    except Interrupted:
+        return 130
+    except EmbeddedServerError as error:
+        errors.print(f"tenure demo: {error}")
+        return 1
 
 
 #: PDFs worth looking at: a statement with a late entry and as many lines as there are, and the last invoice.
