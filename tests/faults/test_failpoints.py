@@ -236,11 +236,8 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
     """Beat's next tick may be a minute away: a new Beat ticks at once. The sweep needs something to sweep again."""
     if pipeline not in {"plan and sweep", "mail's upkeep", "invoices"} or not beat.alive():
         return
-    beat.kill()
-    beat.start()
-    # Killed again before it has ticked them all, it would never come to the last ones.
-    eventually(lambda: all(f"due task {entry.task} " in beat.text() for entry in TIMETABLE), "Beat has ticked all")
     if pipeline == "plan and sweep":
+        # Before the tick: what came after the last one would lie there until the next, for ten minutes.
         with database.connection() as connection:
             # A partition that is over, where there is none, for the one; for the other is none, ever.
             connection.execute(
@@ -260,6 +257,10 @@ def nudge(database: Database, beat: Running, pipeline: str) -> None:
                     INSERT INTO tenure.submitted_files (account_id, name, state)
                     SELECT id, 'plan.pdf', 'discarded' FROM tenure.accounts WHERE status = 'active' LIMIT 1""")
             )
+    beat.kill()
+    beat.start()
+    # Killed again before it has ticked them all, it would never come to the last ones.
+    eventually(lambda: all(f"due task {entry.task} " in beat.text() for entry in TIMETABLE), "Beat has ticked all")
 
 
 def finished(outcome: Outcome) -> bool:
