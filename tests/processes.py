@@ -42,8 +42,11 @@ class TooLate(AssertionError):
     """A deadline passed."""
 
 
-def eventually(condition: Callable[[], Value], what: str, *, seconds: float = PATIENCE) -> Value:
-    """The first true value of `condition`, looked at again and again; AssertionError with its last value otherwise."""
+def eventually(condition: Callable[[], Value], what: object, *, seconds: float = PATIENCE) -> Value:
+    """The first true value of `condition`, looked at again and again; AssertionError with its last value otherwise.
+
+    `what` is put into words when it is too late, and not before.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:

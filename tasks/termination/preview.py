@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 
 from models import data_map_check, live_catalogue
 from models.account import Account
+from models.base import SCHEMA
 from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
 from models.legal_hold import LegalHold
+from models.session import Session as WebSession
 from models.unit_of_work import outage_reason
 from tasks.failures import Failure
 from tasks.ports import Estate, Ports
@@ -26,7 +28,7 @@ from tasks.purge import elsewhere, processors
 from tasks.purge.neighbours import patterns, refuse_neighbours
 
 #: They end when the account is frozen (S6), so that the record has none of them.
-_SESSIONS: Final = (MAIN, Name("tenure", "sessions"))
+_SESSIONS: Final = (MAIN, Name(SCHEMA, WebSession.__tablename__))
 
 
 class Fate(StrEnum):

@@ -76,7 +76,8 @@ _INVOICES = text("""
       JOIN tenure.invoice_balances AS balance ON balance.invoice_id = invoice.id
       JOIN tenure.invoice_documents AS document ON document.invoice_id = invoice.id
       JOIN tenure.accounts AS account ON account.id = invoice.account_id
-      LEFT JOIN tenure.collection_attempts AS attempt ON attempt.invoice_id = invoice.id
+      LEFT JOIN LATERAL (SELECT outcome, attempts FROM tenure.collection_attempts
+                          WHERE invoice_id = invoice.id ORDER BY number DESC LIMIT 1) AS attempt ON true
      CROSS JOIN LATERAL (SELECT array_agg(message) AS sent FROM tenure.email_messages
                           WHERE account_id = account.id AND state = 'done') AS mail
      ORDER BY invoice.series_number""")
@@ -132,15 +133,13 @@ class Collecting:
             said.append(f"{numbers}, each mailed as PDF: {monotonic() - began:.0f} s")
         with page.step("the money") as said:
             rows = self._until(self._collected, "payment", "payments.plan", "payments.settle")
-            lost = sum(row.outcome == "charged" and row.tries > 1 for row in rows)
-            said.append(
-                f"{counted(sum(row.outcome == 'charged' for row in rows), 'card')} charged"
-                + (
-                    "; of one the answer was lost after the money was taken: looked up, and not taken again"
-                    * bool(lost)
-                )
-                + "."
+            charged = [row for row in rows if row.outcome == "charged"]
+            lost = (
+                "; of one the answer was lost after the money was taken: looked up, and not taken again"
+                if any(row.tries > 1 for row in charged)
+                else ""
             )
+            said.append(f"{counted(len(charged), 'card')} charged{lost}.")
         with page.step("reminders") as said:
             with self._database.connection() as connection:
                 connection.execute(_REMIND)
