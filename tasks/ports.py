@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-import models
 from email_templates.company import Company
-from models.data_map import MAIN, AccountKeys, DataMap
+from models.base import Base
+from models.data_map import MAIN, AccountKeys, DataMap, own_map
 from models.unit_of_work import Database
 from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
@@ -293,9 +293,7 @@ class Ports:
     def estate(self) -> Estate:
         """All of it: what an export reads and a purge removes. Raises as `company` does."""
         company = self.company()
-        return replace(
-            company, map=models.data_map() + company.map, databases={MAIN: self.database, **company.databases}
-        )
+        return replace(company, map=own_map(Base) + company.map, databases={MAIN: self.database, **company.databases})
 
 
 class _Current:

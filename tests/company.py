@@ -8,7 +8,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from models import Account, Contact, EntryKind, LedgerEntry
+from models.account import Account
+from models.contact import Contact
+from models.ledger import EntryKind, LedgerEntry
 
 _numbers = count(1)
 

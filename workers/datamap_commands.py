@@ -12,9 +12,9 @@ import click
 from sqlalchemy import text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-import models
 from models import data_map_check, data_map_discovery, data_map_fence, data_map_file, live_catalogue
-from models.data_map import MAIN, DataMapError, table_name
+from models.base import Base
+from models.data_map import MAIN, DataMapError, own_map, table_name
 from models.data_map_file import CompanyMap
 from models.live_catalogue import Catalogue
 from models.unit_of_work import Database, outage_reason
@@ -42,7 +42,7 @@ def discover(customers: str, ref: str | None, database: str, file: Path | None) 
 def check(file: Path | None, json: bool) -> int:
     with in_words(), _sentences():
         company = _company_map(file)
-        whole = models.data_map() + company.map
+        whole = own_map(Base) + company.map
         live = {name: _catalogue(name, company, settings()) for name in (MAIN, *company.databases)}
         findings = data_map_check.compare(whole, live)
         if json:

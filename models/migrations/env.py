@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-import models
 from models import migrations
+from models.base import SCHEMA, Base
 from models.migrations import VERSION_TABLE
 
 connection = context.config.attributes["connection"]
@@ -14,11 +14,11 @@ connection = context.config.attributes["connection"]
 connection.dialect.default_schema_name = "public"
 context.configure(
     connection=connection,
-    target_metadata=models.Base.metadata,
+    target_metadata=Base.metadata,
     include_schemas=True,
     include_name=migrations.ours,
     version_table=VERSION_TABLE,
-    version_table_schema=models.SCHEMA,
+    version_table_schema=SCHEMA,
     compare_server_default=True,
     transaction_per_migration=False,
 )

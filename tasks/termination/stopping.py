@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from sqlalchemy import Boolean, Connection, TableClause, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement
 
-import models
 from models import work
-from models.base import SCHEMA
-from models.data_map import AccountKeys, Name, belongs, relation
+from models.base import SCHEMA, Base
+from models.data_map import AccountKeys, Name, belongs, own_map, relation
 from models.work import Work
 from tasks.rescue import work_tables
 
@@ -53,7 +52,7 @@ def _sql(condition: str) -> ColumnElement[bool]:
 
 def _tables(account: AccountKeys) -> Iterator[tuple[type[Work], TableClause, ColumnElement[bool]]]:
     """Each table of work rows that belong to accounts, and which are this one's."""
-    mapped = {each.name: each for each in models.data_map().tables}
+    mapped = {each.name: each for each in own_map(Base).tables}
     for work_table in work_tables():
         found = mapped.get(Name(SCHEMA, work_table.__tablename__))
         if found is not None:

@@ -22,7 +22,7 @@ from pypdf import PdfReader
 from sqlalchemy import select
 
 from email_templates.documents.invoice_pdf import render_invoice
-from models import InvoiceDocument
+from models.invoice import InvoiceDocument
 from models.unit_of_work import Database
 from tasks import invoice_issue, invoices
 from tasks.ports import Ports

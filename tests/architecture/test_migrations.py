@@ -16,7 +16,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.schema import CreateSchema
 
-from models import SCHEMA, Base, migrations
+from models import migrations
+from models.base import SCHEMA, Base
 from models.unit_of_work import Database, sqlalchemy_url
 from tests.conftest import drop
 from workers.embedded.server import package_folder

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from models import CertificateKind
+from models.certificate import CertificateKind
 from models.unit_of_work import Database
 from tasks.certificates import publishing
 from tasks.certificates.chain import document, examine

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-import models
 from models.account_key import KeyPurpose
-from models.data_map import AccountKeys
+from models.base import Base
+from models.data_map import AccountKeys, own_map
 from models.unit_of_work import Database
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports import Ports
@@ -29,7 +29,8 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(EXPORT))
 PROCESS = """
 import sys
 from uuid import UUID, uuid4
-import models
+from models.data_map import own_map
+from models.base import Base
 from models.data_map import AccountKeys
 from tasks.export.archive import Archive, export
 from workers import bootstrap
@@ -37,7 +38,7 @@ from workers.app import app
 from workers.settings import settings
 
 archive, account, ref = sys.argv[1:]
-export(bootstrap.ports(settings(), app), models.data_map(),
+export(bootstrap.ports(settings(), app), own_map(Base),
        Archive(UUID(archive), AccountKeys(UUID(account), ref), "Yours."), run=uuid4())
 """
 
@@ -61,7 +62,7 @@ def test_death_while_an_archive_is_written(
     left = [each.key for each in ports.objects.list(archive.folder)]
     assert len(left) == point.endswith(("after_complete", "after_read_back"))
 
-    exported = export(ports, models.data_map(), archive, run=uuid4())
+    exported = export(ports, own_map(Base), archive, run=uuid4())
     assert ports.objects.abandon(archive.folder) == 0
     assert tidy(ports.objects, archive, exported.key) == len(left)
     assert [each.key for each in ports.objects.list(archive.folder)] == [exported.key]

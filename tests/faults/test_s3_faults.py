@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select, text
 
-from models import EmailMessage, Statement
+from models.email_message import EmailMessage
+from models.statement import Statement
 from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain

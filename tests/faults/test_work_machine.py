@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Connection, text
 
-from models import JobRequest, work
+from models import work
+from models.job_request import JobRequest
 from models.unit_of_work import Database
 
 WORKERS = ("host|1|1", "host|2|2")

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from models import Certificate, CertificateKind
+from models.certificate import Certificate, CertificateKind
 from models.unit_of_work import Database
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, examine

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import DataError, ProgrammingError
 
-import models
+from models.base import Base
 from models.data_map import (
     AccountKeys,
     Category,
     MappedTable,
     Path,
     belongs,
+    own_map,
     relation,
     table_name,
     written_out,
@@ -99,7 +100,7 @@ def test_tenures_own_rows_are_found_for_their_account_alone(database: Database) 
                 an_entry(session, account, 100)
     counts: dict[str, int] = {}
     with database.connection() as connection:
-        for table in models.data_map().tables:
+        for table in own_map(Base).tables:
             found = select(func.count()).select_from(relation(table.name))
             rows = connection.execute(found.where(belongs(table, AccountKeys(one.id, one.ref)))).scalar_one()
             counts[table.name.table] = rows

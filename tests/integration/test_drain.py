@@ -16,7 +16,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from models import JobRequest, Quarantined, work
+from models import work
+from models.job_request import JobRequest, Quarantined
 from models.unit_of_work import Database, is_outage
 from tasks.drain import Held, Job, Settled, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable

@@ -26,8 +26,8 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-import models
 from models.account_key import KeyPurpose
+from models.base import Base
 from models.data_map import (
     MAIN,
     AccountKeys,
@@ -39,6 +39,7 @@ from models.data_map import (
     RedisKeys,
     Shared,
     UnmappedTable,
+    own_map,
     table_name,
 )
 from models.unit_of_work import Database
@@ -142,7 +143,7 @@ def test_the_record_holds_all_of_it_and_nothing_of_others(records: Records, shop
     shop("INSERT INTO tenure.accounts (ref, name, currency) VALUES ('other', 'Other', 'EUR')")
     store_file(database, objects, records.ports.keyring, account="other", name="other.txt", content=[b"other"])
     vault.put(records.ports, f"statements/{records.account.id}/2026-01.pdf", b"statement")
-    exported, archive = records.export(models.data_map())
+    exported, archive = records.export(own_map(Base))
     content = records.content(exported, archive)
     file = tmp_path / "record.zip"
     file.write_bytes(content)
@@ -161,7 +162,7 @@ def test_the_record_holds_all_of_it_and_nothing_of_others(records: Records, shop
     assert exported.objects == 3
     # A table with nothing in it has its file, too, and each table of the map one.
     tables = {each.table: each for each in told.files if each.kind == "table"}
-    assert tables.keys() == {str(each.name) for each in models.data_map().tables}
+    assert tables.keys() == {str(each.name) for each in own_map(Base).tables}
     assert tables["tenure.accounts"].rows == exported.rows[MAIN, "tenure.accounts"] == 1
     assert tables["tenure.contracts"].rows == 0
     assert tables["tenure.submitted_files"].rows == 2
@@ -450,10 +451,10 @@ def test_a_submitted_file_that_is_lost_or_changed_stops_it(records: Records) -> 
     vault.put(records.ports, stored.object_key, b"changed since")
     archive = records.asked()
     with pytest.raises(Permanent, match="not the file that was submitted"):
-        records.export(models.data_map(), archive=archive)
+        records.export(own_map(Base), archive=archive)
     objects.erase(stored.object_key)
     with pytest.raises(Permanent, match="Of 1 submitted files, 1 are not in the object store"):
-        records.export(models.data_map(), archive=archive)
+        records.export(own_map(Base), archive=archive)
     assert list(objects.list(archive.folder)) == []
 
 
@@ -728,7 +729,7 @@ def test_the_commands_answer_in_sentences(records: Records, tmp_path: File, comm
         assert "Traceback" not in told.stderr
         return told.returncode, told.stdout + told.stderr
 
-    exported, asked = records.export(models.data_map())
+    exported, asked = records.export(own_map(Base))
     plain, sealed, key = tmp_path / "record.zip", tmp_path / "record.zip.age", tmp_path / "key"
     plain.write_bytes(records.content(exported, asked))
     sealed.write_bytes(records.ports.objects.get(exported.key))

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-import models
 from models import web_session
-from models.data_map import AccountKeys, belongs, relation, written_out
+from models.account import Account
+from models.base import Base
+from models.data_map import AccountKeys, belongs, own_map, relation, written_out
 from models.unit_of_work import Database
 from tasks import sessions
 from tasks.ports import Ports
@@ -76,7 +77,7 @@ def test_a_session_that_is_ended_cannot_be_read_and_is_kept(
     database: Database, ports: Ports, acme: UUID, way: str
 ) -> None:
     with database.transaction() as session:
-        contact = a_contact(session, session.get_one(models.Account, acme)).id
+        contact = a_contact(session, session.get_one(Account, acme)).id
         cookie = web_session.create(session, account="acme", contact=contact, ip="192.0.2.7", user_agent="browser")
         made = web_session.read(session, cookie)
         assert made is not None
@@ -187,7 +188,7 @@ def test_a_freeze_and_a_hold_at_once(database: Database, acme: UUID) -> None:
 def test_held_sessions_are_in_the_record_and_go_with_the_purge(database: Database, ports: Ports, acme: UUID) -> None:
     many(database, acme, 3, "25 hours")
     sessions.sweep(ports)
-    (mapped,) = (each for each in models.data_map().tables if each.name.table == "held_sessions")
+    (mapped,) = (each for each in own_map(Base).tables if each.name.table == "held_sessions")
     with database.connection() as connection:
         where = written_out(belongs(mapped, AccountKeys(acme, "acme")))
         table = relation(mapped.name)

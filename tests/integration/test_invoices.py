@@ -22,17 +22,12 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.company import Company
-from models import (
-    Account,
-    EmailMessage,
-    Invoice,
-    InvoiceDocument,
-    InvoiceLine,
-    InvoiceTax,
-    JobRequest,
-    Letterhead,
-    Money,
-)
+from models.account import Account
+from models.email_message import EmailMessage
+from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
+from models.job_request import JobRequest
+from models.letterhead import Letterhead
+from models.money import Money
 from models.tax import included
 from models.unit_of_work import Database
 from tasks import credit_notes, handling, invoice_issue, invoices

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text, update
 
-from models import AccountKey, KeyPurpose
+from models.account_key import AccountKey, KeyPurpose
 from models.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.sealing.age import Identity

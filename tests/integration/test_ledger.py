@@ -18,7 +18,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from models import Account, EntryKind, LedgerEntry
+from models.account import Account
+from models.ledger import EntryKind, LedgerEntry
 from models.money import MoneyError
 from models.unit_of_work import Database
 from tests.company import an_account, an_entry

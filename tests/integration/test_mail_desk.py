@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from models import Account, DeliveryEvent, DeliveryKind
+from models.account import Account
+from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND

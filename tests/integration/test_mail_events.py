@@ -14,7 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from email_templates.catalogue.accounts import DetailsCheck
-from models import EmailMessage, work
+from models import work
+from models.email_message import EmailMessage
 from models.unit_of_work import Database
 from tasks import mail_upkeep
 from tasks.drain import drain

@@ -15,8 +15,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
-from models import Account, EntryKind, Invoice, LedgerEntry, Money, Statement
-from models.account import StatementForm
+from models.account import Account, StatementForm
+from models.invoice import Invoice
+from models.ledger import EntryKind, LedgerEntry
+from models.money import Money
+from models.statement import Statement
 from models.unit_of_work import Database
 from tasks import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-import models
+from models.base import Base
 from models.contract import Contract
-from models.data_map import AccountKeys, belongs, written_out
+from models.data_map import AccountKeys, belongs, own_map, written_out
 from models.termination import Step
 from models.unit_of_work import Database
 from tasks.drain import drain
@@ -41,7 +41,7 @@ def test_every_mapped_table_has_its_fence(database: Database) -> None:
             )
         }
     expected = set()
-    for table in models.data_map().tables:
+    for table in own_map(Base).tables:
         name = table.name.table
         if name not in {"accounts", *OURS}:
             expected.add((name, "insert"))
@@ -158,7 +158,7 @@ def count_rows(connection: Connection, account: AccountKeys) -> dict[str, int]:
         str(table.name): connection.execute(
             text(f"SELECT count(*) FROM {table.name} WHERE {written_out(belongs(table, account))}")
         ).scalar_one()
-        for table in models.data_map().tables
+        for table in own_map(Base).tables
     }
 
 

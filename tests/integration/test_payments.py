@@ -13,7 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.catalogue.payments import FailureReason, Method
-from models import Account, work
+from models import work
+from models.account import Account
 from models.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.unit_of_work import Database
 from tasks import payments

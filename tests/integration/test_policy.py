@@ -18,8 +18,10 @@ from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from email_templates import download_page, rendering
-from models import Account, Contact, EmailMessage
-from models import Session as WebSession
+from models.account import Account
+from models.contact import Contact
+from models.email_message import EmailMessage
+from models.session import Session as WebSession
 from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain

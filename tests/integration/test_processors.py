@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from sqlalchemy import select, text
 
-from models import Certificate
+from models.certificate import Certificate
 from models.data_map import AccountKeys, DataMap, Processor
 from models.unit_of_work import Database
 from tasks.drain import drain

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from models import EmailMessage, work
+from models import work
+from models.email_message import EmailMessage
 from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND

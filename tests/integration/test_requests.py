@@ -19,8 +19,11 @@ from celery import Celery
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import Account, EmailMessage, JobRequest, Quarantined, RequestKind, Statement
-from models import Session as WebSession
+from models.account import Account
+from models.email_message import EmailMessage
+from models.job_request import JobRequest, Quarantined, RequestKind
+from models.session import Session as WebSession
+from models.statement import Statement
 from models.unit_of_work import Database
 from tasks import entry, patience, statements
 from tasks.drain import drain

@@ -17,8 +17,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import EmailMessage, work
+from models import work
 from models.account_key import KeyPurpose
+from models.email_message import EmailMessage
 from models.unit_of_work import Database
 from tasks import emails, invoices, statements
 from tasks.drain import drain

@@ -14,7 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import Account, EmailMessage, work
+from models import work
+from models.account import Account
+from models.email_message import EmailMessage
 from models.suppression import SuppressionReason, lift, suppress
 from models.unit_of_work import Database
 from models.work_control import is_paused, set_limits, set_paused

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-import models
-from models.data_map import AccountKeys, Category, RedisKeys
+from models.base import Base
+from models.data_map import AccountKeys, Category, RedisKeys, own_map
 from models.session_owner import Named
 from models.termination import Step
 from models.unit_of_work import Database
@@ -333,7 +333,7 @@ def test_a_hold_wakes_the_sweep(database: Database, ports: Ports, store: Session
 
 
 def test_the_copies_are_in_the_record_and_go_with_the_purge() -> None:
-    (mapped,) = (each for each in models.data_map().tables if each.name.table == "held_session_keys")
+    (mapped,) = (each for each in own_map(Base).tables if each.name.table == "held_session_keys")
     assert "value" in mapped.exported
 
 

@@ -21,7 +21,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import Account, migrations, rights, web_session
+from models import migrations, rights, web_session
+from models.account import Account
 from models.unit_of_work import Database
 from models.web_session import SessionRefused
 from tasks import sessions

@@ -10,7 +10,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
-from models import Account, Statement
+from models.account import Account
+from models.statement import Statement
 from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain

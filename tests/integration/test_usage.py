@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-import models
-from models.data_map import AccountKeys, belongs, relation, written_out
+from models.base import Base
+from models.data_map import AccountKeys, belongs, own_map, relation, written_out
 from models.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.usage import Usage, record
@@ -137,7 +137,7 @@ def test_a_busy_table_is_left_to_the_next_tick(database: Database, ports: Ports)
 
 def test_an_accounts_events_are_found_by_index_in_every_partition(database: Database, acme: AccountKeys) -> None:
     """A sequential scan over the events of all accounts would make each export and purge read hundreds of millions."""
-    mapped = next(each for each in models.data_map().tables if each.name.table == "usage_events")
+    mapped = next(each for each in own_map(Base).tables if each.name.table == "usage_events")
     with database.connection() as connection:
         connection.execute(
             text("""

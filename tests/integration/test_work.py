@@ -20,7 +20,12 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import EmailMessage, JobRequest, Letterhead, Statement, StatementForm, work
+from models import work
+from models.account import StatementForm
+from models.email_message import EmailMessage
+from models.job_request import JobRequest
+from models.letterhead import Letterhead
+from models.statement import Statement
 from models.unit_of_work import Database
 from models.work import Claim, Work
 from tests.company import a_contact, an_account

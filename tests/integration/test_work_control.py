@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from models import JobRequest, work, work_control
+from models import work, work_control
+from models.job_request import JobRequest
 from models.unit_of_work import Database
 from tests.integration.test_work import LEASE
 

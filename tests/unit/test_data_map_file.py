@@ -6,7 +6,7 @@ from pathlib import Path as File
 
 import pytest
 
-import models
+from models.base import Base
 from models.data_map import (
     AccountKey,
     Category,
@@ -18,6 +18,7 @@ from models.data_map import (
     Redact,
     Retention,
     Shared,
+    own_map,
 )
 from models.data_map_file import OWN_FOLDERS, load, parse
 from tasks import erasures
@@ -200,7 +201,7 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: File) -> None:
 
 
 def test_tenures_own_folders_are_those_that_it_writes_to() -> None:
-    own = [archive.FOLDER, publishing.FOLDER, erasures.FOLDER, *(each.prefix for each in models.data_map().objects)]
+    own = [archive.FOLDER, publishing.FOLDER, erasures.FOLDER, *(each.prefix for each in own_map(Base).objects)]
     assert {each.partition("/")[0] for each in own} == OWN_FOLDERS
 
 
