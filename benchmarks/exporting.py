@@ -85,7 +85,7 @@ def orm(rows: int) -> Callable[[], int]:
     from sqlalchemy import MetaData, Table, create_engine, select
     from sqlalchemy.orm import DeclarativeBase, Session
 
-    from models.unit_of_work import sqlalchemy_url
+    from models.base.unit_of_work import sqlalchemy_url
     from workers.adapters.s3 import S3ObjectStore
     from workers.settings import settings
 

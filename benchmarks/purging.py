@@ -154,7 +154,7 @@ def orm(rows: int) -> Callable[[], int]:
     from sqlalchemy import MetaData, Table, create_engine, select
     from sqlalchemy.orm import DeclarativeBase, Session, relationship
 
-    from models.unit_of_work import sqlalchemy_url
+    from models.base.unit_of_work import sqlalchemy_url
 
     engine = create_engine(sqlalchemy_url(os.environ["TENURE_DATABASE_URL"]))
     metadata = MetaData()

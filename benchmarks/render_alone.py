@@ -13,8 +13,8 @@ from time import process_time, sleep
 from sqlalchemy import select
 
 from benchmarks.processes import peak
+from models.base.unit_of_work import Database
 from models.statement import Statement
-from models.unit_of_work import Database
 from tasks.statements import load
 from workers.settings import settings
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.processes import Crew, cpu
 from models import migrations
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.requests import publish

@@ -21,7 +21,7 @@ import psycopg
 from benchmarks.latencies import Latencies, beside
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.sessions import REST, OwnSessions
 from workers.adapters.sql_sessions import SQLSessions
 from workers.session_stores import SQLTable, parse

@@ -14,11 +14,11 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 from weasyprint import HTML
 
+from models.base.unit_of_work import sqlalchemy_url
 from models.contact import Contact
 from models.email_message import EmailMessage
 from models.ledger import LedgerEntry
 from models.statement import Statement
-from models.unit_of_work import sqlalchemy_url
 
 QUEUE = "weasyprint"
 PAGE = """

@@ -2,7 +2,9 @@
 
 import models.account
 import models.account_key
-import models.base
+import models.base.base
+import models.base.money
+import models.base.tax
 import models.certificate
 import models.contact
 import models.contract
@@ -21,7 +23,6 @@ import models.job_request
 import models.ledger
 import models.legal_hold
 import models.letterhead
-import models.money
 import models.open_item
 import models.payment
 import models.payment_event
@@ -36,7 +37,6 @@ import models.session_sweep
 import models.statement
 import models.submission
 import models.suppression
-import models.tax
 import models.termination
 import models.usage_event
 import models.work

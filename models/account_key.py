@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, Text, UniqueConstraint, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, timestamp, uuid7
+from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map import Ignored
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, LargeBinary, Text, UniqueConstraint, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, timestamp, uuid7
+from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map import Ignored, Shared
 from models.work import Work
 

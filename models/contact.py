@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, timestamp, uuid7
+from models.base.base import Base, recorded, timestamp, uuid7
 from models.data_map import Category, Personal
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, uuid7
+from models.base.base import Base, recorded, uuid7
 from models.data_map import Category, Personal
 
 

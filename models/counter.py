@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from sqlalchemy import BigInteger, CheckConstraint, Connection, SmallInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
+from models.base.base import Base
 from models.data_map import Shared
 
 #: Rows for each count, so that workers which finish at the same time seldom wait for each other.

@@ -1,4 +1,4 @@
-"""The currencies that a ledger may hold (ISO 4217), as SQL sees them; `models.money` is where they are listed."""
+"""The currencies that a ledger may hold (ISO 4217), as SQL sees them; `models.base.money` lists them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from sqlalchemy import Connection, SmallInteger, String
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base
+from models.base.base import Base
+from models.base.money import CURRENCIES
 from models.data_map import Shared
-from models.money import CURRENCIES
 
 
 class Currency(Base):

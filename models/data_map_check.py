@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from models.base import SCHEMA
+from models.base.base import SCHEMA
 from models.data_map import DataMap, Delete, MappedTable, Name, Path, UnmappedTable, in_sql
 from models.live_catalogue import Catalogue, Kind, LiveTable
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from models.base import SCHEMA
+from models.base.base import SCHEMA
 from models.data_map import (
     MAIN,
     AccountKey,

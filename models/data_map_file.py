@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from models.base import SCHEMA
+from models.base.base import SCHEMA
 from models.data_map import (
     MAIN,
     PAYMENT_PROVIDERS,

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, uuid7
+from models.base.base import Base, recorded, uuid7
 from models.data_map import Category, Personal
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, te
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, timestamp, uuid7
+from models.base.base import Base, timestamp, uuid7
 from models.data_map import Category, Personal
 from models.work import Work
 

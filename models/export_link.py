@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, te
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, timestamp, uuid7
+from models.base.base import Base, recorded, timestamp, uuid7
 from models.data_map import Ignored
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import TIMESTAMP, Computed, ForeignKey, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded
+from models.base.base import Base, recorded
 from models.data_map import Category, Personal
 
 

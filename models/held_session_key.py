@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Connection, ForeignKey, LargeBinary, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, uuid7
+from models.base.base import Base, recorded, uuid7
 from models.data_map import Category, Personal
 
 

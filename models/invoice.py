@@ -23,9 +23,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
+from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
+from models.base.tax import TAX_CHECK, TaxCategory
 from models.data_map import Category, ObjectPrefix, Personal, Shared
-from models.tax import TAX_CHECK, TaxCategory
 from models.work import Work
 
 
@@ -151,7 +151,7 @@ class InvoiceLine(Base):
 
 
 class InvoiceTax(Base):
-    """The tax of one category and rate: taxable base and tax (EN 16931, BG-23). `models.tax` says how it is rounded."""
+    """The tax of one category and rate: taxable base and tax (EN 16931, BG-23). See `models.base.tax` for rounding."""
 
     __tablename__ = "invoice_taxes"
     __data_map__ = Personal(

@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from models.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, recorded, timestamp, uuid7
+from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, recorded, timestamp, uuid7
+from models.base.money import whole
+from models.base.tax import TAX_CHECK, TaxCategory
 from models.data_map import Category, Personal
-from models.money import whole
-from models.tax import TAX_CHECK, TaxCategory
 
 
 class EntryKind(StrEnum):

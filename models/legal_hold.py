@@ -24,7 +24,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, timestamp, uuid7
+from models.base.base import Base, recorded, timestamp, uuid7
 from models.data_map import Ignored
 
 

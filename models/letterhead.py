@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, LargeBinary
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded
+from models.base.base import Base, recorded
 from models.data_map import Shared
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, SmallInteger, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, timestamp, uuid7
+from models.base.base import Base, one_of, timestamp, uuid7
 from models.data_map import Shared
 
 

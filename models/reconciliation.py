@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Integer, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, uuid7
+from models.base.base import Base, uuid7
 from models.data_map import Shared
 from models.work import Work
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, SmallInteger, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import CURRENCY_CHECK, Base, currency_code, one_of, recorded, timestamp, uuid7
+from models.base.base import CURRENCY_CHECK, Base, currency_code, one_of, recorded, timestamp, uuid7
 from models.data_map import Category, Personal
 from models.reminder_policy import ReminderLevel
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, SmallInteger, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, uuid7
+from models.base.base import Base, one_of, recorded, uuid7
 from models.data_map import Shared
 
 

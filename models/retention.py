@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, uuid7
+from models.base.base import Base, recorded, uuid7
 from models.data_map import Ignored
 from models.work import Work
 

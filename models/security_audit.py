@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, Index, Integer, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded, timestamp, uuid7
+from models.base.base import Base, recorded, timestamp, uuid7
 from models.data_map import Shared
 
 #: Within so long a finding is patched, or accepted with a reason (P5.1b).

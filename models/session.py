@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import TIMESTAMP, CheckConstraint, Computed, ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, uuid7
+from models.base.base import Base, uuid7
 from models.data_map import Category, Personal
 
 LIFETIME = timedelta(hours=24)

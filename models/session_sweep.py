@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Connection, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, timestamp
+from models.base.base import Base, timestamp
 from models.data_map import Shared
 
 #: Tenure's own store; others have the names of the settings.

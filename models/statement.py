@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.account import StatementForm
-from models.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
+from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
 from models.data_map import Category, ObjectPrefix, Personal
 from models.work import Work
 

@@ -11,7 +11,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, timestamp, uuid7
+from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map import Category, ObjectPrefix, Personal
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, timestamp, uuid7
+from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map import Category, Personal
 
 

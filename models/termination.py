@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBina
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, one_of, recorded, timestamp, uuid7
+from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map import Ignored, Shared
 from models.work import Work
 

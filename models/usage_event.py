@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, PrimaryKeyConstraint, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, recorded
+from models.base.base import Base, recorded
 from models.data_map import Category, Personal
 
 

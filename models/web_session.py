@@ -26,7 +26,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import refusal
+from models.base.unit_of_work import refusal
 
 ID_BYTES = 16
 #: 256 bits: nobody guesses them, so their hash needs neither salt nor stretching.

@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, Connection, Enum, Index, Integer, Text, Uuid, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from models.base import SCHEMA, one_of, recorded, timestamp
+from models.base.base import SCHEMA, one_of, recorded, timestamp
 from models.data_map import Columns
 
 #: The longest that a failed row waits for its next attempt.

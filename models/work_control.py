@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Connection, Double, Integer, Text, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import SCHEMA, Base, recorded
+from models.base.base import SCHEMA, Base, recorded
 from models.data_map import Shared
 from models.work import Work
 

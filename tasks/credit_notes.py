@@ -17,8 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
-from models.money import Money
-from models.tax import included
+from models.base.money import Money
+from models.base.tax import included
 from tasks.statement_plan import keep_letterhead
 
 

@@ -22,8 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models import work
+from models.base.unit_of_work import Database, is_outage
 from models.counter import count
-from models.unit_of_work import Database, is_outage
 from models.work import Claim, Work
 from models.work_control import allowance
 from tasks.failpoints import failpoint

@@ -26,10 +26,10 @@ from email_templates import catalogue
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.message import Message
 from models.account import Account
+from models.base.unit_of_work import is_outage
 from models.contact import Contact
 from models.email_message import EmailMessage, EmailState
 from models.suppression import Suppression, sentence
-from models.unit_of_work import is_outage
 from tasks import reminder_look
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

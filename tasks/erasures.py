@@ -20,9 +20,9 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from models.base.unit_of_work import Database
 from models.certificate import Certificate, ErasureReplay
 from models.termination import Termination
-from models.unit_of_work import Database
 from tasks.certificates import canonical, publishing
 from tasks.certificates.signing import PublicKey
 from tasks.failpoints import failpoint

@@ -9,7 +9,7 @@ import structlog
 from celery import Task
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import is_outage, outage_reason
+from models.base.unit_of_work import is_outage, outage_reason
 from tasks import ports
 from tasks.failures import Bug, describe
 

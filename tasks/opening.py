@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.ports import ObjectStore, StoredObject
 from tasks.sealing import sealed_objects
 from tasks.sealing.age import Identity, sealed_size

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import is_lock_timeout
+from models.base.unit_of_work import is_lock_timeout
 from tasks.failures import Transient
 
 SECONDS = 5

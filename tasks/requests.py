@@ -25,8 +25,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from models.base.unit_of_work import refusal
 from models.job_request import RequestKind
-from models.unit_of_work import refusal
 from tasks.storable import UNSTORABLE
 
 #: The application's own key of an active account.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from celery import shared_task
 
-from models.base import Base
+from models.base.base import Base
 from models.work import Work
 from tasks import drain
 from tasks.job import Tick

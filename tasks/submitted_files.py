@@ -50,7 +50,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports import ObjectStore

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from models import migrations
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.certificates.signing import Signer

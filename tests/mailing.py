@@ -11,8 +11,8 @@ from sqlalchemy import select, text
 from email_templates.catalogue import write_context
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
-from models.unit_of_work import Database
 from tasks import emails
 from tasks.emails import Queued
 from tasks.ports import Ports

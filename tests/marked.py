@@ -8,8 +8,8 @@ from uuid import UUID
 import psycopg
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
-from models.unit_of_work import Database
 from tasks.invoice_issue import issue_batch
 from tasks.ports import Ports
 from tasks.submitted_files import store_file

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.reminder_holds import set_dispute, set_pause, set_promise
 from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, run
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.invoice_issue import issue_batch
 from tests.paying import SELLER
 

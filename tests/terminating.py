@@ -9,8 +9,8 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from models.base.unit_of_work import Database
 from models.termination import Step, Termination, TerminationStep
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE

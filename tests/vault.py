@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.sealing import sealed_objects
 from tasks.sealing.age import Identity

@@ -12,8 +12,8 @@ from redis import ConnectionPool
 from sqlalchemy import Engine, create_engine
 
 from models import data_map_file
+from models.base.unit_of_work import Database
 from models.data_map import DataMap, DataMapError
-from models.unit_of_work import Database
 from tasks import failpoints
 from tasks.certificates.signing import Signer
 from tasks.failures import Permanent

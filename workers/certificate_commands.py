@@ -14,8 +14,8 @@ from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.base.unit_of_work import Database
 from models.certificate import Certificate, CertificateCopy, CertificateKind, called
-from models.unit_of_work import Database
 from tasks.certificates import publishing
 from tasks.certificates.chain import Examined, Head, Signed, document, examine
 from tasks.certificates.signing import PublicKey, Signer

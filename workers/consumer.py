@@ -12,7 +12,7 @@ import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, is_outage, outage_reason
+from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.entry import quarantine
 from tasks.requests import KINDS
 from workers.inspection import examine

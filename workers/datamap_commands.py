@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from models import data_map_check, data_map_discovery, data_map_fence, data_map_file, live_catalogue
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database, outage_reason
 from models.data_map import MAIN, DataMapError, own_map, table_name
 from models.data_map_file import CompanyMap
 from models.live_catalogue import Catalogue
-from models.unit_of_work import Database, outage_reason
 from workers.operations import in_words, print_json
 from workers.settings import Settings, settings
 

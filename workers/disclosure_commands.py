@@ -14,7 +14,7 @@ from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, refusal
+from models.base.unit_of_work import Database, refusal
 from tasks.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
 from workers import bootstrap

@@ -32,7 +32,7 @@ from starlette.types import Receive, Scope, Send
 
 from email_templates.download_page import Offered, Refusal, page, refusal, style_hash
 from email_templates.translations import SOURCE, languages
-from models.unit_of_work import is_outage, outage_reason
+from models.base.unit_of_work import is_outage, outage_reason
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports
 from tasks.sealing.age import Sealed, SealError

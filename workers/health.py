@@ -11,7 +11,7 @@ import redis
 from sqlalchemy import Connection, text
 
 from models import work, work_control
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.jobs import JOBS
 from workers.beat import TICKED
 from workers.operations import in_words

@@ -13,7 +13,7 @@ from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, refusal
+from models.base.unit_of_work import Database, refusal
 from workers.operations import in_words, print_json
 from workers.settings import settings
 

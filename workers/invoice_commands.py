@@ -17,8 +17,8 @@ from rich.text import Text
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from models.money import Money, MoneyError
-from models.unit_of_work import Database
+from models.base.money import Money, MoneyError
+from models.base.unit_of_work import Database
 from tasks.credit_notes import CreditRefused, credit
 from tasks.invoice_issue import issue_batch
 from tasks.opening import open_invoice

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.sealing import rewrapping
 from tasks.sealing.keyring import Keyring

@@ -11,7 +11,7 @@ import structlog
 from celery import Celery, signals
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, is_outage, outage_reason
+from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks import ports
 from tasks.failures import Permanent, Unavailable
 from tasks.rescue import rescue_all

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models import counter, work
-from models.unit_of_work import Database, outage_reason
+from models.base.unit_of_work import Database, outage_reason
 from tasks.rescue import work_tables
 from workers.policy import PROMISES
 from workers.promises import Installation, Verdict

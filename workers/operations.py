@@ -11,7 +11,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from models import migrations
-from models.unit_of_work import Database, is_outage, outage_reason
+from models.base.unit_of_work import Database, is_outage, outage_reason
 from workers import logs
 from workers.settings import Mode, Settings, SettingsError, settings
 

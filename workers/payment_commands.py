@@ -10,8 +10,8 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from sqlalchemy import Connection, Row, text
 
-from models.money import Money
-from models.unit_of_work import Database
+from models.base.money import Money
+from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.reconciliation import Compared, compare
 from workers.operations import in_words, print_json

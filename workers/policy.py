@@ -14,9 +14,9 @@ from rich.table import Table
 from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
+from models.base.unit_of_work import Database
 from models.security_audit import DEADLINE, SILENCE
 from models.session import LIFETIME
-from models.unit_of_work import Database
 from tasks.requests import KINDS, fields
 from workers import session_stores
 from workers.mail_evidence import (

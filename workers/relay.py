@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from models import work
-from models.unit_of_work import Database, outage_reason
+from models.base.unit_of_work import Database, outage_reason
 from models.work_control import is_paused
 from tasks import sessions
 from tasks.drain import Job

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from models.money import Money
-from models.unit_of_work import Database
+from models.base.money import Money
+from models.base.unit_of_work import Database
 from tasks import reminder_book as book
 from tasks.failures import Failure
 from tasks.reminder_forecast import Foreseen, find, simulate

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, outage_reason
+from models.base.unit_of_work import Database, outage_reason
 from tasks import erasures
 from tasks.failures import Unavailable
 from workers.adapters.s3 import S3ObjectStore

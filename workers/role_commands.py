@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import rights
-from models.unit_of_work import Database, outage_reason
+from models.base.unit_of_work import Database, outage_reason
 from workers.operations import counted, in_words
 from workers.settings import settings
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.security_audit import DEADLINE
-from models.unit_of_work import Database
 from tasks import security
 from workers.operations import in_words, print_json
 from workers.settings import settings

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.opening import Opened
 from tasks.ports import ObjectStore

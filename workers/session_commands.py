@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import Connection, text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.ports import SessionStore
 from tasks.sessions import OwnSessions

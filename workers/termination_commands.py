@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Failure, Permanent
 from tasks.ports import Ports
 from tasks.termination import cancelling, preview, requesting

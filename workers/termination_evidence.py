@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import data_map_check, live_catalogue
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import outage_reason
 from models.data_map import MAIN, DataMapError, own_map
 from models.data_map_check import Finding
-from models.unit_of_work import outage_reason
 from tasks.disclosure import APPROVALS
 from tasks.failures import Permanent
 from workers import outbound

@@ -23,9 +23,9 @@ from rich.text import Text
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from models.base.unit_of_work import Database, is_outage
 from models.purge import StoreKind
 from models.termination import Stage
-from models.unit_of_work import Database, is_outage
 from tasks.termination import progress
 from tasks.termination.progress import Progress, Store
 from workers.operations import print_json

@@ -19,8 +19,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models import work, work_control
+from models.base.unit_of_work import Database
 from models.job_request import Quarantined
-from models.unit_of_work import Database
 from models.work import Work
 from models.work_control import WorkControl
 from tasks.jobs import JOBS

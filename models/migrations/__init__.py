@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from models import currency, data_map_fence
-from models.base import SCHEMA, Base
+from models.base.base import SCHEMA, Base
 from models.data_map import own_map
 from models.held_session import HeldSession
 from models.held_session_key import HeldSessionKey

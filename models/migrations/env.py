@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from models import migrations
-from models.base import SCHEMA, Base
+from models.base.base import SCHEMA, Base
 from models.migrations import VERSION_TABLE
 
 connection = context.config.attributes["connection"]

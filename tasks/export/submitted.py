@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.submission import SubmittedFile
-from models.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.ports import StoredObject
 

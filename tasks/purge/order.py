@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from models import data_map_check
-from models.base import SCHEMA
+from models.base.base import SCHEMA
 from models.data_map import MAIN, DataMap, Delete, Hop, MappedTable, Name, Path, Redact
 from models.live_catalogue import Catalogue, ForeignKey
 

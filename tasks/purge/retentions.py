@@ -18,10 +18,10 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models import work
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, MappedTable
 from models.live_catalogue import Catalogue
 from models.retention import Retention
-from models.unit_of_work import Database
 from tasks.certificates import certifying
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

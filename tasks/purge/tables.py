@@ -12,10 +12,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models import live_catalogue
+from models.base.unit_of_work import Database, is_outage, outage_reason
 from models.data_map import MAIN, AccountKeys, DataMap, Delete, MappedTable
 from models.live_catalogue import Catalogue
 from models.purge import Method, StoreKind
-from models.unit_of_work import Database, is_outage, outage_reason
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Estate

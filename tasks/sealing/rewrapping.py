@@ -21,7 +21,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.sealing.keyring import Keyring, WrappedKey
 

@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.account import Account, AccountStatus
+from models.base.unit_of_work import is_lock_timeout
 from models.data_map import AccountKeys
 from models.termination import Stage, Step, Termination
-from models.unit_of_work import is_lock_timeout
 from tasks.drain import Held
 from tasks.failpoints import failpoint
 from tasks.termination import correspondence, stopping

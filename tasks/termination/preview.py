@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 
 from models import data_map_check, live_catalogue
 from models.account import Account
-from models.base import SCHEMA
+from models.base.base import SCHEMA
+from models.base.unit_of_work import outage_reason
 from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
 from models.legal_hold import LegalHold
 from models.session import Session as WebSession
-from models.unit_of_work import outage_reason
 from tasks.failures import Failure
 from tasks.ports import Estate, Ports
 from tasks.purge import elsewhere, processors

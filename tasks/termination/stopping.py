@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Connection, TableClause, func, literal_column, s
 from sqlalchemy.sql import ColumnElement
 
 from models import work
-from models.base import SCHEMA, Base
+from models.base.base import SCHEMA, Base
 from models.data_map import AccountKeys, Name, belongs, own_map, relation
 from models.work import Work
 from tasks.rescue import work_tables

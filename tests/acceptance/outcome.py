@@ -24,7 +24,7 @@ import boto3
 from botocore.config import Config
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.sealing import sealed_objects
 from tasks.sealing.keyring import Keyring
 from tests import vault

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, eventually, throughout

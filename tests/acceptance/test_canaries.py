@@ -12,7 +12,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, send_task
 from tests.processes import Processes, eventually
 

@@ -28,7 +28,7 @@ import pytest
 import redis
 
 from models import migrations
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
 from tests.architecture.repository import app_services, filled
 from tests.conftest import drop

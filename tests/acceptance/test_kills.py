@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
 from tests.processes import Processes, Running, eventually, measured, throughout
 

@@ -21,7 +21,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, Running, eventually
 from workers import outbound

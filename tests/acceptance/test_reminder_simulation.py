@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 from celery import Celery
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.reminder_forecast import simulate
 from tests.acceptance.outcome import Outcome
 from tests.clock import Clock

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.export.manifest import README
 from tasks.export.verification import verify
 from tests.acceptance.outcome import Outcome

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, eventually, measured
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.processes import Processes, eventually, measured
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.processes import Processes, Running, eventually, measured
 

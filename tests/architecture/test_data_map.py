@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.base import SCHEMA, Base
+from models.base.base import SCHEMA, Base
 from models.data_map import Name, own_map
 
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
+from models.base.unit_of_work import Database
 from models.certificate import CertificateKind
-from models.unit_of_work import Database
 from tasks.certificates import publishing
 from tasks.certificates.chain import document, examine
 from tasks.certificates.issuing import issue

@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 
 from models.account_key import KeyPurpose
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, own_map
-from models.unit_of_work import Database
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports import Ports
 from tasks.sealing.age import Sealed

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
 from tasks.requests import SessionsRevoke, StatementsSend, submit
 from tasks.statements import LONG

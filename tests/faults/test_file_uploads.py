@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.submitted_files import sweep
 from tests.company import an_account

@@ -15,7 +15,7 @@ from time import sleep
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.ports import Ports
 from tests.acceptance.outcome import Outcome
 from tests.mail_server import DROP, MailServer, Reply

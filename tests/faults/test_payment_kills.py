@@ -15,7 +15,7 @@ import pytest
 from celery import Celery
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome
 from tests.faults.places import all_failpoints
 from tests.paying import is_charged_once, mails, payers

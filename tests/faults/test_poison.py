@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome
 from tests.processes import Processes, eventually
 

@@ -14,7 +14,7 @@ from threading import Event
 import pytest
 from celery import Celery
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from models.work_control import set_paused
 from tests.acceptance.outcome import Outcome
 from tests.clock import Clock

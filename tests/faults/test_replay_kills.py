@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
-from models.unit_of_work import Database
 from tasks.certificates import publishing
 from tasks.drain import drain
 from tasks.ports import Ports

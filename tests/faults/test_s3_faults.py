@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select, text
 
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.statement import Statement
-from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

@@ -15,7 +15,7 @@ from time import monotonic
 import pytest
 import redis
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, Running, eventually, throughout
 

@@ -19,8 +19,8 @@ import pytest
 from celery import Celery
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.termination import Step
-from models.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.termination import requesting
 from tests.acceptance.outcome import Outcome

@@ -18,8 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from sqlalchemy import Connection, text
 
 from models import work
+from models.base.unit_of_work import Database
 from models.job_request import JobRequest
-from models.unit_of_work import Database
 
 WORKERS = ("host|1|1", "host|2|2")
 LEASE = timedelta(hours=1)

@@ -11,7 +11,7 @@ import pytest
 import redis
 from sqlalchemy.engine import make_url
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.ports import Ports
 from tests.commands import Commands
 from tests.database_proxy import DatabaseProxy

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.commands import Commands, executed
 from tests.company import an_account
 from tests.processes import eventually

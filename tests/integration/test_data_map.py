@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import DataError, ProgrammingError
 
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import (
     AccountKeys,
     Category,
@@ -21,7 +22,6 @@ from models.data_map import (
     table_name,
     written_out,
 )
-from models.unit_of_work import Database
 from tests.company import a_contact, an_account, an_entry
 
 ANY_ID = UUID("01a00000-0000-7000-8000-000000000000")

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from models import data_map_check, data_map_discovery, data_map_fence, data_map_file, live_catalogue
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, DataMap, Name, belongs, own_map, relation
 from models.data_map_check import Finding
-from models.unit_of_work import Database
 from tasks.failures import Permanent
 from tests.company import an_account
 from tests.integration.conftest import Run

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from email_templates.documents.glyphs import drawable
 from email_templates.documents.typesetter import _covered
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
 from tasks.drain import drain
 from tasks.entry import accept

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import details
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT

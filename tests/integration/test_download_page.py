@@ -25,8 +25,8 @@ import uvicorn
 from sqlalchemy import text
 
 from models.account_key import KeyPurpose
+from models.base.unit_of_work import Database
 from models.termination import Step
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.sealing import keyring

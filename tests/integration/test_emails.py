@@ -21,9 +21,9 @@ from sqlalchemy import select
 
 from email_templates import rendering
 from email_templates.catalogue.service import ServiceNotice, ServiceNoticeKind
+from models.base.unit_of_work import Database
 from models.contact import Contact
 from models.email_message import EmailMessage
-from models.unit_of_work import Database
 from tasks import emails
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT

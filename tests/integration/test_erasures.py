@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from models.base.unit_of_work import Database
 from models.certificate import ErasureReplay
 from models.data_map import AccountKeys
-from models.unit_of_work import Database
 from tasks import erasures
 from tasks.certificates.signing import PublicKey, Signer
 from tasks.drain import drain

@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from models.account_key import KeyPurpose
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import (
     MAIN,
     AccountKeys,
@@ -42,7 +43,6 @@ from models.data_map import (
     own_map,
     table_name,
 )
-from models.unit_of_work import Database
 from tasks.export import manifest
 from tasks.export.archive import Archive, Export, Occasion, _read, export, tidy
 from tasks.export.guard import undo

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from models import web_session
 from models.account import Account
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, belongs, own_map, relation, written_out
-from models.unit_of_work import Database
 from tasks import sessions
 from tasks.ports import Ports
 from tests.company import a_contact, an_account

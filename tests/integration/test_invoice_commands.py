@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 from workers import invoice_commands

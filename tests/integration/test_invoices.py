@@ -23,13 +23,13 @@ from sqlalchemy.exc import IntegrityError
 
 from email_templates.company import Company
 from models.account import Account
+from models.base.money import Money
+from models.base.tax import included
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
 from models.job_request import JobRequest
 from models.letterhead import Letterhead
-from models.money import Money
-from models.tax import included
-from models.unit_of_work import Database
 from tasks import credit_notes, handling, invoice_issue, invoices
 from tasks.drain import Held, drain
 from tasks.ports import Ports

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text, update
 
 from models.account_key import AccountKey, KeyPurpose
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.sealing.age import Identity
 from tasks.sealing.keyring import Keyring, destroy

@@ -19,9 +19,9 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from models.account import Account
+from models.base.money import MoneyError
+from models.base.unit_of_work import Database
 from models.ledger import EntryKind, LedgerEntry
-from models.money import MoneyError
-from models.unit_of_work import Database
 from tests.company import an_account, an_entry
 
 #: Zones whose clocks jump at midnight, by half an hour, over the date line, or by three hours.

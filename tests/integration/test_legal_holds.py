@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tests.company import a_contact, an_account, an_entry
 
 FREE = text("SELECT tenure.free_to_delete(:account)")

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select, text
 
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.delivery_event import DeliveryEvent, DeliveryKind
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports

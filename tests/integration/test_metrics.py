@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from models import work, work_control
+from models.base.unit_of_work import Database
 from models.counter import count, counted
 from models.job_request import JobRequest
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from email_templates.company import Company
 from models.account import Account, StatementForm
+from models.base.money import Money
+from models.base.unit_of_work import Database
 from models.invoice import Invoice
 from models.ledger import EntryKind, LedgerEntry
-from models.money import Money
 from models.statement import Statement
-from models.unit_of_work import Database
 from tasks import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry
 

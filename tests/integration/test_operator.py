@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE

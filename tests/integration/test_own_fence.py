@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.contract import Contract
 from models.data_map import AccountKeys, belongs, own_map, written_out
 from models.termination import Step
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.rescue import work_tables

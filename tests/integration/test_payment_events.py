@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import handling, payment_events, payments, reconciliation
 from tasks.drain import drain
 from tasks.payment_plan import plan

@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from email_templates.catalogue.payments import FailureReason, Method
 from models import work
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.payment import CollectionAttempt, DeclineReason, MethodKind
-from models.unit_of_work import Database
 from tasks import payments
 from tasks.drain import drain
 from tasks.payment_plan import plan

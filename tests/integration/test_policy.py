@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 
 from email_templates import download_page, rendering
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.contact import Contact
 from models.email_message import EmailMessage
 from models.session import Session as WebSession
-from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

@@ -11,9 +11,9 @@ import redis
 from sqlalchemy import event, text
 
 from models import web_session
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix
 from models.data_map_file import parse
-from models.unit_of_work import Database
 from tasks.certificates.signing import Signer
 from tasks.ports import BROKER, Estate, Ports
 from tasks.submitted_files import store_file

@@ -15,9 +15,9 @@ import redis
 from sqlalchemy import text
 
 from models import work
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
 from models.termination import TerminationStep
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, ObjectStore, Ports

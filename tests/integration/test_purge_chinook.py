@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from models import live_catalogue
+from models.base.unit_of_work import Database
 from models.data_map import (
     AccountKeys,
     Category,
@@ -22,7 +23,6 @@ from models.data_map import (
     UnmappedTable,
     table_name,
 )
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Estate, Ports
 from tasks.termination.advancing import PURGE

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from models import work
+from models.base.unit_of_work import Database
 from models.data_map import (
     MAIN,
     AccountKeys,
@@ -26,7 +27,6 @@ from models.data_map import (
     table_name,
 )
 from models.termination import TerminationStep
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Estate, Ports
 from tasks.purge import tables

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports

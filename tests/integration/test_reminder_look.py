@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.credit_notes import credit
 from tasks.drain import drain
 from tasks.emails import SEND

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, refusal
+from models.base.unit_of_work import Database, refusal
 from tests.reminding import STANDARD, a_policy, run
 
 FIRST = {"days": 5, "level": "first"}

@@ -13,9 +13,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
 from models.data_map_file import parse
-from models.unit_of_work import Database
 from tasks import erasures
 from tasks.certificates import certifying, publishing
 from tasks.drain import drain

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from models import data_map_fence
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, Category, DataMap, MappedTable, ObjectPrefix, Path, Retention, table_name
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE

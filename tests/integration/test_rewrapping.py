@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from models.account_key import KeyPurpose
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Permanent
 from tasks.opening import open_file
 from tasks.ports import Ports

@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError
 
 import tasks
 from models import web_session
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.rights import WEB_FUNCTIONS, WEB_VIEW
-from models.unit_of_work import Database
 from models.work import Work
 from scheduler.timetable import TIMETABLE
 from tasks import ports as ways

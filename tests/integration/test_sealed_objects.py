@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models import work
 from models.account_key import KeyPurpose
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
-from models.unit_of_work import Database
 from tasks import emails, invoices, statements
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Unavailable
 from tasks.ports import Ports, Vulnerability
 from tasks.security import audit

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from models import work
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.suppression import SuppressionReason, lift, suppress
-from models.unit_of_work import Database
 from models.work_control import is_paused, set_limits, set_paused
 from tasks.drain import drain
 from tasks.emails import ALL_MAIL, SEND, SEND_URGENT

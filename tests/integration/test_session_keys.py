@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, Category, RedisKeys, own_map
 from models.session_owner import Named
 from models.termination import Step
-from models.unit_of_work import Database
 from tasks import sessions
 from tasks.failures import Permanent
 from tasks.ports import Ports, SessionStore

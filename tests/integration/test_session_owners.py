@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from models import data_map_fence
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import sessions
 from tasks.ports import Ports, SessionStore
 from tests.company import an_account

@@ -18,7 +18,7 @@ import pytest
 import redis
 from sqlalchemy import create_engine, text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import sessions
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Ports, SessionStore

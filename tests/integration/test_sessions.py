@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import migrations, rights, web_session
 from models.account import Account
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from models.web_session import SessionRefused
 from tasks import sessions
 from tasks.ports import Ports

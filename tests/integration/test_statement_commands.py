@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, text
 
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.statement import Statement
-from models.unit_of_work import Database
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

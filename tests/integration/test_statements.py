@@ -28,12 +28,12 @@ from sqlalchemy import insert, select, text
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing
 from models.account import Account, StatementForm
+from models.base.unit_of_work import Database
 from models.contact import Contact
 from models.email_message import EmailMessage
 from models.invoice import Invoice
 from models.ledger import LedgerEntry
 from models.statement import Statement
-from models.unit_of_work import Database
 from tasks import invoice_issue, statements
 from tasks.drain import drain
 from tasks.ports import Ports

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import file_sweep, submitted_files
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports

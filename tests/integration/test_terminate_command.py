@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from sqlalchemy import text
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import ADVANCE

@@ -16,9 +16,9 @@ from sqlalchemy import text
 
 from models import work
 from models.account_key import KeyPurpose
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
 from models.termination import Step, Termination, TerminationStep
-from models.unit_of_work import Database
 from tasks import emails
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable

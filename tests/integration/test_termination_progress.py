@@ -16,9 +16,9 @@ import pytest
 from rich.console import Console
 from sqlalchemy import text
 
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
 from models.termination import Step
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination import progress

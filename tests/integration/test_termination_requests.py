@@ -14,10 +14,10 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from models.account import Account
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys
 from models.job_request import JobRequest
 from models.termination import Stage, Step, Termination
-from models.unit_of_work import Database
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE

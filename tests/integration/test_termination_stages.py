@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from models.base.unit_of_work import Database
 from models.termination import Stage
-from models.unit_of_work import Database
 from tests.company import an_account
 from tests.terminating import a_termination
 

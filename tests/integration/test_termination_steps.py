@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 
 from models import work
+from models.base.unit_of_work import Database
 from models.termination import Stage, Step, TerminationStep
-from models.unit_of_work import Database
 from tasks.drain import Held, drain
 from tasks.failures import Permanent, Transient
 from tasks.ports import Ports

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Connection, text
 
-from models.base import Base
+from models.base.base import Base
+from models.base.unit_of_work import Database
 from models.data_map import AccountKeys, belongs, own_map, relation, written_out
-from models.unit_of_work import Database
 from tasks.ports import Ports
 from tasks.usage import Usage, record
 from tasks.usage_partitions import make

@@ -22,11 +22,11 @@ from sqlalchemy.orm import Session
 
 from models import work
 from models.account import StatementForm
+from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.job_request import JobRequest
 from models.letterhead import Letterhead
 from models.statement import Statement
-from models.unit_of_work import Database
 from models.work import Claim, Work
 from tests.company import a_contact, an_account
 from workers.identity import dead, host, identity

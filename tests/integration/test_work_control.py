@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from models import work, work_control
+from models.base.unit_of_work import Database
 from models.job_request import JobRequest
-from models.unit_of_work import Database
 from tests.integration.test_work import LEASE
 
 TASK = "requests.handle"

@@ -6,7 +6,7 @@ from pathlib import Path as File
 
 import pytest
 
-from models.base import Base
+from models.base.base import Base
 from models.data_map import (
     AccountKey,
     Category,

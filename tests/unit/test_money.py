@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from email_templates.currencies import minor_digits
-from models.money import CURRENCIES, Money, MoneyError
-from models.tax import included
+from models.base.money import CURRENCIES, Money, MoneyError
+from models.base.tax import included
 
 
 def test_the_currencies_are_those_in_use_and_some_that_were() -> None:

@@ -24,10 +24,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models import held_session_key, session_owner
+from models.base.unit_of_work import Database, is_lock_timeout
 from models.data_map import AccountKeys
 from models.held_session_key import Copy
 from models.session_owner import Named
-from models.unit_of_work import Database, is_lock_timeout
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Left, Swept

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from models.base.unit_of_work import Database
 from models.data_map import RedisKeys
 from models.session_owner import Named
-from models.unit_of_work import Database
 from tasks.failures import Permanent
 
 #: One element of a pattern of SCAN: an escaped character, a class, a wildcard, any other character.

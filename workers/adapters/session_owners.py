@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 
 from models import session_owner
+from models.base.unit_of_work import Database
 from models.data_map import MAIN, AccountKeys, MappedTable, Name, belongs, belongs_to_any
-from models.unit_of_work import Database
 from tasks.ports import Estate
 
 Transaction = Callable[[], AbstractContextManager[Connection]]

@@ -22,7 +22,7 @@ from rich.text import Text
 from sqlalchemy import Row, text
 
 from email_templates.currencies import minor_digits
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.reminder_calendar import calendar
 from workers.adapters.stripe import from_stripe
 from workers.demo.books import PLANS, price

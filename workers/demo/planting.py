@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company as Letterhead
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.statement_plan import plan_batch
 from workers.demo.books import Entry
 from workers.demo.company import EXPIRED_PERCENT, SESSIONS_EACH, Company

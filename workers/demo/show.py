@@ -19,7 +19,7 @@ from rich.console import Console
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.orm import Session
 
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.sealing import sealed_objects
 from tasks.sealing.keyring import Keyring

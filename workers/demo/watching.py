@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
-from models.unit_of_work import Database, is_outage
+from models.base.unit_of_work import Database, is_outage
 from workers.demo.counts import Broker, Counts, count
 
 #: Seconds between two looks on a terminal, and between two lines elsewhere.
