@@ -58,7 +58,7 @@ def ours(_rows: int) -> Callable[[], int]:
     from isal import isal_zlib
     from stream_zip import stream_zip
 
-    from models.data_map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
+    from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
     from tasks.export.archive import Archive, write
     from workers import bootstrap
     from workers.app import app

@@ -113,7 +113,7 @@ def ours(rows: int) -> Callable[[], int]:
     """The step PURGE as a worker does it: map and record compared, every store of Tenure's looked at, and evidence."""
     from dataclasses import replace
 
-    from models.data_map import Category, DataMap, MappedTable, Path, table_name
+    from models.data_map.map import Category, DataMap, MappedTable, Path, table_name
     from tasks.drain import drain
     from tasks.ports import Estate
     from tasks.termination.advancing import PURGE

@@ -10,7 +10,7 @@ import models.contact
 import models.contract
 import models.counter
 import models.currency
-import models.data_map
+import models.data_map.map
 import models.delivery_event
 import models.detail_change
 import models.disclosure

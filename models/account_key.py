@@ -14,7 +14,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, Text, UniqueCon
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, recorded, timestamp, uuid7
-from models.data_map import Ignored
+from models.data_map.map import Ignored
 
 
 class KeyPurpose(StrEnum):

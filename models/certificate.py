@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, LargeBinary, Tex
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, recorded, timestamp, uuid7
-from models.data_map import Ignored, Shared
+from models.data_map.map import Ignored, Shared
 from models.work import Work
 
 

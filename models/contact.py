@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class Contact(Base):

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class Contract(Base):

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Connection, SmallInteger, Te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 #: Rows for each count, so that workers which finish at the same time seldom wait for each other.
 SLOTS = 16

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base
 from models.base.money import CURRENCIES
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 
 class Currency(Base):

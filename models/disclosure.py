@@ -15,7 +15,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, uuid7
-from models.data_map import Ignored
+from models.data_map.map import Ignored
 
 
 class Disclosure(Base):

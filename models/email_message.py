@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, timestamp, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 from models.work import Work
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
-from models.data_map import Ignored
+from models.data_map.map import Ignored
 
 
 class ExportLink(Base):

@@ -9,7 +9,7 @@ from sqlalchemy import TIMESTAMP, Computed, ForeignKey, Index, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class HeldSession(Base):

@@ -10,7 +10,7 @@ from sqlalchemy import CheckConstraint, Connection, ForeignKey, LargeBinary, Tex
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class HeldSessionKey(Base):

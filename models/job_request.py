@@ -20,7 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
-from models.data_map import Category, Ignored, Personal, Shared
+from models.data_map.map import Category, Ignored, Personal, Shared
 from models.work import Work
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, recorded, timestamp, uuid7
 from models.base.money import whole
 from models.base.tax import TAX_CHECK, TaxCategory
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class EntryKind(StrEnum):

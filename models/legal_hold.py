@@ -25,7 +25,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
-from models.data_map import Ignored
+from models.data_map.map import Ignored
 
 
 class LegalHold(Base):

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 
 class Letterhead(Base):

@@ -16,7 +16,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, recorded, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class Side(StrEnum):

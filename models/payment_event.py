@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 from models.work import Work
 
 

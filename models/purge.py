@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, SmallInteger, Te
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, timestamp, uuid7
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 
 class StoreKind(StrEnum):

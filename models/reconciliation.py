@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, uuid7
-from models.data_map import Shared
+from models.data_map.map import Shared
 from models.work import Work
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, SmallInte
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, recorded, uuid7
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 
 class ReminderLevel(StrEnum):

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, Uni
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, uuid7
-from models.data_map import Ignored
+from models.data_map.map import Ignored
 from models.work import Work
 
 

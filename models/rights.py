@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Connection, text
 
 from models.base.base import SCHEMA
-from models.data_map import in_sql
+from models.data_map.map import in_sql
 
 #: What the web tier calls. These run with their owner's rights, so that it needs none on any table.
 WEB_FUNCTIONS = (

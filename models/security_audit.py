@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 #: Within so long a finding is patched, or accepted with a reason (P5.1b).
 DEADLINE = timedelta(days=30)

@@ -9,7 +9,7 @@ from sqlalchemy import TIMESTAMP, CheckConstraint, Computed, ForeignKey, Index, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 LIFETIME = timedelta(hours=24)
 

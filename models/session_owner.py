@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 
 _HELD = "id IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)"
 KEPT = text(f"SELECT id, ref FROM tenure.accounts AS account WHERE status = 'frozen' OR {_HELD}")

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Connection, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, timestamp
-from models.data_map import Shared
+from models.data_map.map import Shared
 
 #: Tenure's own store; others have the names of the settings.
 OWN = "tenure"

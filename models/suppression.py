@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Text, tex
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, recorded, timestamp, uuid7
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class SuppressionReason(StrEnum):

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import INET, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded
-from models.data_map import Category, Personal
+from models.data_map.map import Category, Personal
 
 
 class UsageEvent(Base):

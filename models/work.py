@@ -25,7 +25,7 @@ from sqlalchemy import CheckConstraint, Connection, Enum, Index, Integer, Text, 
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from models.base.base import SCHEMA, one_of, recorded, timestamp
-from models.data_map import Columns
+from models.data_map.map import Columns
 
 #: The longest that a failed row waits for its next attempt.
 LONGEST_WAIT = timedelta(hours=1)

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import SCHEMA, Base, recorded
-from models.data_map import Shared
+from models.data_map.map import Shared
 from models.work import Work
 
 

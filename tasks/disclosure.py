@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from models.account import Account, AccountStatus
 from models.account_key import KeyPurpose
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.disclosure import Disclosure, DisclosureEvent
 from tasks.export.archive import Archive, Export, Occasion, export
 from tasks.failpoints import failpoint

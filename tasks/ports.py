@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from email_templates.company import Company
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import MAIN, AccountKeys, DataMap, own_map
+from models.data_map.map import MAIN, AccountKeys, DataMap, own_map
 from tasks.certificates.signing import Signer
 from tasks.payment_gateway import PaymentGateway
 from tasks.sealing.keyring import Keyring

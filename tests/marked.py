@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks.invoice_issue import issue_batch
 from tasks.ports import Ports
 from tasks.submitted_files import store_file

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, belongs, relation
+from models.data_map.map import AccountKeys, belongs, relation
 from models.termination import Step
 from tasks.ports import Ports
 from tests.terminating import a_termination

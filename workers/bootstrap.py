@@ -11,9 +11,9 @@ from celery import Celery
 from redis import ConnectionPool
 from sqlalchemy import Engine, create_engine
 
-from models import data_map_file
 from models.base.unit_of_work import Database
-from models.data_map import DataMap, DataMapError
+from models.data_map import file
+from models.data_map.map import DataMap, DataMapError
 from tasks import failpoints
 from tasks.certificates.signing import Signer
 from tasks.failures import Permanent
@@ -69,7 +69,7 @@ def company(settings: Settings) -> Estate:
     if settings.datamap is None:
         return Estate(DataMap(()), {})
     try:
-        read = data_map_file.load(Path(settings.datamap))
+        read = file.load(Path(settings.datamap))
         servers = {each.address_from for each in read.map.redis if each.address_from is not None}
         told = {v for each in read.map.processors for v in (each.address_from, each.token_from) if v is not None}
         missing = sorted(each for each in {*read.databases.values(), *servers, *told} if not os.environ.get(each))

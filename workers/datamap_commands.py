@@ -12,12 +12,15 @@ import click
 from sqlalchemy import text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from models import data_map_check, data_map_discovery, data_map_fence, data_map_file, live_catalogue
 from models.base.base import Base
 from models.base.unit_of_work import Database, outage_reason
-from models.data_map import MAIN, DataMapError, own_map, table_name
-from models.data_map_file import CompanyMap
-from models.live_catalogue import Catalogue
+from models.data_map import check as data_map_check
+from models.data_map import discovery, live_catalogue
+from models.data_map import fence as data_map_fence
+from models.data_map import file as data_map_file
+from models.data_map.file import CompanyMap
+from models.data_map.live_catalogue import Catalogue
+from models.data_map.map import MAIN, DataMapError, own_map, table_name
 from workers.operations import in_words, print_json
 from workers.settings import Settings, settings
 
@@ -26,11 +29,11 @@ def discover(customers: str, ref: str | None, database: str, file: Path | None) 
     with in_words(), _sentences():
         company = _company_map(file)
         live = _catalogue(database, company, settings())
-        found = data_map_discovery.discover(live, table_name(customers), ref, database=database, known=company.map)
+        found = discovery.discover(live, table_name(customers), ref, database=database, known=company.map)
         if not found.proposed and not found.undecided:
             click.echo("Every table is in the data map already: there is nothing to propose.", err=True)
             return 0
-        click.echo(data_map_discovery.as_toml(found), nl=False)
+        click.echo(discovery.as_toml(found), nl=False)
         click.echo(
             f"{len(found.proposed)} tables belong to customers, {len(found.undecided)} are to be decided. Save this as "
             "datamap.toml, read it as if you had to answer for it, then run tenure datamap check.",

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from models import migrations
 from models.base.base import SCHEMA
 from models.base.unit_of_work import Database, outage_reason
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks import erasures as ledger
 from tasks.failures import Failure, Permanent
 from tasks.sealing import rewrapping

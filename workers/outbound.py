@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import psutil
 from sqlalchemy.engine import make_url
 
-from models import data_map_file
+from models.data_map import file as data_map_file
 from workers import session_stores
 from workers.adapters import osv
 from workers.settings import Mode, Settings

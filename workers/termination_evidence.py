@@ -9,11 +9,11 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import data_map_check, live_catalogue
 from models.base.base import Base
 from models.base.unit_of_work import outage_reason
-from models.data_map import MAIN, DataMapError, own_map
-from models.data_map_check import Finding
+from models.data_map import check, live_catalogue
+from models.data_map.check import Finding
+from models.data_map.map import MAIN, DataMapError, own_map
 from tasks.disclosure import APPROVALS
 from tasks.failures import Permanent
 from workers import outbound
@@ -65,11 +65,11 @@ def all_data_are_mapped(installation: Installation) -> Evidence:
 def _findings(installation: Installation) -> Iterator[Finding]:
     estate = company(installation.settings)
     whole = own_map(Base) + estate.map
-    yield from data_map_check.compare(whole, {MAIN: live_catalogue.read(installation.connection)})
+    yield from check.compare(whole, {MAIN: live_catalogue.read(installation.connection)})
     for name, database in estate.databases.items():
         try:
             with database.connection() as connection:
-                yield from data_map_check.compare(whole, {name: live_catalogue.read(connection)})
+                yield from check.compare(whole, {name: live_catalogue.read(connection)})
         finally:
             database.engine.dispose()
 

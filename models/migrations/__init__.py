@@ -17,9 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from models import currency, data_map_fence
+from models import currency
 from models.base.base import SCHEMA, Base
-from models.data_map import own_map
+from models.data_map import fence
+from models.data_map.map import own_map
 from models.held_session import HeldSession
 from models.held_session_key import HeldSessionKey
 from models.session import Session
@@ -84,7 +85,7 @@ def own_fence() -> Sequence[str]:
     mapped = own_map(Base)
     held = {HeldSession.__tablename__, HeldSessionKey.__tablename__}
     fenced = replace(mapped, tables=tuple(each for each in mapped.tables if each.name.table not in held))
-    return data_map_fence.own_statements(fenced, works=works, gone={Session.__tablename__})
+    return fence.own_statements(fenced, works=works, gone={Session.__tablename__})
 
 
 def missing(connection: Connection) -> str | None:

@@ -1,5 +1,5 @@
 -- The fence on Tenure's own tables (T9). Which statements it stands before is made from the data map when a database is
--- migrated (models/data_map_fence.py); these are the functions that it calls. Unlike tenure.fence they know where the
+-- migrated (models/data_map/fence.py); these are the functions that it calls. Unlike tenure.fence they know where the
 -- account is, so their queries are planned once.
 
 -- Refuse, if one of these accounts is fenced; hold the others open until the transaction ends.

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import PurgeCompleted
 from models.certificate import CertificateKind
-from models.data_map import MAIN, DataMap
+from models.data_map.map import MAIN, DataMap
 from models.legal_hold import LegalHold
 from models.purge import StoreKind
 from models.termination import Stage, Step, Termination

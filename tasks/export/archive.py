@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
-from models.data_map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
+from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
 from models.purge import StoreKind
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead

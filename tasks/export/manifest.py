@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from models.data_map import MAIN
+from models.data_map.map import MAIN
 from tasks.export import guard
 
 FORMAT: Final = "tenure-export/2"

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Final
 
-from models.data_map import MAIN, MappedTable, ObjectPrefix
+from models.data_map.map import MAIN, MappedTable, ObjectPrefix
 
 TABLES: Final = "tables"
 FILES: Final = "files"

@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from models.data_map import AccountKeys, MappedTable, belongs, written_out
+from models.data_map.map import AccountKeys, MappedTable, belongs, written_out
 from tasks.export.guard import guard, guarded_sql
 from tasks.failures import Permanent
 

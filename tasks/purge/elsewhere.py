@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from models.account_key import KeyPurpose
-from models.data_map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
+from models.data_map.map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
 from models.purge import Method, StoreKind
 from tasks.export.archive import folder
 from tasks.failures import Permanent

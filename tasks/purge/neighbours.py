@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from models.data_map import AccountKeys, DataMap
+from models.data_map.map import AccountKeys, DataMap
 from tasks.failures import Permanent
 
 _REF: Final = "{account_ref}"

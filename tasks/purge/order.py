@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from models import data_map_check
 from models.base.base import SCHEMA
-from models.data_map import MAIN, DataMap, Delete, Hop, MappedTable, Name, Path, Redact
-from models.live_catalogue import Catalogue, ForeignKey
+from models.data_map import check
+from models.data_map.live_catalogue import Catalogue, ForeignKey
+from models.data_map.map import MAIN, DataMap, Delete, Hop, MappedTable, Name, Path, Redact
 
 #: What stays as a tombstone, and goes last.
 ACCOUNTS = Name(SCHEMA, "accounts")
@@ -23,7 +23,7 @@ Group = Sequence[MappedTable]
 
 def findings(mapped: DataMap, databases: Mapping[str, Catalogue]) -> list[str]:
     """Why a purge must not begin: all that the map and the databases do not agree on, in sentences (T7)."""
-    return [str(each) for each in data_map_check.compare(mapped, databases) if each.stops] + [
+    return [str(each) for each in check.compare(mapped, databases) if each.stops] + [
         sentence for name, live in databases.items() for sentence in _torn(mapped, name, live)
     ]
 

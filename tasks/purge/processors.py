@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from models.data_map import AccountKeys, Processor
+from models.data_map.map import AccountKeys, Processor
 from models.purge import Method, StoreKind
 from tasks.failures import Permanent
 from tasks.ports import Estate, OutsideProcessor, Ports

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from models import work
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, MappedTable
-from models.live_catalogue import Catalogue
+from models.data_map.live_catalogue import Catalogue
+from models.data_map.map import AccountKeys, MappedTable
 from models.retention import Retention
 from tasks.certificates import certifying
 from tasks.drain import Held, Job, Settled, drain

@@ -16,16 +16,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, CursorResult
 
 from models.base.unit_of_work import Database
-from models.data_map import (
-    AccountKeys,
-    Delete,
-    MappedTable,
-    Name,
-    Redact,
-    belongs,
-    written_out,
-)
-from models.live_catalogue import Catalogue, ForeignKey, LiveTable
+from models.data_map.live_catalogue import Catalogue, ForeignKey, LiveTable
+from models.data_map.map import AccountKeys, Delete, MappedTable, Name, Redact, belongs, written_out
 from tasks.purge.order import BINDING, refers_to_itself, stays
 
 #: Rows deleted in one transaction: about a tenth of a second, for which a hold, or whoever renews the lease, waits.

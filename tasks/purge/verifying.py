@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select, text
 
-from models.data_map import MAIN, Name, RedisKeys, relation
-from models.live_catalogue import read
+from models.data_map.live_catalogue import read
+from models.data_map.map import MAIN, Name, RedisKeys, relation
 from models.purge import StoreKind
 from models.termination import Stage, Step
 from tasks.drain import Held

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from models import work
 from models.account import Account
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.account import Account, AccountStatus
 from models.account_key import KeyPurpose
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.job_request import JobRequest
 from models.termination import Stage, Termination
 from tasks.failures import Permanent

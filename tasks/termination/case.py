@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
 from models.work import WorkState
 from tasks.drain import Held, Settled

@@ -15,9 +15,9 @@ from functools import partial
 from sqlalchemy import func, select
 
 from email_templates.documents.record import record_readme
-from models import data_map_check
 from models.account_key import KeyPurpose
-from models.data_map import MAIN
+from models.data_map import check
+from models.data_map.map import MAIN
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.export.archive import Archive, Export, export, map_sha256
@@ -100,7 +100,7 @@ def opened(ports: Ports, termination: Termination) -> Sealed:
 
 def _refuse_unknown(estate: Estate) -> None:
     """Raises Permanent where map and databases disagree (T7)."""
-    found = [each for each in data_map_check.compare(estate.map, catalogues(estate)) if each.stops]
+    found = [each for each in check.compare(estate.map, catalogues(estate)) if each.stops]
     if found:
         raise Permanent(
             f"The export does not begin: {found[0]}"

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from models.account import Account, AccountStatus
 from models.base.unit_of_work import is_lock_timeout
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.failpoints import failpoint

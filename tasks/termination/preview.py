@@ -15,11 +15,11 @@ from sqlalchemy import Select, func, literal, select, union_all
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models import data_map_check, live_catalogue
 from models.account import Account
 from models.base.base import SCHEMA
 from models.base.unit_of_work import outage_reason
-from models.data_map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
+from models.data_map import check, live_catalogue
+from models.data_map.map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
 from models.legal_hold import LegalHold
 from models.session import Session as WebSession
 from tasks.failures import Failure
@@ -98,7 +98,7 @@ def preview(ports: Ports, account: AccountKeys, status: str) -> Preview:
         try:
             with database.snapshot() as session:
                 live = live_catalogue.read(session.connection())
-                found = [each for each in data_map_check.compare(estate.map, {name: live}) if each.stops]
+                found = [each for each in check.compare(estate.map, {name: live}) if each.stops]
                 obstacles += [f"{each.sentence}." for each in found]
                 wrong = {each.table for each in found}
                 tables = [each for each in estate.map.tables if each.database == name]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import Retained
 from email_templates.documents.record import Kept
-from models.data_map import DataMap
+from models.data_map.map import DataMap
 from tasks.export.manifest import RetainedEntry, where
 from tasks.ports import Ports
 

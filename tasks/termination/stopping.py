@@ -9,7 +9,7 @@ from sqlalchemy.sql import ColumnElement
 
 from models import work
 from models.base.base import SCHEMA, Base
-from models.data_map import AccountKeys, Name, belongs, own_map, relation
+from models.data_map.map import AccountKeys, Name, belongs, own_map, relation
 from models.work import Work
 from tasks.rescue import work_tables
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.base.base import SCHEMA, Base
-from models.data_map import Name, own_map
+from models.data_map.map import Name, own_map
 
 
 def test_every_model_says_what_it_holds() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import PURGE

@@ -15,7 +15,7 @@ import pytest
 from models.account_key import KeyPurpose
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, own_map
+from models.data_map.map import AccountKeys, own_map
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports import Ports
 from tasks.sealing.age import Sealed

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks.certificates import publishing
 from tasks.drain import drain
 from tasks.ports import Ports

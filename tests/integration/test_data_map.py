@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError, ProgrammingError
 
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import (
+from models.data_map.map import (
     AccountKeys,
     Category,
     MappedTable,

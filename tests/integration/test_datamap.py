@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from models import data_map_check, data_map_discovery, data_map_fence, data_map_file, live_catalogue
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, DataMap, Name, belongs, own_map, relation
-from models.data_map_check import Finding
+from models.data_map import check, discovery, fence, live_catalogue
+from models.data_map import file as data_map_file
+from models.data_map.check import Finding
+from models.data_map.map import AccountKeys, DataMap, Name, belongs, own_map, relation
 from tasks.failures import Permanent
 from tests.company import an_account
 from tests.integration.conftest import Run
@@ -30,7 +31,7 @@ CATALOGUE = {"album", "artist", "employee", "genre", "media_type", "playlist", "
 def compared(database: Database, company: DataMap | None = None) -> list[Finding]:
     with database.connection() as connection:
         whole = own_map(Base) + (company or DataMap(()))
-        return data_map_check.compare(whole, {"main": live_catalogue.read(connection)})
+        return check.compare(whole, {"main": live_catalogue.read(connection)})
 
 
 def test_tenures_own_map_and_the_migrated_database_agree(database: Database) -> None:
@@ -79,7 +80,7 @@ def test_a_rogue_table_and_column_do_not_pass(database: Database) -> None:
             # Triggers and views that depend on a column are no part of this.
             connection.execute(text(statement.replace("DROP name", "DROP name CASCADE").replace("records", "records")))
             live = live_catalogue.read(connection)
-            found = data_map_check.compare(own_map(Base), {"main": live})
+            found = check.compare(own_map(Base), {"main": live})
             connection.rollback()
         telling = [each for each in found if said in each.sentence]
         assert telling, (statement, [str(each) for each in found])
@@ -206,16 +207,16 @@ SHOP = """
 """
 
 
-def shop(connection: Connection, known: DataMap | None = None) -> data_map_discovery.Discovery:
+def shop(connection: Connection, known: DataMap | None = None) -> discovery.Discovery:
     live = live_catalogue.read(connection)
-    return data_map_discovery.discover(live, Name("shop", "customer"), "code", known=known)
+    return discovery.discover(live, Name("shop", "customer"), "code", known=known)
 
 
 def test_every_way_to_a_customer_is_found_shortest_first(database: Database) -> None:
     with database.connection() as connection:
         connection.execute(text(SHOP))
         found = shop(connection)
-        toml = data_map_discovery.as_toml(found)
+        toml = discovery.as_toml(found)
     paths = {each.name.table: [str(path) for path in each.paths] for each in found.proposed}
     customer = "shop.customer.id > code = account.ref"
     assert paths == {
@@ -245,7 +246,7 @@ def test_every_way_to_a_customer_is_found_shortest_first(database: Database) -> 
 def test_slow_and_dangling_foreign_keys_are_found(database: Database) -> None:
     with database.connection() as connection:
         connection.execute(text(SHOP))
-        toml = data_map_discovery.as_toml(shop(connection)).partition("# No foreign key")[0]
+        toml = discovery.as_toml(shop(connection)).partition("# No foreign key")[0]
     campaign = next(block for block in toml.split("[[table]]") if "shop.campaign" in block)
     toml = toml.replace(f"[[table]]{campaign}", "")
     toml += '\n[[shared]]\ntables = ["shop.campaign", "shop.loose"]\nreason = "marketing"\n'
@@ -339,9 +340,9 @@ def fenced(database: Database) -> Database:
         connection.execute(text(SHOP))
         connection.execute(text("INSERT INTO shop.customer VALUES (1, 'acme'), (2, 'other'), (3, 'walk-in')"))
         connection.execute(text("INSERT INTO shop.ticket SELECT id * 10, id FROM shop.customer"))
-        company = data_map_file.parse(data_map_discovery.as_toml(shop(connection)).partition("# No foreign key")[0])
+        company = data_map_file.parse(discovery.as_toml(shop(connection)).partition("# No foreign key")[0])
         for _ in range(2):
-            for statement in data_map_fence.statements(company.map):
+            for statement in fence.statements(company.map):
                 connection.connection.cursor().execute(statement.encode())
     return database
 
@@ -356,11 +357,11 @@ def test_names_that_are_words_of_sql_are_fenced_and_what_is_to_be_run_runs(datab
             CREATE TABLE "order"."Odd ""one's"" table" (id int PRIMARY KEY, "user" int REFERENCES "order"."user");
         """)
         live = live_catalogue.read(connection)
-        found = data_map_discovery.discover(live, Name("order", "user"), "select")
-        company = data_map_file.parse(data_map_discovery.as_toml(found).partition("# No foreign key")[0]).map
-        for statement in data_map_fence.statements(company):
+        found = discovery.discover(live, Name("order", "user"), "select")
+        company = data_map_file.parse(discovery.as_toml(found).partition("# No foreign key")[0]).map
+        for statement in fence.statements(company):
             connection.exec_driver_sql(statement)
-        findings = data_map_check.compare(company, {"main": live})
+        findings = check.compare(company, {"main": live})
         to_run = {each.sentence.partition("Run ")[2] for each in findings} - {""}
         assert len(to_run) == 2
         for statement in to_run:

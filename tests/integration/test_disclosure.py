@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from models.account import Account
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks.disclosure import disclose
 from tasks.drain import drain
 from tasks.failures import Permanent

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from models.certificate import ErasureReplay
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks import erasures
 from tasks.certificates.signing import PublicKey, Signer
 from tasks.drain import drain

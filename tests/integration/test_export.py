@@ -29,7 +29,7 @@ from sqlalchemy import text
 from models.account_key import KeyPurpose
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import (
+from models.data_map.map import (
     MAIN,
     AccountKeys,
     Category,

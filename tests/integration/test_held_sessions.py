@@ -14,7 +14,7 @@ from models import web_session
 from models.account import Account
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, belongs, own_map, relation, written_out
+from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
 from tasks import sessions
 from tasks.ports import Ports
 from tests.company import a_contact, an_account

@@ -12,8 +12,8 @@ from sqlalchemy import event, text
 
 from models import web_session
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix
-from models.data_map_file import parse
+from models.data_map.file import parse
+from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix
 from tasks.certificates.signing import Signer
 from tasks.ports import BROKER, Estate, Ports
 from tasks.submitted_files import store_file

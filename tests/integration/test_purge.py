@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from models import work
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
+from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
 from models.termination import TerminationStep
 from tasks.drain import drain
 from tasks.failures import Permanent

@@ -10,9 +10,9 @@ from pathlib import Path as File
 import psycopg
 import pytest
 
-from models import live_catalogue
 from models.base.unit_of_work import Database
-from models.data_map import (
+from models.data_map import live_catalogue
+from models.data_map.map import (
     AccountKeys,
     Category,
     DataMap,

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from models import work
 from models.base.unit_of_work import Database
-from models.data_map import (
+from models.data_map.map import (
     MAIN,
     AccountKeys,
     Category,

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
-from models.data_map_file import parse
+from models.data_map.file import parse
+from models.data_map.map import AccountKeys
 from tasks import erasures
 from tasks.certificates import certifying, publishing
 from tasks.drain import drain

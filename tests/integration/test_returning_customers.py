@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from models import data_map_fence
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys, Category, DataMap, MappedTable, ObjectPrefix, Path, Retention, table_name
+from models.data_map import fence
+from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, ObjectPrefix, Path, Retention, table_name
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
@@ -41,7 +41,7 @@ def company(ports: Ports) -> Ports:
     with ports.database.connection() as connection:
         connection.execute(text("CREATE TABLE public.notes (id bigserial PRIMARY KEY, owner text)"))
         connection.execute(text("CREATE INDEX ON public.notes (owner)"))
-        for statement in data_map_fence.statements(mapped):
+        for statement in fence.statements(mapped):
             connection.exec_driver_sql(statement)
     return replace(ports, company=lambda: Estate(mapped, {}), quiet=timedelta(0))
 

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from models import data_map_fence
 from models.base.unit_of_work import Database
+from models.data_map import fence as data_map_fence
 from tasks import sessions
 from tasks.ports import Ports, SessionStore
 from tests.company import an_account

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from models import work
 from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.termination import Step, Termination, TerminationStep
 from tasks import emails
 from tasks.drain import drain

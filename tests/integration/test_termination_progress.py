@@ -17,7 +17,7 @@ from rich.console import Console
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from models.account import Account
 from models.base.unit_of_work import Database
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.job_request import JobRequest
 from models.termination import Stage, Step, Termination
 from tasks.drain import drain

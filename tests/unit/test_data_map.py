@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from models.data_map import (
+from models.data_map.map import (
     AccountKey,
     AccountKeys,
     Category,

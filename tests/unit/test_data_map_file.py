@@ -7,7 +7,8 @@ from pathlib import Path as File
 import pytest
 
 from models.base.base import Base
-from models.data_map import (
+from models.data_map.file import OWN_FOLDERS, load, parse
+from models.data_map.map import (
     AccountKey,
     Category,
     DataMapError,
@@ -20,7 +21,6 @@ from models.data_map import (
     Shared,
     own_map,
 )
-from models.data_map_file import OWN_FOLDERS, load, parse
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.export import archive

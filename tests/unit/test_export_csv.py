@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.data_map import Category, MappedTable, Name, ObjectPrefix, Path
+from models.data_map.map import Category, MappedTable, Name, ObjectPrefix, Path
 from tasks.export.ahead import ahead
 from tasks.export.guard import STARTERS, guard, is_risky, undo
 from tasks.export.naming import Names

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import msgspec
 
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from tasks.failures import Permanent, Unavailable
 from workers.settings import LOOPBACK
 

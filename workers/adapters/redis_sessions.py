@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import held_session_key, session_owner
 from models.base.unit_of_work import Database, is_lock_timeout
-from models.data_map import AccountKeys
+from models.data_map.map import AccountKeys
 from models.held_session_key import Copy
 from models.session_owner import Named
 from tasks.failpoints import failpoint

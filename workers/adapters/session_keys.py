@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from models.base.unit_of_work import Database
-from models.data_map import RedisKeys
+from models.data_map.map import RedisKeys
 from models.session_owner import Named
 from tasks.failures import Permanent
 

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 
 from models import session_owner
 from models.base.unit_of_work import Database
-from models.data_map import MAIN, AccountKeys, MappedTable, Name, belongs, belongs_to_any
+from models.data_map.map import MAIN, AccountKeys, MappedTable, Name, belongs, belongs_to_any
 from tasks.ports import Estate
 
 Transaction = Callable[[], AbstractContextManager[Connection]]

@@ -34,7 +34,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.types import DateTime, Integer
 
 from models.base.unit_of_work import Database, is_lock_timeout, is_outage, outage_reason
-from models.data_map import AccountKeys, Name
+from models.data_map.map import AccountKeys, Name
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Estate, Left, Swept

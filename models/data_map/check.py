@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from models.base.base import SCHEMA
-from models.data_map import DataMap, Delete, MappedTable, Name, Path, UnmappedTable, in_sql
-from models.live_catalogue import Catalogue, Kind, LiveTable
+from models.data_map.live_catalogue import Catalogue, Kind, LiveTable
+from models.data_map.map import DataMap, Delete, MappedTable, Name, Path, UnmappedTable, in_sql
 
 #: Tenure's own table of Alembic's, which no model stands for.
 BOOKKEEPING = Name(SCHEMA, "schema_version")

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from models.data_map import Name
+from models.data_map.map import Name
 
 
 class Kind(StrEnum):

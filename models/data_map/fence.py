@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import FromClause, Select, Text, cast, column, select, table, union
 from sqlalchemy.dialects import postgresql
 
-from models.data_map import MAIN, AccountKey, DataMap, MappedTable, Path, relation
+from models.data_map.map import MAIN, AccountKey, DataMap, MappedTable, Path, relation
 
 #: Event, the rows that it concerns, and what PostgreSQL calls them.
 _EVENTS = (

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from models.base.base import SCHEMA
-from models.data_map import (
+from models.data_map.map import (
     MAIN,
     PAYMENT_PROVIDERS,
     Category,

@@ -12,18 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from models.base.base import SCHEMA
-from models.data_map import (
-    MAIN,
-    AccountKey,
-    Category,
-    DataMap,
-    DataMapError,
-    Hop,
-    MappedTable,
-    Name,
-    Path,
-)
-from models.live_catalogue import Catalogue, ForeignKey, LiveTable
+from models.data_map.live_catalogue import Catalogue, ForeignKey, LiveTable
+from models.data_map.map import MAIN, AccountKey, Category, DataMap, DataMapError, Hop, MappedTable, Name, Path
 
 #: Columns that a customer's record has no use for, and that open doors.
 _CREDENTIAL = re.compile(r"passw|secret|token|otp|salt|api_?key|credential", re.IGNORECASE)
