@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from models.job_request import JobRequest
+from models.work.request import JobRequest
 from tasks.drain import Held, Job, drain
 from tasks.job import Tick
 from tasks.ports import Ports, current

@@ -8,7 +8,6 @@ import models.base.tax
 import models.certificate
 import models.contact
 import models.contract
-import models.counter
 import models.currency
 import models.data_map.map
 import models.delivery_event
@@ -19,7 +18,6 @@ import models.export_link
 import models.held_session
 import models.held_session_key
 import models.invoice
-import models.job_request
 import models.ledger
 import models.legal_hold
 import models.letterhead
@@ -39,5 +37,7 @@ import models.submission
 import models.suppression
 import models.termination
 import models.usage_event
-import models.work
-import models.work_control  # noqa: F401
+import models.work.control
+import models.work.counter
+import models.work.request
+import models.work.row

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, timestamp, uuid7
 from models.data_map.map import Category, Personal
-from models.work import Work
+from models.work.row import Work
 
 
 class EmailState(StrEnum):

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
 from models.base.tax import TAX_CHECK, TaxCategory
 from models.data_map.map import Category, ObjectPrefix, Personal, Shared
-from models.work import Work
+from models.work.row import Work
 
 
 class InvoiceKind(StrEnum):

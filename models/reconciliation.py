@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, uuid7
 from models.data_map.map import Shared
-from models.work import Work
+from models.work.row import Work
 
 
 class Reconciliation(Work, Base):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, uuid7
 from models.data_map.map import Ignored
-from models.work import Work
+from models.work.row import Work
 
 
 class Retention(Work, Base):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.account import StatementForm
 from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
 from models.data_map.map import Category, ObjectPrefix, Personal
-from models.work import Work
+from models.work.row import Work
 
 
 class Statement(Work, Base):

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, one_of, recorded, timestamp, uuid7
 from models.data_map.map import Ignored, Shared
-from models.work import Work
+from models.work.row import Work
 
 
 class Stage(StrEnum):

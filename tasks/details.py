@@ -28,7 +28,7 @@ from email_templates.catalogue.accounts import (
 from models.account import Account
 from models.contact import Contact
 from models.detail_change import DetailChange
-from models.job_request import JobRequest
+from models.work.request import JobRequest
 from tasks.emails import Queued, queue
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.message import Message
 from models.contact import Contact
-from models.work import Work
+from models.work.row import Work
 from tasks import emails
 from tasks.failures import Permanent
 from tasks.ports import Ports

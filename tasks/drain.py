@@ -21,11 +21,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models import work
 from models.base.unit_of_work import Database, is_outage
-from models.counter import count
-from models.work import Claim, Work
-from models.work_control import allowance
+from models.work import row as work
+from models.work.control import allowance
+from models.work.counter import count
+from models.work.row import Claim, Work
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Unavailable, describe, place
 from tasks.ports import Ports

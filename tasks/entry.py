@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import is_outage, outage_reason
-from models.job_request import Quarantined
+from models.work.request import Quarantined
 from tasks.failpoints import failpoint
 from tasks.failures import describe
 from tasks.ports import Ports, current

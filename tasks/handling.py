@@ -13,7 +13,7 @@ from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models.job_request import JobRequest
+from models.work.request import JobRequest
 from tasks import details, emails, invoices, mail_events, payment_events, reminder_holds, sessions, statements
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent

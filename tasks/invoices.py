@@ -26,9 +26,9 @@ from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocume
 from models import invoice as models
 from models.account import Account
 from models.invoice import Invoice
-from models.job_request import JobRequest
 from models.letterhead import Letterhead
-from models.work import WorkState
+from models.work.request import JobRequest
+from models.work.row import WorkState
 from tasks import documents, emails
 from tasks.credit_notes import CreditRefused, credit
 from tasks.documents import Carried, Recipient, Stored

@@ -19,8 +19,8 @@ from models.account import Account, AccountStatus
 from models.contact import Contact
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.email_message import EmailMessage
-from models.job_request import JobRequest
 from models.suppression import SuppressionReason, suppress
+from models.work.request import JobRequest
 from tasks.details import ask_another
 from tasks.failures import Permanent
 from tasks.ports import Ports

@@ -16,8 +16,8 @@ from celery import shared_task
 from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
-from models import work
 from models.email_message import EmailMessage
+from models.work import row
 from tasks.failpoints import failpoint
 from tasks.job import Tick
 from tasks.mail_events import settle_by_events
@@ -66,7 +66,7 @@ def settle(ports: Ports, *, patience: timedelta = PATIENCE) -> dict[str, int]:
         settled = settle_by_events(session)
         again = session.connection().execute(SEND_AGAIN, {"kinds": kinds, "patience": patience}).rowcount
         if again:
-            work.announce(session.connection(), EmailMessage)
+            row.announce(session.connection(), EmailMessage)
         failpoint("emails.settle", "before_commit")
     failpoint("emails.settle", "after_commit")
     return {"settled": settled, "again": again}

@@ -19,9 +19,9 @@ from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from models.job_request import JobRequest
 from models.payment import CollectionAttempt
 from models.payment_event import PaymentEvent
+from models.work.request import JobRequest
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
 from models.payment import AttemptOutcome, CollectionAttempt
-from models.work import LONGEST_WAIT
+from models.work.row import LONGEST_WAIT
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Unavailable

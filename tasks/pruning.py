@@ -10,8 +10,8 @@ from datetime import timedelta
 from celery import shared_task
 from sqlalchemy import text
 
-from models import work
-from models.counter import count
+from models.work import row
+from models.work.counter import count
 from tasks.job import Tick
 from tasks.ports import Ports, current
 from tasks.rescue import work_tables
@@ -28,11 +28,11 @@ def prune(ports: Ports, *, batch: int = BATCH) -> int:
     return _prune_quarantine(ports) + sum(_prune_table(ports, table, batch) for table in work_tables() if table.kept)
 
 
-def _prune_table(ports: Ports, table: type[work.Work], batch: int) -> int:
+def _prune_table(ports: Ports, table: type[row.Work], batch: int) -> int:
     gone, last = 0, batch
     while last == batch and not ports.stopping():
         with ports.database.connection() as connection:
-            last = work.prune(connection, table, limit=batch)
+            last = row.prune(connection, table, limit=batch)
             count(connection, TASK, "pruned", last)
         gone += last
     return gone

@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.job_request import JobRequest
 from models.reminder import HoldKind, HoldOutcome
+from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.patience import patient
 from tasks.ports import Ports

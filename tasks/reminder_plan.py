@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.counter import count
+from models.work.counter import count
 from tasks import reminder_book as book
 from tasks.failpoints import failpoint
 from tasks.ports import Ports

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import refusal
-from models.job_request import RequestKind
+from models.work.request import RequestKind
 from tasks.storable import UNSTORABLE
 
 #: The application's own key of an active account.

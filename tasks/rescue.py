@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from celery import shared_task
 
 from models.base.base import Base
-from models.work import Work
+from models.work.row import Work
 from tasks import drain
 from tasks.job import Tick
 from tasks.ports import Ports, current

@@ -25,9 +25,9 @@ from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models import session_sweep
 from models.account import Account
 from models.base.unit_of_work import Database, is_lock_timeout
-from models.counter import count
 from models.data_map.map import AccountKeys
 from models.session_sweep import OWN
+from models.work.counter import count
 from tasks.emails import queue_for_contacts
 from tasks.failpoints import failpoint
 from tasks.failures import Failure

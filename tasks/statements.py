@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
-from models import work
 from models.letterhead import Letterhead
 from models.statement import Statement
-from models.work import WorkState
+from models.work import row as work
+from models.work.row import WorkState
 from tasks import documents, emails
 from tasks.documents import Carried, Recipient, Stored
 from tasks.drain import Held, Job, drain

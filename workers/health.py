@@ -10,8 +10,8 @@ import click
 import redis
 from sqlalchemy import Connection, text
 
-from models import work, work_control
 from models.base.unit_of_work import Database
+from models.work import control, row
 from tasks.jobs import JOBS
 from workers.beat import TICKED
 from workers.operations import in_words
@@ -32,7 +32,7 @@ def worker(_chosen: Settings, connection: Connection) -> str | None:
     if not any(name.rpartition("@")[2] == socket.gethostname() for name in answers):
         return "no worker on this host answers: look at its log, or start one with celery -A workers.app worker."
     for job in JOBS:
-        if work_control.is_paused(connection, job.task, *job.limits):
+        if control.is_paused(connection, job.task, *job.limits):
             continue
         oldest = connection.execute(
             text(f"""
@@ -46,7 +46,7 @@ def worker(_chosen: Settings, connection: Connection) -> str | None:
     return None
 
 
-def _progresses(connection: Connection, table: type[work.Work]) -> bool:
+def _progresses(connection: Connection, table: type[row.Work]) -> bool:
     """A backlog is no illness while it shrinks."""
     return bool(
         connection.execute(

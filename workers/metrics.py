@@ -20,8 +20,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from models import counter, work
 from models.base.unit_of_work import Database, outage_reason
+from models.work import counter
+from models.work import row as work
 from tasks.rescue import work_tables
 from workers.policy import PROMISES
 from workers.promises import Installation, Verdict

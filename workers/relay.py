@@ -16,9 +16,9 @@ import psycopg
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from models import work
 from models.base.unit_of_work import Database, outage_reason
-from models.work_control import is_paused
+from models.work import row
+from models.work.control import is_paused
 from tasks import sessions
 from tasks.drain import Job
 from tasks.failpoints import failpoint
@@ -102,7 +102,7 @@ def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, floa
                 unsettled.add(job.table.__tablename__)
                 continue
             settled.add(job.table.__tablename__)
-            if work.is_due(connection, job.table, job.where) and not is_paused(connection, job.task, *job.limits):
+            if row.is_due(connection, job.table, job.where) and not is_paused(connection, job.task, *job.limits):
                 failpoint("relay", "before_wake")
                 ports.wake(job.task)
                 failpoint("relay", "after_wake")

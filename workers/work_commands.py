@@ -18,11 +18,12 @@ from rich.table import Table
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models import work, work_control
 from models.base.unit_of_work import Database
-from models.job_request import Quarantined
-from models.work import Work
-from models.work_control import WorkControl
+from models.work import control
+from models.work import row as work
+from models.work.control import WorkControl
+from models.work.request import Quarantined
+from models.work.row import Work
 from tasks.jobs import JOBS
 from tasks.requests import RequestRefused, ask
 from tasks.rescue import work_tables
@@ -156,7 +157,7 @@ def pause(task: str, paused: bool) -> int:
     if not _known(task):
         return 2
     with in_words(), _database().connection() as connection:
-        work_control.set_paused(connection, task, paused)
+        control.set_paused(connection, task, paused)
     click.echo(
         f"{task} is paused on all workers; go on with: tenure work resume {task}" if paused else f"{task} goes on."
     )
@@ -167,7 +168,7 @@ def limit(task: str, concurrency: int | None, rate: float | None) -> int:
     if not _known(task):
         return 2
     with in_words(), _database().connection() as connection:
-        work_control.set_limits(connection, task, concurrency=concurrency, rate=rate)
+        control.set_limits(connection, task, concurrency=concurrency, rate=rate)
     click.echo(f"{task}: {_limits(concurrency, rate)}.")
     return 0
 

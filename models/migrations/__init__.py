@@ -24,7 +24,7 @@ from models.data_map.map import own_map
 from models.held_session import HeldSession
 from models.held_session_key import HeldSessionKey
 from models.session import Session
-from models.work import Work
+from models.work.row import Work
 
 HERE = Path(__file__).parent
 SQL_FILES = HERE.parent / "sql"

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from models.purge import Method, StoreKind
 from models.termination import TerminationStep
-from models.work import Work
+from models.work.row import Work
 from tasks.drain import Held, Settled
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent

@@ -17,11 +17,11 @@ from celery import shared_task
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models import work
 from models.base.unit_of_work import Database
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import AccountKeys, MappedTable
 from models.retention import Retention
+from models.work import row as work
 from tasks.certificates import certifying
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

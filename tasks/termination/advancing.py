@@ -19,10 +19,10 @@ from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from models import work
 from models.account import Account
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
+from models.work import row
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
@@ -106,13 +106,13 @@ def perform(case: Case, held: Held) -> Done:
 
 def put_back(held: Held, wait: timedelta, why: str) -> None:
     with held.ports.database.connection() as connection:
-        work.release(connection, TerminationStep, held.token, [held.id], wait=wait, error=why)
+        row.release(connection, TerminationStep, held.token, [held.id], wait=wait, error=why)
 
 
 def stand_aside(case: Case, held: Held, why: str) -> None:
     """Put the step back, and hold the termination, together. Its release lets it go on (`go_on_after_hold`, T22)."""
     with held.ports.database.transaction() as session:
-        if work.release(session.connection(), TerminationStep, held.token, [held.id], error=why):
+        if row.release(session.connection(), TerminationStep, held.token, [held.id], error=why):
             # Whoever releases the hold at the moment waits for this row, or is waited for, and then there is no hold.
             session.execute(select(Termination.id).where(Termination.id == case.id).with_for_update())
             session.execute(

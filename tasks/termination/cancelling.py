@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from models.account import Account, AccountStatus
 from models.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
-from models.job_request import JobRequest
 from models.termination import Stage, Termination
+from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.ports import Ports
 from tasks.sealing import keyring

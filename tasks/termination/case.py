@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
-from models.work import WorkState
+from models.work.row import WorkState
 from tasks.drain import Held, Settled
 from tasks.failures import Transient
 

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
-from models import work
 from models.account_key import KeyPurpose
 from models.export_link import ExportLink
 from models.termination import Stage, Termination, TerminationStep
+from models.work import row as work
 from tasks.ports import Ports
 from tasks.termination.links import named_by
 

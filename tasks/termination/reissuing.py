@@ -15,10 +15,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import Text, cast, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
-from models import work
 from models.account import Account
 from models.export_link import ExportLink
 from models.termination import Stage, Step, Termination, TerminationStep
+from models.work import row
 from tasks.failures import Permanent
 from tasks.ports import Ports
 from tasks.termination.advancing import add_steps
@@ -94,7 +94,7 @@ def reissue(
     if not by_hand and not whom:
         raise Permanent("Nobody is left to write to: name an address by --to, or hand the link over by --print.")
     announce(session, termination, occasion=f"{READY}:{uuid4().hex[:8]}", until=until, ports=ports, whom=whom)
-    work.announce(session.connection(), TerminationStep)
+    row.announce(session.connection(), TerminationStep)
     return Reissued(len(whom), page, until)
 
 

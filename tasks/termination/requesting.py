@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import TerminationConfirmed
 from models.account import Account
-from models.job_request import JobRequest
 from models.termination import Step, Termination
+from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.ports import Ports
 from tasks.requests import TerminationsRequest

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from sqlalchemy import Boolean, Connection, TableClause, func, literal_column, select, update
 from sqlalchemy.sql import ColumnElement
 
-from models import work
 from models.base.base import SCHEMA, Base
 from models.data_map.map import AccountKeys, Name, belongs, own_map, relation
-from models.work import Work
+from models.work import row
+from models.work.row import Work
 from tasks.rescue import work_tables
 
 #: By this the rows are known that go on when the termination is taken back.
@@ -42,7 +42,7 @@ def go_on(connection: Connection, account: AccountKeys) -> int:
     again = 0
     for work_table, rows, belonging in _tables(account):
         stopped = select(rows.c.id).where(belonging, rows.c.state == "cancelled", rows.c.last_error == STOPPED)
-        again += len(work.retry(connection, work_table, connection.scalars(stopped).all()))
+        again += len(row.retry(connection, work_table, connection.scalars(stopped).all()))
     return again
 
 

@@ -15,7 +15,7 @@ import pytest
 from celery import Celery
 
 from models.base.unit_of_work import Database
-from models.work_control import set_paused
+from models.work.control import set_paused
 from tests.acceptance.outcome import Outcome
 from tests.clock import Clock
 from tests.faults.places import all_failpoints

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Connection, text
 
-from models import work
 from models.base.unit_of_work import Database
-from models.job_request import JobRequest
+from models.work import row as work
+from models.work.request import JobRequest
 
 WORKERS = ("host|1|1", "host|2|2")
 LEASE = timedelta(hours=1)

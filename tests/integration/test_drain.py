@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from models import work
 from models.base.unit_of_work import Database, is_outage
-from models.job_request import JobRequest, Quarantined
+from models.work import row as work
+from models.work.request import JobRequest, Quarantined
 from tasks.drain import Held, Job, Settled, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports

@@ -28,8 +28,8 @@ from models.base.tax import included
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
-from models.job_request import JobRequest
 from models.letterhead import Letterhead
+from models.work.request import JobRequest
 from tasks import credit_notes, handling, invoice_issue, invoices
 from tasks.drain import Held, drain
 from tasks.ports import Ports

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from email_templates.catalogue.accounts import DetailsCheck
-from models import work
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
+from models.work import row as work
 from tasks import mail_upkeep
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT, Queued, queue, queue_for_contacts

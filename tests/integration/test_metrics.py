@@ -10,10 +10,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from models import work, work_control
 from models.base.unit_of_work import Database
-from models.counter import count, counted
-from models.job_request import JobRequest
+from models.work import control
+from models.work import row as work
+from models.work.counter import count, counted
+from models.work.request import JobRequest
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports
@@ -82,7 +83,7 @@ def test_what_waits_for_a_person_is_shown(settings: Settings, database: Database
         connection.execute(
             text("INSERT INTO tenure.quarantine (message_id, body, reason) VALUES ('m', '', 'Not understood.')")
         )
-        work_control.set_paused(connection, "emails.send", True)
+        control.set_paused(connection, "emails.send", True)
     found = figures(settings, database)
     assert found[labelled("tenure_work_rows", table="job_requests", state="failed")] == 1
     assert found[labelled("tenure_quarantined_messages")] == 1
@@ -139,7 +140,7 @@ def test_the_dashboard_shows_figures_that_there_are(settings: Settings, database
     plan(ports)
     drain(RENDER, ports)
     with database.connection() as connection:
-        work_control.set_paused(connection, "emails.send", True)
+        control.set_paused(connection, "emails.send", True)
     there = {name for name, _ in figures(settings, database)}
     dashboard = msgspec.json.decode(DASHBOARD.read_bytes())
     shown = {

@@ -13,10 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.catalogue.payments import FailureReason, Method
-from models import work
 from models.account import Account
 from models.base.unit_of_work import Database
 from models.payment import CollectionAttempt, DeclineReason, MethodKind
+from models.work import row as work
 from tasks import payments
 from tasks.drain import drain
 from tasks.payment_plan import plan

@@ -14,10 +14,10 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from models import work
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
 from models.termination import TerminationStep
+from models.work import row as work
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, ObjectStore, Ports

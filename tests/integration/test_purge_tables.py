@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from models import work
 from models.base.unit_of_work import Database
 from models.data_map.map import (
     MAIN,
@@ -27,6 +26,7 @@ from models.data_map.map import (
     table_name,
 )
 from models.termination import TerminationStep
+from models.work import row as work
 from tasks.drain import drain
 from tasks.ports import Estate, Ports
 from tasks.purge import tables

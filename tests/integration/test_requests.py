@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from models.account import Account
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
-from models.job_request import JobRequest, Quarantined, RequestKind
 from models.session import Session as WebSession
 from models.statement import Statement
+from models.work.request import JobRequest, Quarantined, RequestKind
 from tasks import entry, patience, statements
 from tasks.drain import drain
 from tasks.entry import accept

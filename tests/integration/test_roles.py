@@ -22,7 +22,7 @@ from models import web_session
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.rights import WEB_FUNCTIONS, WEB_VIEW
-from models.work import Work
+from models.work.row import Work
 from scheduler.timetable import TIMETABLE
 from tasks import ports as ways
 from tasks.ports import Ports, Terms

@@ -17,10 +17,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import work
 from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
+from models.work import row as work
 from tasks import emails, invoices, statements
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable

@@ -14,12 +14,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models import work
 from models.account import Account
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
 from models.suppression import SuppressionReason, lift, suppress
-from models.work_control import is_paused, set_limits, set_paused
+from models.work import row as work
+from models.work.control import is_paused, set_limits, set_paused
 from tasks.drain import drain
 from tasks.emails import ALL_MAIL, SEND, SEND_URGENT
 from tasks.last_look import Withdrawn, _looks, last_look

@@ -14,11 +14,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from models import work
 from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from models.termination import Step, Termination, TerminationStep
+from models.work import row as work
 from tasks import emails
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from models.account import Account
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
-from models.job_request import JobRequest
 from models.termination import Stage, Step, Termination
+from models.work.request import JobRequest
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from models import work
 from models.base.unit_of_work import Database
 from models.termination import Stage, Step, TerminationStep
+from models.work import row as work
 from tasks.drain import Held, drain
 from tasks.failures import Permanent, Transient
 from tasks.ports import Ports

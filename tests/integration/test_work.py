@@ -20,14 +20,14 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models import work
 from models.account import StatementForm
 from models.base.unit_of_work import Database
 from models.email_message import EmailMessage
-from models.job_request import JobRequest
 from models.letterhead import Letterhead
 from models.statement import Statement
-from models.work import Claim, Work
+from models.work import row as work
+from models.work.request import JobRequest
+from models.work.row import Claim, Work
 from tests.company import a_contact, an_account
 from workers.identity import dead, host, identity
 

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from models import work, work_control
 from models.base.unit_of_work import Database
-from models.job_request import JobRequest
+from models.work import control, row
+from models.work.request import JobRequest
 from tests.integration.test_work import LEASE
 
 TASK = "requests.handle"
@@ -31,16 +31,16 @@ def backlog(database: Database) -> Database:
 def limit(database: Database, **limits: float | None) -> None:
     with database.connection() as connection:
         chosen = {"concurrency": None, "rate": None} | limits
-        work_control.set_limits(connection, TASK, **chosen)  # type: ignore[arg-type]
+        control.set_limits(connection, TASK, **chosen)  # type: ignore[arg-type]
 
 
-def claim(connection: Connection, wanted: int) -> work.Claim:
-    allowed = work_control.allowance(connection, JobRequest, TASK, wanted)
-    return work.claim(connection, JobRequest, allowed, worker="host|1|1", lease=LEASE)
+def claim(connection: Connection, wanted: int) -> row.Claim:
+    allowed = control.allowance(connection, JobRequest, TASK, wanted)
+    return row.claim(connection, JobRequest, allowed, worker="host|1|1", lease=LEASE)
 
 
 @contextmanager
-def claimed(database: Database, wanted: int) -> Iterator[work.Claim]:
+def claimed(database: Database, wanted: int) -> Iterator[row.Claim]:
     with database.connection() as connection:
         yield claim(connection, wanted)
 
@@ -59,7 +59,7 @@ def test_concurrency_counts_what_runs_over_all_workers(backlog: Database) -> Non
     with claimed(backlog, 20) as third:
         assert not third
     with backlog.connection() as connection:
-        work.finish(connection, JobRequest, first.token, first.ids)
+        row.finish(connection, JobRequest, first.token, first.ids)
     with claimed(backlog, 50) as fourth:
         assert len(fourth.ids) == 20
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
 from models.data_map.map import Category, Ignored, Personal, Shared
-from models.work import Work
+from models.work.row import Work
 
 
 class RequestKind(Base):

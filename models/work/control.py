@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import SCHEMA, Base, recorded
 from models.data_map.map import Shared
-from models.work import Work
+from models.work.row import Work
 
 
 class WorkControl(Base):
