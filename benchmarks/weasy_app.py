@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from weasyprint import HTML
 
 from models.base.unit_of_work import sqlalchemy_url
-from models.contact import Contact
+from models.customers.contact import Contact
 from models.email_message import EmailMessage
 from models.ledger import LedgerEntry
 from models.statement import Statement

@@ -1,17 +1,19 @@
 """What do we know? Importing this package imports every room, so that `Base.metadata` is complete."""
 
-import models.account
-import models.account_key
 import models.base.base
 import models.base.money
 import models.base.tax
 import models.certificate
-import models.contact
-import models.contract
 import models.currency
+import models.customers.account
+import models.customers.account_key
+import models.customers.contact
+import models.customers.contract
+import models.customers.detail_change
+import models.customers.submission
+import models.customers.usage_event
 import models.data_map.map
 import models.delivery_event
-import models.detail_change
 import models.disclosure
 import models.email_message
 import models.export_link
@@ -33,10 +35,8 @@ import models.security_audit
 import models.session
 import models.session_sweep
 import models.statement
-import models.submission
 import models.suppression
 import models.termination
-import models.usage_event
 import models.work.control
 import models.work.counter
 import models.work.request

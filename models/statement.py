@@ -10,8 +10,8 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Integer, LargeBi
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.account import StatementForm
 from models.base.base import CURRENCY_CHECK, Base, currency_code, minor_units, one_of, timestamp, uuid7
+from models.customers.account import StatementForm
 from models.data_map.map import Category, ObjectPrefix, Personal
 from models.work.row import Work
 

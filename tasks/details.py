@@ -25,9 +25,9 @@ from email_templates.catalogue.accounts import (
     DetailsCheck,
     Person,
 )
-from models.account import Account
-from models.contact import Contact
-from models.detail_change import DetailChange
+from models.customers.account import Account
+from models.customers.contact import Contact
+from models.customers.detail_change import DetailChange
 from models.work.request import JobRequest
 from tasks.emails import Queued, queue
 from tasks.failpoints import failpoint

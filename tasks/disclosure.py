@@ -20,8 +20,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models.account import Account, AccountStatus
-from models.account_key import KeyPurpose
+from models.customers.account import Account, AccountStatus
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.disclosure import Disclosure, DisclosureEvent
 from tasks.export.archive import Archive, Export, Occasion, export

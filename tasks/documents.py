@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.message import Message
-from models.contact import Contact
+from models.customers.contact import Contact
 from models.work.row import Work
 from tasks import emails
 from tasks.failures import Permanent

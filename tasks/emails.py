@@ -25,9 +25,9 @@ from sqlalchemy.orm import Session
 from email_templates import catalogue
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.message import Message
-from models.account import Account
 from models.base.unit_of_work import is_outage
-from models.contact import Contact
+from models.customers.account import Account
+from models.customers.contact import Contact
 from models.email_message import EmailMessage, EmailState
 from models.suppression import Suppression, sentence
 from tasks import reminder_look

@@ -24,7 +24,7 @@ from email_templates.catalogue.message import Message
 from email_templates.company import Company
 from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
 from models import invoice as models
-from models.account import Account
+from models.customers.account import Account
 from models.invoice import Invoice
 from models.letterhead import Letterhead
 from models.work.request import JobRequest

@@ -15,8 +15,8 @@ from sqlalchemy import or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from models.account import Account, AccountStatus
-from models.contact import Contact
+from models.customers.account import Account, AccountStatus
+from models.customers.contact import Contact
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from models.email_message import EmailMessage
 from models.suppression import SuppressionReason, suppress

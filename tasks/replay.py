@@ -24,8 +24,8 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from models.account_key import KeyPurpose
 from models.certificate import Certificate, CertificateCopy, CertificateKind
+from models.customers.account_key import KeyPurpose
 from models.termination import Stage, Step, Termination
 from tasks import erasures
 from tasks.certificates import publishing

@@ -23,8 +23,8 @@ from sqlalchemy.orm import Session as UnitOfWork
 
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models import session_sweep
-from models.account import Account
 from models.base.unit_of_work import Database, is_lock_timeout
+from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from models.session_sweep import OWN
 from models.work.counter import count

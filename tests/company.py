@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from models.account import Account
-from models.contact import Contact
+from models.customers.account import Account
+from models.customers.contact import Contact
 from models.ledger import EntryKind, LedgerEntry
 
 _numbers = count(1)

@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue import UnknownMessage, find, write_context
 from email_templates.catalogue.message import Message
-from models.account import Account, AccountStatus
 from models.base.unit_of_work import Database
-from models.contact import Contact
+from models.customers.account import Account, AccountStatus
+from models.customers.contact import Contact
 from models.suppression import SuppressionReason, lift, suppress
 from tasks.addresses import checked
 from tasks.emails import Queued, queue

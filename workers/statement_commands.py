@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import StatementDocument
 from email_templates.reader import Reader, reader
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.statement import Statement
 from tasks.failures import Failure
 from tasks.opening import open_statement

@@ -23,8 +23,8 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy.exc import DBAPIError
 
-from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
 from models.purge import StoreKind
 from tasks.export import copying, manifest, submitted

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.submission import SubmittedFile
+from models.customers.submission import SubmittedFile
 from tasks.failures import Permanent
 from tasks.ports import StoredObject
 
-#: Where `models/submission.py` says that they lie.
+#: Where `models/customers/submission.py` says that they lie.
 (PREFIX,) = SubmittedFile.__data_map__.objects
 _ID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 #: Files looked up in one go.

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from models.account_key import KeyPurpose
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
 from models.purge import Method, StoreKind
 from tasks.export.archive import folder

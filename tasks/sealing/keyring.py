@@ -20,7 +20,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from models.account_key import AccountKey, KeyPurpose
+from models.customers.account_key import AccountKey, KeyPurpose
 from tasks.failures import Permanent, Unavailable
 from tasks.sealing.age import Identity, Recipient
 from tasks.sealing.wrapping import SETTING, wrapping_keys

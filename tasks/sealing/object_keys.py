@@ -13,8 +13,8 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from models.account_key import AccountKey, KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import AccountKey, KeyPurpose
 from tasks.failures import Permanent
 from tasks.sealing.age import Identity, Recipient
 from tasks.sealing.keyring import WRAPPED, Keyring, WrappedKey

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from models.account import Account
+from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
 from models.work import row

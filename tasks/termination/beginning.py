@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import ContractEnding
-from models.account import Account
+from models.customers.account import Account
 from models.email_message import EmailMessage
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held

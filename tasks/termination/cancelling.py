@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy import func, text, update
 from sqlalchemy.orm import Session
 
-from models.account import Account, AccountStatus
-from models.account_key import KeyPurpose
+from models.customers.account import Account, AccountStatus
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Termination
 from models.work.request import JobRequest

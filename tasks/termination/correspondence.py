@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from email_templates import catalogue
 from email_templates.catalogue.message import Message
-from models.account import Account
-from models.contact import Contact
+from models.customers.account import Account
+from models.customers.contact import Contact
 from models.email_message import EmailMessage
 from models.termination import Termination
 from tasks.ports import Ports

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
-from models.account_key import KeyPurpose
+from models.customers.account_key import KeyPurpose
 from models.export_link import ExportLink
 from models.termination import Stage, Termination, TerminationStep
 from models.work import row as work

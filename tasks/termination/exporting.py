@@ -15,7 +15,7 @@ from functools import partial
 from sqlalchemy import func, select
 
 from email_templates.documents.record import record_readme
-from models.account_key import KeyPurpose
+from models.customers.account_key import KeyPurpose
 from models.data_map import check
 from models.data_map.map import MAIN
 from models.termination import Stage, Step, Termination

@@ -14,8 +14,8 @@ from sqlalchemy import func, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.account import Account, AccountStatus
 from models.base.unit_of_work import is_lock_timeout
+from models.customers.account import Account, AccountStatus
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held

@@ -15,9 +15,9 @@ from sqlalchemy import Select, func, literal, select, union_all
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.account import Account
 from models.base.base import SCHEMA
 from models.base.unit_of_work import outage_reason
+from models.customers.account import Account
 from models.data_map import check, live_catalogue
 from models.data_map.map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
 from models.legal_hold import LegalHold

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Text, cast, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
-from models.account import Account
+from models.customers.account import Account
 from models.export_link import ExportLink
 from models.termination import Stage, Step, Termination, TerminationStep
 from models.work import row

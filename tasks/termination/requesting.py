@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import TerminationConfirmed
-from models.account import Account
+from models.customers.account import Account
 from models.termination import Step, Termination
 from models.work.request import JobRequest
 from tasks.failures import Permanent

@@ -14,7 +14,7 @@ from itertools import islice
 from sqlalchemy import delete, func, text
 from sqlalchemy.orm import Session
 
-from models.account_key import KeyPurpose
+from models.customers.account_key import KeyPurpose
 from models.email_message import EmailMessage
 from models.export_link import ExportLink
 from models.termination import Stage

@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from models.account_key import KeyPurpose
 from models.base.base import Base
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys, own_map
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports import Ports

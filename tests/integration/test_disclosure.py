@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models.account import Account
+from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from tasks.disclosure import disclose
 from tasks.drain import drain

@@ -24,8 +24,8 @@ import pytest
 import uvicorn
 from sqlalchemy import text
 
-from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports

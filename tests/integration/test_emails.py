@@ -22,7 +22,7 @@ from sqlalchemy import select
 from email_templates import rendering
 from email_templates.catalogue.service import ServiceNotice, ServiceNoticeKind
 from models.base.unit_of_work import Database
-from models.contact import Contact
+from models.customers.contact import Contact
 from models.email_message import EmailMessage
 from tasks import emails
 from tasks.drain import drain

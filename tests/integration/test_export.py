@@ -26,9 +26,9 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from models.account_key import KeyPurpose
 from models.base.base import Base
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import (
     MAIN,
     AccountKeys,

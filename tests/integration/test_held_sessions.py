@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import web_session
-from models.account import Account
 from models.base.base import Base
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
 from tasks import sessions
 from tasks.ports import Ports

@@ -22,10 +22,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.company import Company
-from models.account import Account
 from models.base.money import Money
 from models.base.tax import included
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.email_message import EmailMessage
 from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
 from models.letterhead import Letterhead

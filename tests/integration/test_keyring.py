@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, text, update
 
-from models.account_key import AccountKey, KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import AccountKey, KeyPurpose
 from tasks.failures import Permanent
 from tasks.sealing.age import Identity
 from tasks.sealing.keyring import Keyring, destroy

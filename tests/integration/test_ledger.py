@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from models.account import Account
 from models.base.money import MoneyError
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.ledger import EntryKind, LedgerEntry
 from tests.company import an_account, an_entry
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.delivery_event import DeliveryEvent, DeliveryKind
 from tasks.drain import drain
 from tasks.emails import SEND

@@ -15,9 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
-from models.account import Account, StatementForm
 from models.base.money import Money
 from models.base.unit_of_work import Database
+from models.customers.account import Account, StatementForm
 from models.invoice import Invoice
 from models.ledger import EntryKind, LedgerEntry
 from models.statement import Statement

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.contract import Contract
+from models.customers.contract import Contract
 from models.data_map.map import AccountKeys, belongs, own_map, written_out
 from models.termination import Step
 from tasks.drain import drain

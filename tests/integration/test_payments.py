@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from email_templates.catalogue.payments import FailureReason, Method
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.work import row as work
 from tasks import payments

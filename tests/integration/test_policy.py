@@ -18,9 +18,9 @@ from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
 from email_templates import download_page, rendering
-from models.account import Account
 from models.base.unit_of_work import Database
-from models.contact import Contact
+from models.customers.account import Account
+from models.customers.contact import Contact
 from models.email_message import EmailMessage
 from models.session import Session as WebSession
 from tasks import statements

@@ -19,8 +19,8 @@ from celery import Celery
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.email_message import EmailMessage
 from models.session import Session as WebSession
 from models.statement import Statement

@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from tasks.failures import Permanent
 from tasks.opening import open_file
 from tasks.ports import Ports

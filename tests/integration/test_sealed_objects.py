@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.email_message import EmailMessage
 from models.work import row as work
 from tasks import emails, invoices, statements

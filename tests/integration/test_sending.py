@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.email_message import EmailMessage
 from models.suppression import SuppressionReason, lift, suppress
 from models.work import row as work

@@ -22,8 +22,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import migrations, rights, web_session
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.web_session import SessionRefused
 from tasks import sessions
 from tasks.ports import Ports

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select, text
 
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.statement import Statement
 from tasks import statements
 from tasks.drain import drain

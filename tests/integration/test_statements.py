@@ -27,9 +27,9 @@ from sqlalchemy import insert, select, text
 
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing
-from models.account import Account, StatementForm
 from models.base.unit_of_work import Database
-from models.contact import Contact
+from models.customers.account import Account, StatementForm
+from models.customers.contact import Contact
 from models.email_message import EmailMessage
 from models.invoice import Invoice
 from models.ledger import LedgerEntry

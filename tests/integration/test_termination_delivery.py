@@ -14,8 +14,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from models.account_key import KeyPurpose
 from models.base.unit_of_work import Database
+from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.termination import Step, Termination, TerminationStep
 from models.work import row as work

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
-from models.account import Account
 from models.base.unit_of_work import Database
+from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from models.termination import Stage, Step, Termination
 from models.work.request import JobRequest

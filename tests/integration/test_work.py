@@ -20,8 +20,8 @@ from sqlalchemy import insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models.account import StatementForm
 from models.base.unit_of_work import Database
+from models.customers.account import StatementForm
 from models.email_message import EmailMessage
 from models.letterhead import Letterhead
 from models.statement import Statement
