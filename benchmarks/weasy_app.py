@@ -16,8 +16,8 @@ from weasyprint import HTML
 
 from models.base.unit_of_work import sqlalchemy_url
 from models.customers.contact import Contact
-from models.email_message import EmailMessage
 from models.ledger import LedgerEntry
+from models.mail.email_message import EmailMessage
 from models.statement import Statement
 
 QUEUE = "weasyprint"

@@ -13,9 +13,7 @@ import models.customers.detail_change
 import models.customers.submission
 import models.customers.usage_event
 import models.data_map.map
-import models.delivery_event
 import models.disclosure
-import models.email_message
 import models.export_link
 import models.held_session
 import models.held_session_key
@@ -23,6 +21,9 @@ import models.invoice
 import models.ledger
 import models.legal_hold
 import models.letterhead
+import models.mail.delivery_event
+import models.mail.email_message
+import models.mail.suppression
 import models.open_item
 import models.payment
 import models.payment_event
@@ -35,7 +36,6 @@ import models.security_audit
 import models.session
 import models.session_sweep
 import models.statement
-import models.suppression
 import models.termination
 import models.work.control
 import models.work.counter

@@ -28,8 +28,8 @@ from email_templates.catalogue.message import Message
 from models.base.unit_of_work import is_outage
 from models.customers.account import Account
 from models.customers.contact import Contact
-from models.email_message import EmailMessage, EmailState
-from models.suppression import Suppression, sentence
+from models.mail.email_message import EmailMessage, EmailState
+from models.mail.suppression import Suppression, sentence
 from tasks import reminder_look
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

@@ -27,8 +27,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from models.email_message import EmailMessage, EmailState
-from models.suppression import sentence
+from models.mail.email_message import EmailMessage, EmailState
+from models.mail.suppression import sentence
 from tasks.drain import Held
 from tasks.failures import Transient
 

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from models.customers.account import Account, AccountStatus
 from models.customers.contact import Contact
-from models.delivery_event import DeliveryEvent, DeliveryKind
-from models.email_message import EmailMessage
-from models.suppression import SuppressionReason, suppress
+from models.mail.delivery_event import DeliveryEvent, DeliveryKind
+from models.mail.email_message import EmailMessage
+from models.mail.suppression import SuppressionReason, suppress
 from models.work.request import JobRequest
 from tasks.details import ask_another
 from tasks.failures import Permanent

@@ -16,7 +16,7 @@ from celery import shared_task
 from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.work import row
 from tasks.failpoints import failpoint
 from tasks.job import Tick

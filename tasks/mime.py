@@ -16,7 +16,7 @@ from email_templates import catalogue
 from email_templates.plain_text import cut
 from email_templates.reader import reader
 from email_templates.rendering import render
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
 from tasks.ports import Letterhead

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue import read_context, write_context
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.reminder import LetterKind
 from tasks import reminder_book as book
 from tasks.failpoints import failpoint

@@ -96,7 +96,7 @@ class EmailsRecordEvent(Request, frozen=True, kw_only=True, forbid_unknown_field
     kind = "emails.record_event"
     #: The row's id (the tag `tenure-message`), its Message-ID, or the provider's own name for it.
     message: str
-    #: One of `models.delivery_event.DeliveryKind`.
+    #: One of `models.mail.delivery_event.DeliveryKind`.
     event: str
     #: ISO 8601, with a zone.
     occurred_at: str

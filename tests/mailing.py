@@ -12,7 +12,7 @@ from email_templates.catalogue import write_context
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models.base.unit_of_work import Database
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from tasks import emails
 from tasks.emails import Queued
 from tasks.ports import Ports

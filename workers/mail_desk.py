@@ -21,7 +21,7 @@ from email_templates.catalogue.message import Message
 from models.base.unit_of_work import Database
 from models.customers.account import Account, AccountStatus
 from models.customers.contact import Contact
-from models.suppression import SuppressionReason, lift, suppress
+from models.mail.suppression import SuppressionReason, lift, suppress
 from tasks.addresses import checked
 from tasks.emails import Queued, queue
 from workers import bootstrap

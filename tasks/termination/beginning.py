@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import ContractEnding
 from models.customers.account import Account
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.emails import queue_for_contacts

@@ -15,8 +15,8 @@ from sqlalchemy import delete, func, text
 from sqlalchemy.orm import Session
 
 from models.customers.account_key import KeyPurpose
-from models.email_message import EmailMessage
 from models.export_link import ExportLink
+from models.mail.email_message import EmailMessage
 from models.termination import Stage
 from tasks.certificates import certifying
 from tasks.drain import Held

@@ -63,7 +63,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the mark of a mail that may be out",
-        "models/email_message.py",
+        "models/mail/email_message.py",
         "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END",
         "'pending'",
         "tests/integration/test_work.py -k worker_vanished",

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.statement import Statement
 from tasks import statements
 from tasks.drain import drain

@@ -23,7 +23,7 @@ from email_templates import rendering
 from email_templates.catalogue.service import ServiceNotice, ServiceNoticeKind
 from models.base.unit_of_work import Database
 from models.customers.contact import Contact
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from tasks import emails
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT

@@ -26,9 +26,9 @@ from models.base.money import Money
 from models.base.tax import included
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.email_message import EmailMessage
 from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
 from models.letterhead import Letterhead
+from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks import credit_notes, handling, invoice_issue, invoices
 from tasks.drain import Held, drain

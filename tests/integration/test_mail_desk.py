@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.delivery_event import DeliveryEvent, DeliveryKind
+from models.mail.delivery_event import DeliveryEvent, DeliveryKind
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.ports import Ports

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from email_templates.catalogue.accounts import DetailsCheck
 from models.base.unit_of_work import Database
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import mail_upkeep
 from tasks.drain import drain

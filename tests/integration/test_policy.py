@@ -21,7 +21,7 @@ from email_templates import download_page, rendering
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.customers.contact import Contact
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.session import Session as WebSession
 from tasks import statements
 from tasks.drain import drain

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from models.base.unit_of_work import Database
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks.drain import drain
 from tasks.emails import SEND

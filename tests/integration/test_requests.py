@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.session import Session as WebSession
 from models.statement import Statement
 from models.work.request import JobRequest, Quarantined, RequestKind

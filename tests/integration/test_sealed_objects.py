@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
-from models.email_message import EmailMessage
+from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import emails, invoices, statements
 from tasks.drain import drain

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.email_message import EmailMessage
-from models.suppression import SuppressionReason, lift, suppress
+from models.mail.email_message import EmailMessage
+from models.mail.suppression import SuppressionReason, lift, suppress
 from models.work import row as work
 from models.work.control import is_paused, set_limits, set_paused
 from tasks.drain import drain

@@ -30,9 +30,9 @@ from email_templates.documents.statement import Ageing
 from models.base.unit_of_work import Database
 from models.customers.account import Account, StatementForm
 from models.customers.contact import Contact
-from models.email_message import EmailMessage
 from models.invoice import Invoice
 from models.ledger import LedgerEntry
+from models.mail.email_message import EmailMessage
 from models.statement import Statement
 from tasks import invoice_issue, statements
 from tasks.drain import drain

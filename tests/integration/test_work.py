@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.customers.account import StatementForm
-from models.email_message import EmailMessage
 from models.letterhead import Letterhead
+from models.mail.email_message import EmailMessage
 from models.statement import Statement
 from models.work import row as work
 from models.work.request import JobRequest

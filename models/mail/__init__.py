@@ -1,0 +1,1 @@
+"""Which messages were queued and sent, what became of them, and which addresses get none."""
