@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session
 from weasyprint import HTML
 
 from models.base.unit_of_work import sqlalchemy_url
+from models.billing.ledger import LedgerEntry
+from models.billing.statement import Statement
 from models.customers.contact import Contact
-from models.ledger import LedgerEntry
 from models.mail.email_message import EmailMessage
-from models.statement import Statement
 
 QUEUE = "weasyprint"
 PAGE = """

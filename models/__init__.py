@@ -3,8 +3,13 @@
 import models.base.base
 import models.base.money
 import models.base.tax
+import models.billing.currency
+import models.billing.invoice
+import models.billing.ledger
+import models.billing.letterhead
+import models.billing.open_item
+import models.billing.statement
 import models.certificate
-import models.currency
 import models.customers.account
 import models.customers.account_key
 import models.customers.contact
@@ -17,14 +22,10 @@ import models.disclosure
 import models.export_link
 import models.held_session
 import models.held_session_key
-import models.invoice
-import models.ledger
 import models.legal_hold
-import models.letterhead
 import models.mail.delivery_event
 import models.mail.email_message
 import models.mail.suppression
-import models.open_item
 import models.payment
 import models.payment_event
 import models.purge
@@ -35,7 +36,6 @@ import models.retention
 import models.security_audit
 import models.session
 import models.session_sweep
-import models.statement
 import models.termination
 import models.work.control
 import models.work.counter

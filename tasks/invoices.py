@@ -23,10 +23,10 @@ from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, T
 from email_templates.catalogue.message import Message
 from email_templates.company import Company
 from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
-from models import invoice as models
+from models.billing import invoice as models
+from models.billing.invoice import Invoice
+from models.billing.letterhead import Letterhead
 from models.customers.account import Account
-from models.invoice import Invoice
-from models.letterhead import Letterhead
 from models.work.request import JobRequest
 from models.work.row import WorkState
 from tasks import documents, emails

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from models.ledger import EntryKind
+from models.billing.ledger import EntryKind
 from models.payment import DeclineReason
 
 

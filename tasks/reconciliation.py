@@ -17,7 +17,7 @@ from celery import shared_task
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
-from models.ledger import EntryKind
+from models.billing.ledger import EntryKind
 from models.reconciliation import Reconciliation
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from email_templates.company import Company
-from models.letterhead import Letterhead
+from models.billing.letterhead import Letterhead
 from tasks.failpoints import failpoint
 from tasks.ports import Ports
 

@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.statements import StatementReady
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
-from models.letterhead import Letterhead
-from models.statement import Statement
+from models.billing.letterhead import Letterhead
+from models.billing.statement import Statement
 from models.work import row as work
 from models.work.row import WorkState
 from tasks import documents, emails
@@ -40,7 +40,7 @@ from tasks.statement_plan import plan, plan_batch
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.
 LONG = 500
 
-#: The lines that each statement shows: see `models.statement`.
+#: The lines that each statement shows: see `models.billing.statement`.
 LINES = text("""
     SELECT statement.id AS statement_id, entry.kind, entry.amount, entry.description,
            (entry.occurred_at AT TIME ZONE statement.time_zone)::date AS day,

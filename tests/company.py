@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from models.billing.ledger import EntryKind, LedgerEntry
 from models.customers.account import Account
 from models.customers.contact import Contact
-from models.ledger import EntryKind, LedgerEntry
 
 _numbers = count(1)
 

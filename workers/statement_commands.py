@@ -23,8 +23,8 @@ from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import StatementDocument
 from email_templates.reader import Reader, reader
 from models.base.unit_of_work import Database
+from models.billing.statement import Statement
 from models.customers.account import Account
-from models.statement import Statement
 from tasks.failures import Failure
 from tasks.opening import open_statement
 from tasks.statement_plan import plan

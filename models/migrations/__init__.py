@@ -17,8 +17,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from models import currency
 from models.base.base import SCHEMA, Base
+from models.billing import currency
 from models.data_map import fence
 from models.data_map.map import own_map
 from models.held_session import HeldSession

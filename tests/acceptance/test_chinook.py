@@ -23,7 +23,7 @@ from sqlalchemy import select
 
 from email_templates.documents.invoice_pdf import render_invoice
 from models.base.unit_of_work import Database
-from models.invoice import InvoiceDocument
+from models.billing.invoice import InvoiceDocument
 from tasks import invoice_issue, invoices
 from tasks.ports import Ports
 from tests.acceptance.outcome import Outcome

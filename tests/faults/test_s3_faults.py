@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
+from models.billing.statement import Statement
 from models.mail.email_message import EmailMessage
-from models.statement import Statement
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

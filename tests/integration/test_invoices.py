@@ -25,9 +25,9 @@ from email_templates.company import Company
 from models.base.money import Money
 from models.base.tax import included
 from models.base.unit_of_work import Database
+from models.billing.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
+from models.billing.letterhead import Letterhead
 from models.customers.account import Account
-from models.invoice import Invoice, InvoiceDocument, InvoiceLine, InvoiceTax
-from models.letterhead import Letterhead
 from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks import credit_notes, handling, invoice_issue, invoices

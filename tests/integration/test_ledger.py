@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from models.base.money import MoneyError
 from models.base.unit_of_work import Database
+from models.billing.ledger import EntryKind, LedgerEntry
 from models.customers.account import Account
-from models.ledger import EntryKind, LedgerEntry
 from tests.company import an_account, an_entry
 
 #: Zones whose clocks jump at midnight, by half an hour, over the date line, or by three hours.

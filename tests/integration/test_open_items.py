@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from email_templates.company import Company
 from models.base.money import Money
 from models.base.unit_of_work import Database
+from models.billing.invoice import Invoice
+from models.billing.ledger import EntryKind, LedgerEntry
+from models.billing.statement import Statement
 from models.customers.account import Account, StatementForm
-from models.invoice import Invoice
-from models.ledger import EntryKind, LedgerEntry
-from models.statement import Statement
 from tasks import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from models.ledger import EntryKind
+from models.billing.ledger import EntryKind
 from models.payment import DeclineReason
 from tasks.failures import Permanent, Unavailable
 from tasks.payment_gateway import NotGenuine, Order, PaymentGateway, Standing, Unanswered

@@ -20,10 +20,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
+from models.billing.statement import Statement
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.session import Session as WebSession
-from models.statement import Statement
 from models.work.request import JobRequest, Quarantined, RequestKind
 from tasks import entry, patience, statements
 from tasks.drain import drain

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
+from models.billing.statement import Statement
 from models.customers.account import Account
-from models.statement import Statement
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

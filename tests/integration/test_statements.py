@@ -28,12 +28,12 @@ from sqlalchemy import insert, select, text
 from email_templates.company import Company
 from email_templates.documents.statement import Ageing
 from models.base.unit_of_work import Database
+from models.billing.invoice import Invoice
+from models.billing.ledger import LedgerEntry
+from models.billing.statement import Statement
 from models.customers.account import Account, StatementForm
 from models.customers.contact import Contact
-from models.invoice import Invoice
-from models.ledger import LedgerEntry
 from models.mail.email_message import EmailMessage
-from models.statement import Statement
 from tasks import invoice_issue, statements
 from tasks.drain import drain
 from tasks.ports import Ports

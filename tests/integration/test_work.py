@@ -21,10 +21,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
+from models.billing.letterhead import Letterhead
+from models.billing.statement import Statement
 from models.customers.account import StatementForm
-from models.letterhead import Letterhead
 from models.mail.email_message import EmailMessage
-from models.statement import Statement
 from models.work import row as work
 from models.work.request import JobRequest
 from models.work.row import Claim, Work

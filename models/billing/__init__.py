@@ -1,0 +1,1 @@
+"""What customers owe and were told: ledger, open items, statements, invoices."""
