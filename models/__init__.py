@@ -10,6 +10,9 @@ import models.billing.letterhead
 import models.billing.open_item
 import models.billing.statement
 import models.certificate
+import models.collection.payment
+import models.collection.payment_event
+import models.collection.reconciliation
 import models.customers.account
 import models.customers.account_key
 import models.customers.contact
@@ -26,10 +29,7 @@ import models.legal_hold
 import models.mail.delivery_event
 import models.mail.email_message
 import models.mail.suppression
-import models.payment
-import models.payment_event
 import models.purge
-import models.reconciliation
 import models.reminder
 import models.reminder_policy
 import models.retention

@@ -19,8 +19,8 @@ from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from models.payment import CollectionAttempt
-from models.payment_event import PaymentEvent
+from models.collection.payment import CollectionAttempt
+from models.collection.payment_event import PaymentEvent
 from models.work.request import JobRequest
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint

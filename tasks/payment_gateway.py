@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from models.billing.ledger import EntryKind
-from models.payment import DeclineReason
+from models.collection.payment import DeclineReason
 
 
 @dataclass(frozen=True, slots=True)

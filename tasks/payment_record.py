@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.payments import Allocation, FailureReason, Method, PaymentFailed, PaymentReceived
 from models.billing.ledger import EntryKind
+from models.collection.payment import AttemptOutcome, DeclineReason
 from models.customers.account import AccountStatus
 from models.customers.contact import Contact
-from models.payment import AttemptOutcome, DeclineReason
 from tasks import emails
 from tasks.details import ask_after_failed_payment
 from tasks.failures import Permanent

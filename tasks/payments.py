@@ -19,7 +19,7 @@ from celery import shared_task
 from sqlalchemy import Connection, text
 from sqlalchemy.orm import Session
 
-from models.payment import AttemptOutcome, CollectionAttempt
+from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

@@ -18,7 +18,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from models.billing.ledger import EntryKind
-from models.reconciliation import Reconciliation
+from models.collection.reconciliation import Reconciliation
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent

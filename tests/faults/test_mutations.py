@@ -35,7 +35,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the mark of a payment that may be made",
-        "models/payment.py",
+        "models/collection/payment.py",
         "CASE WHEN asked_at IS NULL THEN 'pending' ELSE 'unknown' END",
         "'pending'",
         "tests/integration/test_payments.py -k zombie",

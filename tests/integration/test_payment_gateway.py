@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from models.billing.ledger import EntryKind
-from models.payment import DeclineReason
+from models.collection.payment import DeclineReason
 from tasks.failures import Permanent, Unavailable
 from tasks.payment_gateway import NotGenuine, Order, PaymentGateway, Standing, Unanswered
 from workers.adapters import stripe

@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from email_templates.catalogue.payments import FailureReason, Method
 from models.base.unit_of_work import Database
+from models.collection.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.customers.account import Account
-from models.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.work import row as work
 from tasks import payments
 from tasks.drain import drain

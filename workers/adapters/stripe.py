@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from models.billing.ledger import EntryKind
-from models.payment import DeclineReason
+from models.collection.payment import DeclineReason
 from tasks.failures import Permanent, Unavailable
 from tasks.payment_gateway import Decline, Event, Movement, NotGenuine, Order, Payment, Standing, Unanswered
 

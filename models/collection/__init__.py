@@ -1,0 +1,1 @@
+"""How money comes in: payment methods, attempts, provider events, reconciliations."""
