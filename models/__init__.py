@@ -30,8 +30,8 @@ import models.mail.delivery_event
 import models.mail.email_message
 import models.mail.suppression
 import models.purge
-import models.reminder
-import models.reminder_policy
+import models.reminders.policy
+import models.reminders.reminder
 import models.retention
 import models.security_audit
 import models.session

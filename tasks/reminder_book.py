@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from models.reminder_policy import ReminderLevel
+from models.reminders.policy import ReminderLevel
 from tasks.reminder_ladder import Customer, Debt, Policy, Promise, Step
 
 log = structlog.get_logger()

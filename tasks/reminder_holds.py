@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.reminder import HoldKind, HoldOutcome
+from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.patience import patient

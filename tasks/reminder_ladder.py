@@ -13,8 +13,8 @@ from datetime import date, datetime, time, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from models.reminder import LetterKind
-from models.reminder_policy import ReminderLevel
+from models.reminders.policy import ReminderLevel
+from models.reminders.reminder import LetterKind
 from tasks.reminder_calendar import Calendar, calendar, is_open, opening
 
 _DAY = timedelta(days=1)

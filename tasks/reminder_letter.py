@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.reminder import LetterKind
+from models.reminders.reminder import LetterKind
 from tasks.emails import Queued, queue
 from tasks.ports import Ports
 from tasks.reminder_ladder import Customer, Letter

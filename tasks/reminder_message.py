@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email_templates.catalogue.reminders import Level, OpenInvoice, PaymentReminder, PromiseBroken
-from models.reminder import LetterKind
+from models.reminders.reminder import LetterKind
 from tasks.reminder_ladder import Customer, Letter
 
 

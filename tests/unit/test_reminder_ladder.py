@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from email_templates.catalogue.reminders import Level, PaymentReminder, PromiseBroken
-from models.reminder import LetterKind
-from models.reminder_policy import ReminderLevel
+from models.reminders.policy import ReminderLevel
+from models.reminders.reminder import LetterKind
 from tasks.reminder_calendar import calendar, is_open, opening
 from tasks.reminder_ladder import Customer, Debt, Policy, Promise, Step, decide, explain, forecast
 from tasks.reminder_message import message

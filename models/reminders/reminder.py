@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import CURRENCY_CHECK, Base, currency_code, one_of, recorded, timestamp, uuid7
 from models.data_map.map import Category, Personal
-from models.reminder_policy import ReminderLevel
+from models.reminders.policy import ReminderLevel
 
 
 class LetterKind(StrEnum):

@@ -1,0 +1,1 @@
+"""Which reminders were planned, by which policy, and what pauses them."""
