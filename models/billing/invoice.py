@@ -58,7 +58,7 @@ class Invoice(Base):
     """An invoice, or a credit note that takes back part of one. The database refuses every change to it.
 
     Amounts are positive minor units in both: a credit note's are what it gives back. Seller and buyer stand in it as
-    they were on the day of issue. What is open of an invoice is not here, since that changes: see `models.billing.open_item`.
+    they were on the day of issue. What is open of an invoice changes: see `models.billing.open_item`.
     The database checks, at COMMIT, that lines and taxes make the total exactly, and that credit notes take back no
     more than there was.
     """
