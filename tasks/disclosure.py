@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from models.customers.account import Account, AccountStatus
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
-from models.disclosure import Disclosure, DisclosureEvent
+from models.termination.disclosure import Disclosure, DisclosureEvent
 from tasks.export.archive import Archive, Export, Occasion, export
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent

@@ -21,8 +21,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
-from models.certificate import Certificate, ErasureReplay
-from models.termination import Termination
+from models.termination.certificate import Certificate, ErasureReplay
+from models.termination.termination import Termination
 from tasks.certificates import canonical, publishing
 from tasks.certificates.signing import PublicKey
 from tasks.failpoints import failpoint

@@ -24,9 +24,9 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from models.certificate import Certificate, CertificateCopy, CertificateKind
 from models.customers.account_key import KeyPurpose
-from models.termination import Stage, Step, Termination
+from models.termination.certificate import Certificate, CertificateCopy, CertificateKind
+from models.termination.termination import Stage, Step, Termination
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine, keys_of

@@ -7,7 +7,7 @@ import base64
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from models.termination import Termination
+from models.termination.termination import Termination
 from tests.company import an_account
 
 

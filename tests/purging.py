@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, belongs, relation
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.ports import Ports
 from tests.terminating import a_termination
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
-from models.termination import Step, Termination, TerminationStep
+from models.termination.termination import Step, Termination, TerminationStep
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
-from models.certificate import Certificate, CertificateCopy, CertificateKind, called
+from models.termination.certificate import Certificate, CertificateCopy, CertificateKind, called
 from tasks.certificates import publishing
 from tasks.certificates.chain import Examined, Head, Signed, document, examine
 from tasks.certificates.signing import PublicKey, Signer

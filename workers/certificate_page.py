@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from models.certificate import CertificateKind
+from models.termination.certificate import CertificateKind
 from tasks.certificates.chain import Signed
 from tasks.certificates.signing import PublicKey
 from workers.operations import counted

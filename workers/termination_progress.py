@@ -24,8 +24,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage
-from models.purge import StoreKind
-from models.termination import Stage
+from models.termination.purge import StoreKind
+from models.termination.termination import Stage
 from tasks.termination import progress
 from tasks.termination.progress import Progress, Store
 from workers.operations import print_json

@@ -1,4 +1,4 @@
--- Legal holds (S6, T22): what is stored about an account stays until its holds are released. models/legal_hold.py says
+-- Legal holds (S6, T22): what is stored about an account stays until its holds are released. models/termination/legal_hold.py says
 -- what a transaction must ask before it deletes.
 --
 -- Whoever places a hold and whoever deletes must not miss each other. Placing one takes the account's row FOR UPDATE, and

@@ -16,11 +16,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import PurgeCompleted
-from models.certificate import CertificateKind
 from models.data_map.map import MAIN, DataMap
-from models.legal_hold import LegalHold
-from models.purge import StoreKind
-from models.termination import Stage, Step, Termination
+from models.termination.certificate import CertificateKind
+from models.termination.legal_hold import LegalHold
+from models.termination.purge import StoreKind
+from models.termination.termination import Stage, Step, Termination
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.certificates.signing import Signer

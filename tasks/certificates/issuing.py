@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
-from models.certificate import Certificate, CertificateCopy, CertificateKind, called
+from models.termination.certificate import Certificate, CertificateCopy, CertificateKind, called
 from tasks.certificates import canonical
 from tasks.certificates.chain import CERTIFICATE_FORMAT, instant
 from tasks.certificates.signing import Signer, SigningKey

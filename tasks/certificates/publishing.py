@@ -15,7 +15,7 @@ from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models.certificate import Certificate, CertificateCopy
+from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates import canonical
 from tasks.certificates.chain import Signed, document
 from tasks.drain import Held, Job, drain

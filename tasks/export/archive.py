@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
-from models.purge import StoreKind
+from models.termination.purge import StoreKind
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead
 from tasks.export.manifest import (

@@ -17,8 +17,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from models.purge import Method, StoreKind
-from models.termination import TerminationStep
+from models.termination.purge import Method, StoreKind
+from models.termination.termination import TerminationStep
 from models.work.row import Work
 from tasks.drain import Held, Settled
 from tasks.failpoints import failpoint
@@ -47,7 +47,7 @@ def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connect
         raise NotYet("The worker is stopping: the purge goes on where it was.", timedelta(0))
     with held.ports.database.connection() as connection:
         # First the step's row is locked, then the account's, and only then is looked for a hold: each by a statement of
-        # its own within the function (models/legal_hold.py), and all before the statement that deletes.
+        # its own within the function (models/termination/legal_hold.py), and all before the statement that deletes.
         is_free = connection.execute(
             text(f"""
                 WITH ours AS MATERIALIZED (

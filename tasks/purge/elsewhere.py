@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
-from models.purge import Method, StoreKind
+from models.termination.purge import Method, StoreKind
 from tasks.export.archive import folder
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import text
 
 from models.data_map.map import AccountKeys, Processor
-from models.purge import Method, StoreKind
+from models.termination.purge import Method, StoreKind
 from tasks.failures import Permanent
 from tasks.ports import Estate, OutsideProcessor, Ports
 from tasks.purge.checkpoints import Checkpoint, StaysForNow

@@ -3,7 +3,7 @@
 The first pass begins only where nothing is unknown: map and databases agree, each table holds what the customer's
 record holds, no row of another customer refers to what goes, and every store answers. What begins ends in `purging`,
 from which nobody can cancel. A pass that was broken off goes on where it was: its stores and how far each came are rows
-(`models/purge.py`), and what is deleted is not found again.
+(`models/termination/purge.py`), and what is deleted is not found again.
 
 The second pass comes after a quiet time that is longer than any upload or task can last, since objects and the
 databases of others cannot be fenced. It removes what came in meanwhile, and says how much that was.
@@ -17,8 +17,8 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import func
 
-from models.purge import StoreKind
-from models.termination import Stage, Step
+from models.termination.purge import StoreKind
+from models.termination.termination import Stage, Step
 from tasks import erasures
 from tasks.drain import Held
 from tasks.failpoints import failpoint

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import Database
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import AccountKeys, MappedTable
-from models.retention import Retention
+from models.termination.retention import Retention
 from models.work import row as work
 from tasks.certificates import certifying
 from tasks.drain import Held, Job, Settled, drain

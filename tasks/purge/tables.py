@@ -15,7 +15,7 @@ from models.base.unit_of_work import Database, is_outage, outage_reason
 from models.data_map import live_catalogue
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import MAIN, AccountKeys, DataMap, Delete, MappedTable
-from models.purge import Method, StoreKind
+from models.termination.purge import Method, StoreKind
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Estate

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, func, select, text
 
 from models.data_map.live_catalogue import read
 from models.data_map.map import MAIN, Name, RedisKeys, relation
-from models.purge import StoreKind
-from models.termination import Stage, Step
+from models.termination.purge import StoreKind
+from models.termination.termination import Stage, Step
 from tasks.drain import Held
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate

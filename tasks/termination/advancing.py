@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
-from models.termination import Stage, Step, Termination, TerminationStep
+from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.termination import ContractEnding
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
-from models.termination import Stage, Step, Termination
+from models.termination.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.emails import queue_for_contacts
 from tasks.last_look import Withdrawn, last_look

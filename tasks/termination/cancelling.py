@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from models.customers.account import Account, AccountStatus
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
-from models.termination import Stage, Termination
+from models.termination.termination import Stage, Termination
 from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.ports import Ports

@@ -21,7 +21,7 @@ from email_templates.catalogue.message import Message
 from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
-from models.termination import Termination
+from models.termination.termination import Termination
 from tasks.ports import Ports
 from tasks.termination.beginning import REASON
 

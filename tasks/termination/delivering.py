@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.termination import ExportReady, ExportReminder
 from models.mail.email_message import EmailMessage
-from models.termination import DeliveredBy, Stage, Step, Termination
+from models.termination.termination import DeliveredBy, Stage, Step, Termination
 from tasks.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent

@@ -21,8 +21,8 @@ from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.orm import Session
 
 from models.customers.account_key import KeyPurpose
-from models.export_link import ExportLink
-from models.termination import Stage, Termination, TerminationStep
+from models.termination.export_link import ExportLink
+from models.termination.termination import Stage, Termination, TerminationStep
 from models.work import row as work
 from tasks.ports import Ports
 from tasks.termination.links import named_by

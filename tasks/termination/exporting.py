@@ -18,7 +18,7 @@ from email_templates.documents.record import record_readme
 from models.customers.account_key import KeyPurpose
 from models.data_map import check
 from models.data_map.map import MAIN
-from models.termination import Stage, Step, Termination
+from models.termination.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry

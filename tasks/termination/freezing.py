@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import is_lock_timeout
 from models.customers.account import Account, AccountStatus
 from models.data_map.map import AccountKeys
-from models.termination import Stage, Step, Termination
+from models.termination.termination import Stage, Step, Termination
 from tasks.drain import Held
 from tasks.failpoints import failpoint
 from tasks.termination import correspondence, stopping

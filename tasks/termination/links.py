@@ -12,8 +12,8 @@ from hashlib import sha256
 
 from sqlalchemy.orm import Session
 
-from models.export_link import ExportLink
-from models.termination import Termination
+from models.termination.export_link import ExportLink
+from models.termination.termination import Termination
 from tasks.termination.correspondence import Correspondent
 
 #: The path of the page below the company's own site; what follows is a link's secret.

@@ -18,8 +18,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import bindparam
 
-from models.purge import StoreKind
-from models.termination import Step
+from models.termination.purge import StoreKind
+from models.termination.termination import Step
 from tasks.drain import Held
 from tasks.failures import Failure
 from tasks.termination import preview

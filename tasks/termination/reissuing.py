@@ -16,8 +16,8 @@ from sqlalchemy import Text, cast, delete, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from models.customers.account import Account
-from models.export_link import ExportLink
-from models.termination import Stage, Step, Termination, TerminationStep
+from models.termination.export_link import ExportLink
+from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.failures import Permanent
 from tasks.ports import Ports

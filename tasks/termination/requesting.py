@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import TerminationConfirmed
 from models.customers.account import Account
-from models.termination import Step, Termination
+from models.termination.termination import Step, Termination
 from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.ports import Ports

@@ -15,9 +15,9 @@ from sqlalchemy import delete, func, text
 from sqlalchemy.orm import Session
 
 from models.customers.account_key import KeyPurpose
-from models.export_link import ExportLink
 from models.mail.email_message import EmailMessage
-from models.termination import Stage
+from models.termination.export_link import ExportLink
+from models.termination.termination import Stage
 from tasks.certificates import certifying
 from tasks.drain import Held
 from tasks.failpoints import failpoint

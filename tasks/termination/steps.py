@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.certificates import certifying
 from tasks.purge import purging, verifying
 from tasks.termination import beginning, delivering, exporting, freezing, retiring

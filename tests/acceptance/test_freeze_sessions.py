@@ -12,7 +12,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.termination import Step
+from models.termination.termination import Step
 from tests.acceptance.outcome import Outcome
 from tests.company import an_account
 from tests.processes import Processes, eventually

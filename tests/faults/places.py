@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.jobs import JOBS
 
 _REPOSITORY = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 
 from models.base.unit_of_work import Database
-from models.certificate import CertificateKind
+from models.termination.certificate import CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import document, examine
 from tasks.certificates.issuing import issue

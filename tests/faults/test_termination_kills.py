@@ -20,7 +20,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.ports import Ports
 from tasks.termination import requesting
 from tests.acceptance.outcome import Outcome

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from models.base.unit_of_work import Database
-from models.certificate import Certificate, CertificateKind
+from models.termination.certificate import Certificate, CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, examine
 from tasks.certificates.issuing import Issued, issue

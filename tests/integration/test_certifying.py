@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
-from models.certificate import Certificate
 from models.data_map.map import Category, DataMap, MappedTable, Path, Retention, table_name
-from models.termination import Step, Termination, TerminationStep
+from models.termination.certificate import Certificate
+from models.termination.termination import Step, Termination, TerminationStep
 from tasks.certificates import certifying
 from tasks.certificates.signing import Signer
 from tasks.drain import drain

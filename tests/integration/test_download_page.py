@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.sealing import keyring

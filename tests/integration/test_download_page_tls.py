@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT

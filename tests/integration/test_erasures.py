@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
-from models.certificate import ErasureReplay
 from models.data_map.map import AccountKeys
+from models.termination.certificate import ErasureReplay
 from tasks import erasures
 from tasks.certificates.signing import PublicKey, Signer
 from tasks.drain import drain

@@ -24,7 +24,7 @@ import uvicorn
 from sqlalchemy import text
 
 from benchmarks.processes import peak
-from models.termination import Step, Termination
+from models.termination.termination import Step, Termination
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.submitted_files import store_file

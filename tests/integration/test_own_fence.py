@@ -13,7 +13,7 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.customers.contract import Contract
 from models.data_map.map import AccountKeys, belongs, own_map, written_out
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.rescue import work_tables

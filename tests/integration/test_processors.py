@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import select, text
 
 from models.base.unit_of_work import Database
-from models.certificate import Certificate
 from models.data_map.map import AccountKeys, DataMap, Processor
+from models.termination.certificate import Certificate
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import Estate, Ports

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
-from models.termination import TerminationStep
+from models.termination.termination import TerminationStep
 from models.work import row as work
 from tasks.drain import drain
 from tasks.failures import Permanent

@@ -25,7 +25,7 @@ from models.data_map.map import (
     Retention,
     table_name,
 )
-from models.termination import TerminationStep
+from models.termination.termination import TerminationStep
 from models.work import row as work
 from tasks.drain import drain
 from tasks.ports import Estate, Ports

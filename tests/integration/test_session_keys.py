@@ -23,7 +23,7 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, RedisKeys, own_map
 from models.session_owner import Named
-from models.termination import Step
+from models.termination.termination import Step
 from tasks import sessions
 from tasks.failures import Permanent
 from tasks.ports import Ports, SessionStore

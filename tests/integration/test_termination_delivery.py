@@ -17,7 +17,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
-from models.termination import Step, Termination, TerminationStep
+from models.termination.termination import Step, Termination, TerminationStep
 from models.work import row as work
 from tasks import emails
 from tasks.drain import drain

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
-from models.termination import Step
+from models.termination.termination import Step
 from tasks.drain import drain
 from tasks.ports import Ports
 from tasks.termination import progress

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
-from models.termination import Stage, Step, Termination
+from models.termination.termination import Stage, Step, Termination
 from models.work.request import JobRequest
 from tasks.drain import drain
 from tasks.failures import Permanent

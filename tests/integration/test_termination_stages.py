@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from models.base.unit_of_work import Database
-from models.termination import Stage
+from models.termination.termination import Stage
 from tests.company import an_account
 from tests.terminating import a_termination
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.termination import Stage, Step, TerminationStep
+from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
 from tasks.drain import Held, drain
 from tasks.failures import Permanent, Transient

@@ -30,7 +30,7 @@ from celery import Celery
 from rich.text import Text
 from sqlalchemy import Connection, Row, text
 
-from models.certificate import CertificateKind
+from models.termination.certificate import CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine
 from tasks.export.manifest import Kind, Manifest

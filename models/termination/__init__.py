@@ -1,0 +1,1 @@
+"""How a contract ends: steps, purge, retentions, legal holds, certificates."""
