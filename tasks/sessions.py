@@ -22,11 +22,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session as UnitOfWork
 
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
-from models import session_sweep
 from models.base.unit_of_work import Database, is_lock_timeout
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
-from models.session_sweep import OWN
+from models.sessions import sweep as session_sweep
+from models.sessions.sweep import OWN
 from models.work.counter import count
 from tasks.emails import queue_for_contacts
 from tasks.failpoints import failpoint

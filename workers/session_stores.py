@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from models.session_sweep import OWN
+from models.sessions.sweep import OWN
 
 #: What the result of a sweep says besides the names of stores.
 RESERVED = {OWN, "cut", "unfinished"}

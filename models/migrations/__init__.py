@@ -21,9 +21,9 @@ from models.base.base import SCHEMA, Base
 from models.billing import currency
 from models.data_map import fence
 from models.data_map.map import own_map
-from models.held_session import HeldSession
-from models.held_session_key import HeldSessionKey
-from models.session import Session
+from models.sessions.held_session import HeldSession
+from models.sessions.held_session_key import HeldSessionKey
+from models.sessions.session import Session
 from models.work.row import Work
 
 HERE = Path(__file__).parent

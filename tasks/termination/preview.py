@@ -20,7 +20,7 @@ from models.base.unit_of_work import outage_reason
 from models.customers.account import Account
 from models.data_map import check, live_catalogue
 from models.data_map.map import MAIN, AccountKeys, Category, DataMap, MappedTable, Name, Redact, belongs, relation
-from models.session import Session as WebSession
+from models.sessions.session import Session as WebSession
 from models.termination.legal_hold import LegalHold
 from tasks.failures import Failure
 from tasks.ports import Estate, Ports

@@ -100,7 +100,7 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
         ("tasks.requests", ["celery", "kombu", "redis", "boto3", "typst", "jinja2", "workers"]),
         ("workers.bootstrap", ["stripe", "requests"]),
         ("workers.cli", ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"]),
-        ("models.web_session", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
+        ("models.sessions.web_session", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
         ("scheduler.timetable", ["sqlalchemy", "celery", "models", "tasks", "workers.app"]),
         ("models", ["celery", "boto3", "redis", "tasks"]),
         ("email_templates.catalogue", ["celery", "sqlalchemy", "typst", "boto3", "models"]),

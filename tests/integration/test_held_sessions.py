@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import web_session
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
+from models.sessions import web_session
 from tasks import sessions
 from tasks.ports import Ports
 from tests.company import a_contact, an_account

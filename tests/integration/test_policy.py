@@ -22,7 +22,7 @@ from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
-from models.session import Session as WebSession
+from models.sessions.session import Session as WebSession
 from tasks import statements
 from tasks.drain import drain
 from tasks.ports import Ports

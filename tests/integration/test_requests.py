@@ -23,7 +23,7 @@ from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
-from models.session import Session as WebSession
+from models.sessions.session import Session as WebSession
 from models.work.request import JobRequest, Quarantined, RequestKind
 from tasks import entry, patience, statements
 from tasks.drain import drain

@@ -18,10 +18,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 import tasks
-from models import web_session
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.rights import WEB_FUNCTIONS, WEB_VIEW
+from models.sessions import web_session
 from models.work.row import Work
 from scheduler.timetable import TIMETABLE
 from tasks import ports as ways

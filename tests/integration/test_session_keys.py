@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, RedisKeys, own_map
-from models.session_owner import Named
+from models.sessions.owner import Named
 from models.termination.termination import Step
 from tasks import sessions
 from tasks.failures import Permanent

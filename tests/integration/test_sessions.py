@@ -21,10 +21,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import migrations, rights, web_session
+from models import migrations, rights
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.web_session import SessionRefused
+from models.sessions import web_session
+from models.sessions.web_session import SessionRefused
 from tasks import sessions
 from tasks.ports import Ports
 from tests.company import a_contact, an_account

@@ -23,11 +23,11 @@ import redis
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from models import held_session_key, session_owner
 from models.base.unit_of_work import Database, is_lock_timeout
 from models.data_map.map import AccountKeys
-from models.held_session_key import Copy
-from models.session_owner import Named
+from models.sessions import held_session_key, owner
+from models.sessions.held_session_key import Copy
+from models.sessions.owner import Named
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Left, Swept
@@ -218,7 +218,7 @@ class RedisSessions:
             raise
 
     def _whose(self, tenure: Connection) -> Matcher:
-        named = session_owner.named(tenure)
+        named = owner.named(tenure)
         if self._matcher is None or self._matcher.accounts != named:
             self._matcher = Matcher(self._owners.patterns if self._owners else (), named)
         return self._matcher

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models.base.unit_of_work import Database
 from models.data_map.map import RedisKeys
-from models.session_owner import Named
+from models.sessions.owner import Named
 from tasks.failures import Permanent
 
 #: One element of a pattern of SCAN: an escaped character, a class, a wildcard, any other character.

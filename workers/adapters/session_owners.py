@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 
-from models import session_owner
 from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, MappedTable, Name, belongs, belongs_to_any
+from models.sessions import owner
 from tasks.ports import Estate
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
@@ -26,21 +26,21 @@ class Owners:
     def frozen(self) -> Sequence[AccountKeys]:
         """The accounts whose sessions are to go at once."""
         with self.tenure.connection() as connection:
-            return session_owner.ended(connection)
+            return owner.ended(connection)
 
     def theirs(self, accounts: Sequence[AccountKeys]) -> ColumnElement[bool]:
         return belongs_to_any(self.mapped, accounts)
 
     def of(self, tenure: Connection, store: Connection, account: AccountKeys) -> ColumnElement[bool] | None:
         """The sessions of a frozen account, past the fence (T9); None where they may not go after all."""
-        if not session_owner.is_ended(tenure, account):
+        if not owner.is_ended(tenure, account):
             return None
         store.execute(select(func.set_config("tenure.purging", str(account.id), True)))
         return belongs(self.mapped, account)
 
     def free(self, tenure: Connection) -> ColumnElement[bool]:
         """The sessions that nothing keeps. Holds wait until the transaction ends."""
-        return belongs_to_any(self.mapped, session_owner.kept(tenure)).is_not(True)
+        return belongs_to_any(self.mapped, owner.kept(tenure)).is_not(True)
 
     @contextmanager
     def beside(self, engine: Engine, connected: Transaction) -> Iterator[tuple[Connection, Connection]]:
