@@ -16,8 +16,8 @@ import redis
 from sqlalchemy.orm import Session
 
 from benchmarks.processes import Crew, cpu
-from models import migrations
 from models.base.unit_of_work import Database
+from models.schema import migrations
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.requests import publish

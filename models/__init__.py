@@ -25,7 +25,7 @@ import models.mail.email_message
 import models.mail.suppression
 import models.reminders.policy
 import models.reminders.reminder
-import models.security_audit
+import models.schema.security_audit
 import models.sessions.held_session
 import models.sessions.held_session_key
 import models.sessions.session

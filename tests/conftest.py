@@ -20,8 +20,8 @@ import psycopg
 import pytest
 from sqlalchemy.orm import Session
 
-from models import migrations
 from models.base.unit_of_work import Database
+from models.schema import migrations
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.certificates.signing import Signer

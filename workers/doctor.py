@@ -15,10 +15,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from models import migrations
 from models.base.base import SCHEMA
 from models.base.unit_of_work import Database, outage_reason
 from models.data_map.map import AccountKeys
+from models.schema import migrations
 from tasks import erasures as ledger
 from tasks.failures import Failure, Permanent
 from tasks.sealing import rewrapping

@@ -10,8 +10,8 @@ from typing import Any
 import click
 from sqlalchemy.exc import DBAPIError
 
-from models import migrations
 from models.base.unit_of_work import Database, is_outage, outage_reason
+from models.schema import migrations
 from workers import logs
 from workers.settings import Mode, Settings, SettingsError, settings
 

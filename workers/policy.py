@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
 from models.base.unit_of_work import Database
-from models.security_audit import DEADLINE, SILENCE
+from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.requests import KINDS, fields
 from workers import session_stores

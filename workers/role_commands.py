@@ -8,8 +8,8 @@ import click
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import rights
 from models.base.unit_of_work import Database, outage_reason
+from models.schema import rights
 from workers.operations import counted, in_words
 from workers.settings import settings
 

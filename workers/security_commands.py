@@ -10,7 +10,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from models.security_audit import DEADLINE
+from models.schema.security_audit import DEADLINE
 from tasks import security
 from workers.operations import in_words, print_json
 from workers.settings import settings

@@ -27,8 +27,8 @@ import psycopg
 import pytest
 import redis
 
-from models import migrations
 from models.base.unit_of_work import Database
+from models.schema import migrations
 from scheduler.timetable import TIMETABLE
 from tests.architecture.repository import app_services, filled
 from tests.conftest import drop

@@ -16,9 +16,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.schema import CreateSchema
 
-from models import migrations
 from models.base.base import SCHEMA, Base
 from models.base.unit_of_work import Database, sqlalchemy_url
+from models.schema import migrations
 from tests.conftest import drop
 from workers.embedded.server import package_folder
 

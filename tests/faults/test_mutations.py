@@ -98,7 +98,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the unique index on statements",
-        "models/sql/10_calendar.sql",
+        "models/schema/sql/010_calendar.sql",
         "-- Periods: where a billing month ends (B4).",
         "ALTER TABLE tenure.statements DROP CONSTRAINT uq_statements_account_id_currency_period_start;"
         " CREATE INDEX ON tenure.statements (account_id);\n--",
@@ -106,7 +106,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the account's row under a ledger entry's number",
-        "models/sql/20_ledger.sql",
+        "models/schema/sql/030_ledger.sql",
         "FROM tenure.accounts WHERE id = NEW.account_id FOR NO KEY UPDATE;",
         "FROM tenure.accounts WHERE id = NEW.account_id;",
         "tests/integration/test_ledger.py",

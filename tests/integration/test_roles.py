@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 import tasks
 from models.base.base import Base
 from models.base.unit_of_work import Database
-from models.rights import WEB_FUNCTIONS, WEB_VIEW
+from models.schema.rights import WEB_FUNCTIONS, WEB_VIEW
 from models.sessions import web_session
 from models.work.row import Work
 from scheduler.timetable import TIMETABLE

@@ -21,9 +21,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from models import migrations, rights
 from models.base.unit_of_work import Database
 from models.customers.account import Account
+from models.schema import migrations, rights
 from models.sessions import web_session
 from models.sessions.web_session import SessionRefused
 from tasks import sessions

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from alembic import context
 
-from models import migrations
 from models.base.base import SCHEMA, Base
-from models.migrations import VERSION_TABLE
+from models.schema import migrations
+from models.schema.migrations import VERSION_TABLE
 
 connection = context.config.attributes["connection"]
 # A role may be called as the schema is; then PostgreSQL takes the schema for its default one, and Alembic, which leaves

@@ -1,0 +1,1 @@
+"""How the database gets its schema: migrations, SQL functions, rights."""
