@@ -2,7 +2,7 @@
 
 A credit note takes back part of an invoice's lines, at the most what earlier ones have left; all of it makes the
 invoice void. It has a number of its own series, and is a credit in the ledger, which settles its invoice first: the
-database sees to both (`models/sql/70_open_items.sql`).
+database sees to both (`models/schema/sql/090_open_items.sql`).
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class OpenItem(Base):
 
         open debits + charges not invoiced - open credits = balance.
 
-    Written by triggers alone (`models/sql/70_open_items.sql`), but for `due_on` and `disputed`, which a person may set.
+    Written by triggers alone (`models/schema/sql/090_open_items.sql`), but for `due_on` and `disputed`, which a person
+    may set.
     """
 
     __tablename__ = "open_items"

@@ -16,11 +16,11 @@ from models.data_map.map import Category, Personal
 class UsageEvent(Base):
     """One thing that was done; written in batches by `tasks/usage.py`, never changed, kept as long as the contract.
 
-    The table grows to hundreds of millions of rows. It is partitioned by month (`models/sql/80_usage.sql`), so that
-    indexes stay small and what is written lies together. The primary key begins with the account: it serves the export
-    (an account's events in their order), the purge (keyset batches) and the foreign key alike, and is the only index.
-    `contact_id` is no foreign key: to delete one contact PostgreSQL would look through all events, or maintain an index
-    that nothing else reads.
+    The table grows to hundreds of millions of rows. It is partitioned by month (`models/schema/sql/110_usage.sql`), so
+    that indexes stay small and what is written lies together. The primary key begins with the account: it serves the
+    export (an account's events in their order), the purge (keyset batches) and the foreign key alike, and is the only
+    index. `contact_id` is no foreign key: to delete one contact PostgreSQL would look through all events, or maintain
+    an index that nothing else reads.
     """
 
     __tablename__ = "usage_events"

@@ -2,7 +2,7 @@
 
 For each of the application's tables in the database that Tenure lies in, triggers call `tenure.fence` once a statement,
 with the rows that it wrote. Whose these are is said by the paths in the map, as a query over the rows written;
-`models/sql/90_fence.sql` does the rest. `tenure datamap fence` prints or puts up these.
+`models/schema/sql/130_fence.sql` does the rest. `tenure datamap fence` prints or puts up these.
 
 Tenure's own tables have the same, by functions that are quicker, whenever a database is migrated. Rows of work are
 fenced where they are made and where they are removed: what becomes of them in between is the platform's business, and

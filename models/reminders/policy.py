@@ -55,7 +55,7 @@ class ReminderPolicy(Base):
 
 
 class ReminderStep(Base):
-    """One step of a ladder. Triggers keep a ladder in order (`models/sql/95_reminders.sql`)."""
+    """One step of a ladder. Triggers keep a ladder in order (`models/schema/sql/170_reminders.sql`)."""
 
     __tablename__ = "reminder_steps"
     __data_map__ = Shared("how the company reminds its customers")

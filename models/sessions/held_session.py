@@ -15,8 +15,8 @@ from models.data_map.map import Category, Personal
 class HeldSession(Base):
     """What `tenure.sessions` said of it, without the hash of its secret: nobody can sign in with one of these.
 
-    Written in the transaction that takes the session away (`models/sql/50_sessions.sql`). When no hold names the
-    account any more, it goes with the account's purge, or with the next sweep where no termination is under way.
+    Written in the transaction that takes the session away (`models/schema/sql/070_sessions.sql`). When no hold names
+    the account any more, it goes with the account's purge, or with the next sweep where no termination is under way.
     """
 
     __tablename__ = "held_sessions"

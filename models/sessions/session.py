@@ -15,7 +15,7 @@ LIFETIME = timedelta(hours=24)
 
 
 class Session(Base):
-    """A session, in the partition of its time: `models/sql/50_sessions.sql` makes, empties and drops those.
+    """A session, in the partition of its time: `models/schema/sql/070_sessions.sql` makes, empties and drops those.
 
     Its id is drawn by the database and says when: nothing else is believed about its age. Readers use the view
     `tenure.live_sessions`, which knows the hour; the table does not. Look-ups name the id, so that they read one

@@ -1,6 +1,6 @@
 """Certificates: each says what was erased, is signed, and holds the hash of the one before (T25).
 
-The table only grows: triggers (`models/sql/96_certificates.sql`) refuse every change, a number out of turn, a
+The table only grows: triggers (`models/schema/sql/190_certificates.sql`) refuse every change, a number out of turn, a
 `previous` that is not the hash of the certificate before, and a certificate of a purge that was not verified. So one
 that is removed or altered by force shows as a gap or as a hash that does not fit, to whoever has the public key.
 """

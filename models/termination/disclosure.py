@@ -3,8 +3,8 @@
     SELECT tenure.ask_disclosure(account_ref, reference, legal_basis, asked_by)     -- the disclosure's id
     SELECT tenure.note_disclosure(disclosure, 'approved', by)                       -- how many have approved it
 
-Both tables only grow (`models/sql/97_disclosures.sql`). Nobody approves what he asked for, nor twice, and a record is
-made only of what two have approved and nobody has refused.
+Both tables only grow (`models/schema/sql/210_disclosures.sql`). Nobody approves what he asked for, nor twice, and a
+record is made only of what two have approved and nobody has refused.
 """
 
 from __future__ import annotations

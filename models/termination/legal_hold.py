@@ -14,7 +14,7 @@ A sweep that goes through the rows of all accounts asks once a transaction, in a
     SELECT tenure.await_holds()                -- holds wait from now on
     DELETE ... WHERE account_id NOT IN (SELECT account_id FROM tenure.legal_holds WHERE released_at IS NULL)
 
-`models/sql/45_legal_holds.sql` has the functions, and `tenure.place_hold` and `tenure.release_hold`.
+`models/schema/sql/060_legal_holds.sql` has the functions, and `tenure.place_hold` and `tenure.release_hold`.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
         '----------'--------'-----------'----------'-----------'--> cancelled
     held and failed lie beside it: from any stage that is not an end, and back to the very stage it came from
 
-A trigger (`models/sql/95_terminations.sql`) refuses every other change, and constraints refuse a purge without a record
-that was sealed and delivered (T2). The stage says what is true of the account; the steps say what is to be done next,
-and when: a step that is done advances the stage and makes the next step's row in the same transaction.
+A trigger (`models/schema/sql/180_terminations.sql`) refuses every other change, and constraints refuse a purge without
+a record that was sealed and delivered (T2). The stage says what is true of the account; the steps say what is to be
+done next, and when: a step that is done advances the stage and makes the next step's row in the same transaction.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Work goes by batches, so keys do. `object_keys` reads those of a batch's accounts in one query. Which of them have none
 shows when one of them is asked for; then all that are missing are made at once. An account has one row for good,
-destroyed or not, and only an active account is given one: `models/sql/97_account_keys.sql` keeps that.
+destroyed or not, and only an active account is given one: `models/schema/sql/200_account_keys.sql` keeps that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bringing a database to the schema that this version of Tenure expects.
 
-Tables change by numbered Alembic revisions. Functions, triggers and views live once, as they are now, in `models/sql/`;
-each file can be applied again and is, in order, after the revisions.
+Tables change by numbered Alembic revisions. Functions, triggers and views live once, as they are now, in
+`models/schema/sql/`; each file can be applied again and is, in order, after the revisions.
 """
 
 from __future__ import annotations
