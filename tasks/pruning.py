@@ -12,9 +12,9 @@ from sqlalchemy import text
 
 from models.work import row
 from models.work.counter import count
+from models.work.row import work_tables
 from tasks.job import Tick
 from tasks.ports import Ports, current
-from tasks.rescue import work_tables
 
 TASK = "work.prune"
 #: Rows deleted in one transaction: short enough that nobody waits for it.

@@ -6,21 +6,12 @@ died is not forgotten. Any worker may run it: it knows the dead of its own host,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from celery import shared_task
 
-from models.base.base import Base
-from models.work.row import Work
+from models.work.row import work_tables
 from tasks import drain
 from tasks.job import Tick
 from tasks.ports import Ports, current
-
-
-def work_tables() -> Iterable[type[Work]]:
-    """Every table of work rows, by name."""
-    tables = (mapper.class_ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work))
-    return sorted(tables, key=lambda table: table.__tablename__)
 
 
 def rescue_all(ports: Ports) -> int:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, outage_reason
 from models.work import counter
 from models.work import row as work
-from tasks.rescue import work_tables
+from models.work.row import work_tables
 from workers.policy import PROMISES
 from workers.promises import Installation, Verdict
 from workers.settings import Settings

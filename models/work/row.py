@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, Connection, Enum, Index, Integer, Text, Uuid, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from models.base.base import SCHEMA, one_of, recorded, timestamp
+from models.base.base import SCHEMA, Base, one_of, recorded, timestamp
 from models.data_map.map import Columns
 
 #: The longest that a failed row waits for its next attempt.
@@ -107,6 +107,12 @@ class Work:
             Index(f"ix_{table}_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
             CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
         )
+
+
+def work_tables() -> Iterable[type[Work]]:
+    """Every table of work rows, by name."""
+    tables = (mapper.class_ for mapper in Base.registry.mappers if issubclass(mapper.class_, Work))
+    return sorted(tables, key=lambda table: table.__tablename__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from sqlalchemy.sql import ColumnElement
 from models.base.base import SCHEMA, Base
 from models.data_map.map import AccountKeys, Name, belongs, own_map, relation
 from models.work import row
-from models.work.row import Work
-from tasks.rescue import work_tables
+from models.work.row import Work, work_tables
 
 #: By this the rows are known that go on when the termination is taken back.
 STOPPED = "The contract of the account is over: its work was stopped when it was frozen."

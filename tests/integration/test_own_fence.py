@@ -14,9 +14,9 @@ from models.base.unit_of_work import Database
 from models.customers.contract import Contract
 from models.data_map.map import AccountKeys, belongs, own_map, written_out
 from models.termination.termination import Step
+from models.work.row import work_tables
 from tasks.drain import drain
 from tasks.ports import Ports
-from tasks.rescue import work_tables
 from tasks.termination.advancing import ADVANCE
 from tests.company import a_contact, an_account, an_entry
 from tests.terminating import LONG_AGO, a_termination, stage
