@@ -18,9 +18,9 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from email_templates import plain_text
-from email_templates.company import Company
-from email_templates.reader import Reader, reader
+from email_templates.language import plain_text
+from email_templates.language.company import Company
+from email_templates.language.reader import Reader, reader
 from email_templates.rendering import NAME_LENGTH, prepared
 
 _FOLDER: Final = Path(__file__).parent

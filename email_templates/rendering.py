@@ -17,16 +17,17 @@ import msgspec
 from jinja2 import BaseLoader, Environment, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 
-from email_templates import plain_text, words
+from email_templates import words
 from email_templates.catalogue.accounts import Detail
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.payments import Allocation, Method
 from email_templates.catalogue.reminders import OpenInvoice
-from email_templates.company import Company
 from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import Ageing
 from email_templates.inlining import InlinedTemplates
-from email_templates.reader import Reader, reader
+from email_templates.language import plain_text
+from email_templates.language.company import Company
+from email_templates.language.reader import Reader, reader
 
 _FOLDER: Final = Path(__file__).parent
 _STYLE_SHEET: Final = "_layout/mail.css"

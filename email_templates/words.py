@@ -9,8 +9,8 @@ from typing import Final
 from email_templates.catalogue.accounts import Detail
 from email_templates.catalogue.payments import Allocation, Method
 from email_templates.catalogue.reminders import OpenInvoice
-from email_templates.plain_text import quoted
-from email_templates.reader import Reader
+from email_templates.language.plain_text import quoted
+from email_templates.language.reader import Reader
 
 #: Invoices that a message lists one by one; with more it would grow past the size at which mail clients cut it off.
 LISTED: Final = 40

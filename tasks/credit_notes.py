@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.base.money import Money
 from models.base.tax import included
 from tasks.statement_plan import keep_letterhead

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from tasks.failpoints import failpoint
 from tasks.ports import Ports
 from tasks.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead

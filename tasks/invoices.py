@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, Tax
 from email_templates.catalogue.message import Message
-from email_templates.company import Company
 from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
+from email_templates.language.company import Company
 from models.billing import invoice as models
 from models.billing.invoice import Invoice
 from models.billing.letterhead import Letterhead

@@ -13,8 +13,8 @@ from email.utils import format_datetime
 from jinja2 import UndefinedError
 
 from email_templates import catalogue
-from email_templates.plain_text import cut
-from email_templates.reader import reader
+from email_templates.language.plain_text import cut
+from email_templates.language.reader import reader
 from email_templates.rendering import render
 from models.mail.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked

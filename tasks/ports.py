@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, DataMap, own_map

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
 from tasks.failpoints import failpoint
 from tasks.ports import Ports

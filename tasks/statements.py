@@ -20,8 +20,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.statements import StatementReady
-from email_templates.company import Company
 from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
+from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
 from models.billing.statement import Statement
 from models.work import row as work

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.base.unit_of_work import Database
 from tasks.invoice_issue import issue_batch
 from workers.embedded.payments import PaymentProvider

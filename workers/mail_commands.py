@@ -12,10 +12,10 @@ from rich.padding import Padding
 
 from email_templates.catalogue import MESSAGES, UnknownMessage, find
 from email_templates.catalogue.message import Message
-from email_templates.company import Company
-from email_templates.reader import reader
+from email_templates.language.company import Company
+from email_templates.language.reader import reader
+from email_templates.language.translations import SOURCE, languages
 from email_templates.rendering import render
-from email_templates.translations import SOURCE, languages
 from workers.operations import print_json
 from workers.settings import SettingsError, settings
 

@@ -9,12 +9,12 @@ from functools import cache
 from sqlalchemy import text
 
 from email_templates.catalogue import MESSAGES
-from email_templates.company import Company
+from email_templates.language.company import Company
+from email_templates.language.reader import reader
+from email_templates.language.translations import SOURCE, languages
 from email_templates.lint import findings
 from email_templates.markup import NotWellFormed
-from email_templates.reader import reader
 from email_templates.rendering import render
-from email_templates.translations import SOURCE, languages
 from workers.bootstrap import letterhead
 from workers.promises import Evidence, Installation, Verdict, judged
 

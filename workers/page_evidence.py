@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from email_templates.download_page import Offered, Refusal, page, refusal
+from email_templates.language.translations import languages
 from email_templates.markup import NotWellFormed
 from email_templates.markup import page as parsed
-from email_templates.translations import languages
 from workers.bootstrap import letterhead
 from workers.download_page import headers
 from workers.promises import Evidence, Installation, judged

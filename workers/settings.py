@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from tasks import failpoints
 from tasks.sealing.wrapping import wrapping_keys, written_secrets
 from tasks.termination.terms import Terms

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.statement import StatementDocument
-from email_templates.reader import Reader, reader
+from email_templates.language.reader import Reader, reader
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from models.customers.account import Account

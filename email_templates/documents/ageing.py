@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from email_templates.documents.statement import Ageing
-from email_templates.reader import Reader
+from email_templates.language.reader import Reader
 
 
 def ageing_rows(who: Reader, ageing: Ageing, currency: str) -> list[tuple[str, str]]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
-from email_templates.company import Company
-from email_templates.plain_text import one_line, quoted
-from email_templates.reader import Reader, reader
+from email_templates.language.company import Company
+from email_templates.language.plain_text import one_line, quoted
+from email_templates.language.reader import Reader, reader
 
 _WIDTH: Final = 78
 

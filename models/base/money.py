@@ -89,7 +89,7 @@ class Money:
         return self.minor <= self._same(other)
 
     def __str__(self) -> str:
-        """For operators: `1,234.50 EUR`. What customers read is written by `email_templates.figures`."""
+        """For operators: `1,234.50 EUR`. What customers read is written by `email_templates.language.figures`."""
         return f"{Decimal(self.minor).scaleb(-self.digits):,.{self.digits}f} {self.currency}"
 
     def split(self, weights: list[int]) -> list[Money]:

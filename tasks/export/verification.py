@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from email_templates.plain_text import one_line
+from email_templates.language.plain_text import one_line
 from tasks.export import manifest
 from tasks.export.guard import SCHEME, is_risky
 from tasks.export.manifest import README, TERMINATION, Entry, Kind, Manifest

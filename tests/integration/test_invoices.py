@@ -21,7 +21,7 @@ from pypdf import PdfReader
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.base.money import Money
 from models.base.tax import included
 from models.base.unit_of_work import Database

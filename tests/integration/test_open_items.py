@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from email_templates.company import Company
+from email_templates.language.company import Company
 from models.base.money import Money
 from models.base.unit_of_work import Database
 from models.billing.invoice import Invoice

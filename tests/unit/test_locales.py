@@ -14,7 +14,7 @@ from babel.messages.frontend import parse_mapping_cfg
 from babel.messages.pofile import read_po
 
 import email_templates
-from email_templates.translations import languages, translations
+from email_templates.language.translations import languages, translations
 
 PACKAGE = Path(email_templates.__file__).parent
 TRANSLATED = [language for language in languages() if language != "en"]
@@ -26,7 +26,7 @@ EXACT_FORMS = {"de": {0}, "fr": set(), "ar": {0, 1, 2}}
 @cache
 def extracted() -> dict[str, str | tuple[str, ...]]:
     """What templates and documents say, as pybabel finds it."""
-    with (PACKAGE / "locales" / "babel.cfg").open() as mapping:
+    with (PACKAGE / "language" / "locales" / "babel.cfg").open() as mapping:
         method_map, options_map = parse_mapping_cfg(mapping)
     found = extract_from_dir(PACKAGE, method_map, options_map, directory_filter=lambda path: "locales" not in path)
     return {message[0] if isinstance(message, tuple) else message: message for _, _, message, _, _ in found}
@@ -34,7 +34,7 @@ def extracted() -> dict[str, str | tuple[str, ...]]:
 
 @cache
 def catalogue(language: str) -> Catalog:
-    with (PACKAGE / "locales" / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
+    with (PACKAGE / "language" / "locales" / language / "LC_MESSAGES" / "messages.po").open("rb") as file:
         return read_po(file, locale=language, abort_invalid=True)
 
 

@@ -10,7 +10,7 @@ from babel.core import get_global
 from hypothesis import given
 from hypothesis import strategies as st
 
-from email_templates.currencies import minor_digits
+from email_templates.language.currencies import minor_digits
 from models.base.money import CURRENCIES, Money, MoneyError
 from models.base.tax import included
 

@@ -11,8 +11,8 @@ from babel.numbers import get_currency_precision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from email_templates.currencies import minor_digits
-from email_templates.reader import reader
+from email_templates.language.currencies import minor_digits
+from email_templates.language.reader import reader
 
 NBSP, NNBSP, RLM, LRM, ALM = "\u00a0", "\u202f", "\u200f", "\u200e", "\u061c"
 

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import email_templates
-from email_templates import plain_text
 from email_templates.catalogue import MESSAGES
 from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.message import Message
@@ -26,6 +25,7 @@ from email_templates.catalogue.security import SecurityNotice
 from email_templates.catalogue.service import ServiceNotice
 from email_templates.catalogue.statements import StatementReady
 from email_templates.inlining import LosesMarkup, inlined
+from email_templates.language import plain_text
 from email_templates.lint import TAGS, findings
 from email_templates.markup import page
 from email_templates.rendering import SUBJECT_LENGTH, environment

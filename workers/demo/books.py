@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
 
-from email_templates.currencies import minor_digits
+from email_templates.language.currencies import minor_digits
 from workers.demo.countries import PRICES
 
 

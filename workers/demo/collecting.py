@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Row, text
 
-from email_templates.currencies import minor_digits
+from email_templates.language.currencies import minor_digits
 from models.base.unit_of_work import Database
 from tasks.reminder_calendar import calendar
 from workers.adapters.stripe import from_stripe

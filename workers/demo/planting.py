@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from sqlalchemy.orm import Session
 
-from email_templates.company import Company as Letterhead
+from email_templates.language.company import Company as Letterhead
 from models.base.unit_of_work import Database
 from tasks.statement_plan import plan_batch
 from workers.demo.books import Entry

@@ -23,7 +23,7 @@ from babel.numbers import (
 )
 from babel.units import format_unit
 
-from email_templates.currencies import minor_digits
+from email_templates.language.currencies import minor_digits
 
 #: The last digit before the point, and what comes after it, in a number pattern such as `#,##0.00 ¤`.
 _DECIMALS: Final = re.compile(r"0(\.[0#]+)?(?![0#,])")

@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_time, get_datetime_format, get_time_format
 
-from email_templates import figures
-from email_templates.translations import SOURCE, languages, translations
+from email_templates.language import figures
+from email_templates.language.translations import SOURCE, languages, translations
 
 _SUBTAGS: Final = re.compile(r"[-_]")
 _TERRITORY: Final = re.compile(r"[A-Za-z]{2}|[0-9]{3}", re.ASCII)

@@ -1,0 +1,1 @@
+"""How the company speaks: languages, readers, figures, currencies, translations."""
