@@ -22,8 +22,8 @@ from email_templates.catalogue.accounts import Detail
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.payments import Allocation, Method
 from email_templates.catalogue.reminders import OpenInvoice
-from email_templates.documents.ageing import ageing_rows
-from email_templates.documents.statement import Ageing
+from email_templates.figures.ageing import ageing_rows
+from email_templates.figures.statement import Ageing
 from email_templates.inlining import InlinedTemplates
 from email_templates.language import plain_text
 from email_templates.language.company import Company

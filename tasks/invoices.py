@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, Tax
 from email_templates.catalogue.message import Message
-from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
+from email_templates.figures.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
 from email_templates.language.company import Company
 from models.billing import invoice as models
 from models.billing.invoice import Invoice

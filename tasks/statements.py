@@ -20,7 +20,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.statements import StatementReady
-from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument
+from email_templates.figures.statement import Ageing, Line, OpenItem, StatementDocument
 from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
 from models.billing.statement import Statement

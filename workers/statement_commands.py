@@ -19,8 +19,8 @@ from rich.table import Table
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from email_templates.documents.ageing import ageing_rows
-from email_templates.documents.statement import StatementDocument
+from email_templates.figures.ageing import ageing_rows
+from email_templates.figures.statement import StatementDocument
 from email_templates.language.reader import Reader, reader
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement

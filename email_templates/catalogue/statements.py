@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from email_templates.catalogue.message import Message
-from email_templates.documents.statement import Ageing, StatementDocument, check_sums
+from email_templates.figures.statement import Ageing, StatementDocument, check_sums
 
 
 class StatementReady(Message, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from email_templates.documents.invoice import DocumentKind, InvoiceDocument
 from email_templates.documents.sheet import extent, payment, sheet
 from email_templates.documents.typesetter import typeset
+from email_templates.figures.invoice import DocumentKind, InvoiceDocument
 from email_templates.language.company import Company
 from email_templates.language.plain_text import clean, quoted
 from email_templates.language.reader import Reader, reader

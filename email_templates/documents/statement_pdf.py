@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from email_templates.documents.ageing import ageing_rows
 from email_templates.documents.sheet import extent, payment, sheet
-from email_templates.documents.statement import Line, OpenItem, StatementDocument
 from email_templates.documents.typesetter import typeset
+from email_templates.figures.ageing import ageing_rows
+from email_templates.figures.statement import Line, OpenItem, StatementDocument
 from email_templates.language.company import Company
 from email_templates.language.plain_text import clean, quoted
 from email_templates.language.reader import Reader, reader

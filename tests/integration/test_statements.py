@@ -25,7 +25,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, text
 
-from email_templates.documents.statement import Ageing
+from email_templates.figures.statement import Ageing
 from email_templates.language.company import Company
 from models.base.unit_of_work import Database
 from models.billing.invoice import Invoice

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from email_templates.documents.statement import Ageing, OpenItem, age
+from email_templates.figures.statement import Ageing, OpenItem, age
 
 AS_OF = date(2026, 10, 31)
 

@@ -23,7 +23,7 @@ from email_templates.catalogue import (
 )
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.statements import StatementReady
-from email_templates.documents.statement import Ageing
+from email_templates.figures.statement import Ageing
 from email_templates.rendering import GIVEN
 
 PACKAGE = Path(email_templates.__file__).parent

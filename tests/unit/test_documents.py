@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, Tax
 from email_templates.catalogue.statements import StatementReady
 from email_templates.documents.glyphs import drawable
-from email_templates.documents.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
 from email_templates.documents.invoice_pdf import render_invoice
-from email_templates.documents.statement import Ageing, Line, OpenItem, StatementDocument, age
 from email_templates.documents.statement_pdf import render_statement
+from email_templates.figures.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
+from email_templates.figures.statement import Ageing, Line, OpenItem, StatementDocument, age
 from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.rendering import render

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from email_templates.documents.statement import Ageing
+from email_templates.figures.statement import Ageing
 from email_templates.language.reader import Reader
 
 

@@ -1,0 +1,1 @@
+"""Which figures a statement, an invoice and an ageing table show."""
