@@ -21,9 +21,9 @@ from markupsafe import Markup
 from email_templates.language import plain_text
 from email_templates.language.company import Company
 from email_templates.language.reader import Reader, reader
-from email_templates.rendering import NAME_LENGTH, prepared
+from email_templates.mail.rendering import NAME_LENGTH, prepared
 
-_FOLDER: Final = Path(__file__).parent
+_FOLDER: Final = Path(__file__).parents[1]
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,12 +91,12 @@ def _words(who: Reader, why: Refusal) -> tuple[str, str]:
 
 def _render(template: str, who: Reader, company: Company, values: dict[str, Any]) -> str:
     given = {"reader": who, "company": plain_text.clean(company), "css": Markup(_css())}  # noqa: S704 - our own file
-    return _environment().get_template(f"_page/{template}").render(values | given) + "\n"
+    return _environment().get_template(f"pages/templates/{template}").render(values | given) + "\n"
 
 
 @cache
 def _css() -> str:
-    return (_FOLDER / "_page" / "page.css").read_text("utf-8")
+    return (_FOLDER / "pages" / "templates" / "page.css").read_text("utf-8")
 
 
 @cache

@@ -15,7 +15,7 @@ from jinja2 import UndefinedError
 from email_templates import catalogue
 from email_templates.language.plain_text import cut
 from email_templates.language.reader import reader
-from email_templates.rendering import render
+from email_templates.mail.rendering import render
 from models.mail.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent

@@ -9,7 +9,7 @@ import pytest
 from email_templates.catalogue import MESSAGES
 from email_templates.catalogue.message import Message
 from email_templates.language.company import Company
-from email_templates.rendering import Rendered, render
+from email_templates.mail.rendering import Rendered, render
 
 COMPANY = Company(
     name="Halden Software",

@@ -15,7 +15,7 @@ from email_templates.catalogue.message import Message
 from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.language.translations import SOURCE, languages
-from email_templates.rendering import render
+from email_templates.mail.rendering import render
 from workers.operations import print_json
 from workers.settings import SettingsError, settings
 

@@ -12,9 +12,9 @@ from email_templates.catalogue import MESSAGES
 from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.language.translations import SOURCE, languages
-from email_templates.lint import findings
-from email_templates.markup import NotWellFormed
-from email_templates.rendering import render
+from email_templates.mail.lint import findings
+from email_templates.mail.markup import NotWellFormed
+from email_templates.mail.rendering import render
 from workers.bootstrap import letterhead
 from workers.promises import Evidence, Installation, Verdict, judged
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from email_templates.download_page import Offered, Refusal, page, refusal
 from email_templates.language.translations import languages
-from email_templates.markup import NotWellFormed
-from email_templates.markup import page as parsed
+from email_templates.mail.markup import NotWellFormed
+from email_templates.mail.markup import page as parsed
 from workers.bootstrap import letterhead
 from workers.download_page import headers
 from workers.promises import Evidence, Installation, judged

@@ -1,7 +1,7 @@
 """The closed catalogue of messages (E1): what is not here cannot be sent (P3.1e).
 
 To add a message, write a class in one of the modules beside this file and a folder of its `name` in
-`email_templates/`, with `subject.txt`, `body.txt` and `body.html`. Nothing lists messages.
+`email_templates/messages/`, with `subject.txt`, `body.txt` and `body.html`. Nothing lists messages.
 """
 
 from __future__ import annotations

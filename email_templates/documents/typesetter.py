@@ -68,7 +68,11 @@ def typesetter() -> str:
     """Which typesetter, fonts and templates these are: the same name makes the same bytes of the same document."""
     versions = [f"{name} {version(name)}" for name in _MADE_BY]
     folder = _FOLDER.parent
-    files = [*folder.glob("*.py"), *folder.glob("documents/*"), *folder.glob("locales/*/LC_MESSAGES/*.po")]
+    rooms = ("language", "figures", "pdf")
+    files = [
+        *(file for room in rooms for file in folder.glob(f"{room}/*")),
+        *folder.glob("language/locales/*/LC_MESSAGES/*.po"),
+    ]
     digest = hashlib.sha256(" ".join(versions).encode())
     for file in sorted(file for file in files if file.is_file()):
         digest.update(file.read_bytes())

@@ -29,9 +29,9 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(EXPORT))
 PROCESS = """
 import sys
 from uuid import UUID, uuid4
-from models.data_map import own_map
-from models.base import Base
-from models.data_map import AccountKeys
+from models.data_map.map import own_map
+from models.base.base import Base
+from models.data_map.map import AccountKeys
 from tasks.export.archive import Archive, export
 from workers import bootstrap
 from workers.app import app

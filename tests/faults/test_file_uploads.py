@@ -30,7 +30,7 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(UPLOAD))
 #: Stores one file of two parts and a bit; without a failpoint it dies in the middle of its content.
 WEB = f"""
 import os, signal
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import failpoints
 from tasks.sealing.keyring import Keyring
 from tasks.submitted_files import store_file

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from jinja2 import DictLoader, Environment, StrictUndefined
 from sqlalchemy import select
 
-from email_templates import rendering
 from email_templates.catalogue.service import ServiceNotice, ServiceNoticeKind
+from email_templates.mail import rendering
 from models.base.unit_of_work import Database
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage

@@ -684,7 +684,7 @@ PROCESS = """
 import os, sys
 from uuid import UUID, uuid4
 from benchmarks.processes import peak
-from models.data_map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
+from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
 from tasks.export.archive import Archive, export
 from workers import bootstrap
 from workers.app import app

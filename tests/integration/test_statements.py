@@ -352,7 +352,7 @@ RENDER_ELSEWHERE = """
 import os
 import sys
 from uuid import UUID
-from models.unit_of_work import Database
+from models.base.unit_of_work import Database
 from tasks import statements
 
 statement = UUID(sys.argv[1])

@@ -24,10 +24,9 @@ from email_templates.catalogue import (
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.statements import StatementReady
 from email_templates.figures.statement import Ageing
-from email_templates.rendering import GIVEN
+from email_templates.mail.rendering import GIVEN
 
 PACKAGE = Path(email_templates.__file__).parent
-NOT_MESSAGES = {"_layout", "_page", "catalogue", "documents", "locales", "__pycache__"}
 EXAMPLES = [
     pytest.param(context, id=f"{message.name}--{variant}")
     for message in MESSAGES.values()
@@ -36,13 +35,13 @@ EXAMPLES = [
 
 
 def test_folders_and_classes_are_one_to_one() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - NOT_MESSAGES
+    folders = {path.name for path in (PACKAGE / "messages").iterdir() if path.is_dir()}
     assert folders == set(MESSAGES)
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_folder_holds_exactly_three_files(name: str) -> None:
-    assert {path.name for path in (PACKAGE / name).iterdir()} == {"subject.txt", "body.txt", "body.html"}
+    assert {path.name for path in (PACKAGE / "messages" / name).iterdir()} == {"subject.txt", "body.txt", "body.html"}
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=lambda message: message.name)
@@ -109,20 +108,20 @@ class SeatGivenBack(Message, frozen=True, kw_only=True):
 """
     with (copy / "catalogue" / "termination.py").open("a") as module:
         module.write(added)
-    folder = copy / "seat-given-back"
+    folder = copy / "messages" / "seat-given-back"
     folder.mkdir()
     (folder / "subject.txt").write_text("A seat ends on {{ ends_on | date }}")
     (folder / "body.txt").write_text(
-        "{% extends '_layout/layout.txt' %}{% block content %}It ends on {{ ends_on | date }}.{% endblock %}"
+        "{% extends 'mail/layout/layout.txt' %}{% block content %}It ends on {{ ends_on | date }}.{% endblock %}"
     )
     (folder / "body.html").write_text(
-        "{% extends '_layout/layout.html' %}"
+        "{% extends 'mail/layout/layout.html' %}"
         "{% block content %}<p class='text'>It ends on {{ ends_on | date }}.</p>{% endblock %}"
     )
     program = """
 from email_templates.catalogue import read_context
-from email_templates.company import Company
-from email_templates.rendering import render
+from email_templates.language.company import Company
+from email_templates.mail.rendering import render
 context = read_context("seat-given-back", {"ends_on": "2026-12-31"})
 company = Company(name="Halden", address=("Oslo",), email="a@halden.example", website="halden.example")
 mail = render(context, language="de", time_zone="UTC", company=company, recipient_name="Ada")

@@ -26,7 +26,7 @@ from email_templates.figures.invoice import Buyer, DocumentKind, InvoiceDocument
 from email_templates.figures.statement import Ageing, Line, OpenItem, StatementDocument, age
 from email_templates.language.company import Company
 from email_templates.language.reader import reader
-from email_templates.rendering import render
+from email_templates.mail.rendering import render
 
 COMPANY = Company(
     name="Halden Software",

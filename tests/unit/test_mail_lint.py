@@ -11,11 +11,11 @@ import pytest
 import email_templates
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.service import PolicyUpdated
-from email_templates.lint import findings
-from email_templates.markup import NotWellFormed
+from email_templates.mail.lint import findings
+from email_templates.mail.markup import NotWellFormed
 from tests.mail import CASES, COMPANY, rendered
 
-LAYOUT = Path(email_templates.__file__).parent / "_layout"
+LAYOUT = Path(email_templates.__file__).parent / "mail" / "layout"
 
 
 @pytest.mark.parametrize(("context", "language"), CASES)

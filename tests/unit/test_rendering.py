@@ -24,11 +24,11 @@ from email_templates.catalogue.reminders import OpenInvoice, PaymentReminder
 from email_templates.catalogue.security import SecurityNotice
 from email_templates.catalogue.service import ServiceNotice
 from email_templates.catalogue.statements import StatementReady
-from email_templates.inlining import LosesMarkup, inlined
 from email_templates.language import plain_text
-from email_templates.lint import TAGS, findings
-from email_templates.markup import page
-from email_templates.rendering import SUBJECT_LENGTH, environment
+from email_templates.mail.inlining import LosesMarkup, inlined
+from email_templates.mail.lint import TAGS, findings
+from email_templates.mail.markup import page
+from email_templates.mail.rendering import SUBJECT_LENGTH, environment
 from tests.mail import CASES, COMPANY, LANGUAGES, rendered
 
 EVIL = "<img src=x onerror=alert(1)> & \"q\" 's' {{ 7*7 }} {% raw %} %(name)s %s"
@@ -64,7 +64,7 @@ def test_golden_files_are_those_of_the_catalogue() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_amounts_are_those_of_the_context(language: str) -> None:
     context = StatementReady.examples()[""]
-    who = email_templates.reader.reader(language, "UTC")
+    who = email_templates.language.reader.reader(language, "UTC")
     mail = rendered(context, language)
     for minor in (context.opening, context.charges, context.payments, context.closing, context.ageing.overdue):
         written = who.money(minor, "EUR")
@@ -113,7 +113,7 @@ def test_an_undefined_variable_fails_before_anything_is_returned(file: str, monk
     if file.startswith("body"):
         source = source.replace("{% block content %}", "{% block content %}{{ account_nmae }}")
     monkeypatch.setattr(broken, "loader", jinja2.ChoiceLoader([jinja2.DictLoader({path: source}), original]))
-    monkeypatch.setattr("email_templates.rendering.environment", lambda: broken)
+    monkeypatch.setattr("email_templates.mail.rendering.environment", lambda: broken)
     with pytest.raises(jinja2.UndefinedError, match="is undefined"):
         rendered(AccountSetUp.examples()[""])
 

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-from email_templates.markup import Element, page
-from email_templates.rendering import Rendered
+from email_templates.mail.markup import Element, page
+from email_templates.mail.rendering import Rendered
 
 #: All that our pages are made of. None of these loads anything.
 TAGS: Final = {

@@ -17,20 +17,20 @@ import msgspec
 from jinja2 import BaseLoader, Environment, StrictUndefined, pass_context, select_autoescape
 from jinja2.runtime import Context
 
-from email_templates import words
 from email_templates.catalogue.accounts import Detail
 from email_templates.catalogue.message import Message
 from email_templates.catalogue.payments import Allocation, Method
 from email_templates.catalogue.reminders import OpenInvoice
 from email_templates.figures.ageing import ageing_rows
 from email_templates.figures.statement import Ageing
-from email_templates.inlining import InlinedTemplates
 from email_templates.language import plain_text
 from email_templates.language.company import Company
 from email_templates.language.reader import Reader, reader
+from email_templates.mail import words
+from email_templates.mail.inlining import InlinedTemplates
 
-_FOLDER: Final = Path(__file__).parent
-_STYLE_SHEET: Final = "_layout/mail.css"
+_FOLDER: Final = Path(__file__).parents[1]
+_STYLE_SHEET: Final = "mail/layout/mail.css"
 #: Well below the 998 octets of a header line, and more than any client shows.
 SUBJECT_LENGTH: Final = 150
 #: Who signs up with an advertisement for a name gets no room for it.
@@ -66,11 +66,11 @@ def render(context: Message, *, language: str, time_zone: str, company: Company,
         "third_party_hosts": plain_text.hosts_named((name, *plain_text.texts_of(cleaned)), company.website),
     }
     # The isolates in it are ours: values were cleaned of theirs.
-    subject = plain_text.unbroken(_render(f"{context.name}/subject.txt", values))
+    subject = plain_text.unbroken(_render(f"messages/{context.name}/subject.txt", values))
     subject = plain_text.cut(subject, SUBJECT_LENGTH)
     values["subject"] = subject
-    text = plain_text.wrapped(_render(f"{context.name}/body.txt", values))
-    html = _EMPTY_LINES.sub("\n", _render(f"{context.name}/body.html", values)).strip() + "\n"
+    text = plain_text.wrapped(_render(f"messages/{context.name}/body.txt", values))
+    html = _EMPTY_LINES.sub("\n", _render(f"messages/{context.name}/body.html", values)).strip() + "\n"
     return Rendered(subject, text, html)
 
 
