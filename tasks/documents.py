@@ -65,7 +65,7 @@ def store(ports: Ports, key: str, body: bytes, recipient: age.Recipient) -> Stor
     The row keeps what the PDF is; the sealed file around it is another one each time.
     """
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
-    from email_templates.documents.typesetter import typesetter  # noqa: PLC0415
+    from email_templates.pdf.typesetter import typesetter  # noqa: PLC0415
 
     sealed_objects.put(ports.objects, key, body, recipient)
     return Stored(key, hashlib.sha256(body).digest(), len(body), typesetter())

@@ -226,7 +226,7 @@ def _corrected(row: Row[Any]) -> Corrected | None:
 def render(item: ToRender, held: Held) -> Rendered:
     """Make the PDF and store it; the same bytes under the same key whenever it is done."""
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
-    from email_templates.documents.invoice_pdf import render_invoice  # noqa: PLC0415
+    from email_templates.pdf.invoice import render_invoice  # noqa: PLC0415
 
     documents.somebody(item.recipients)
     invoice, ports = item.invoice, held.ports

@@ -114,7 +114,7 @@ class ToRender:
     def pdf(self) -> bytes:
         """The same bytes whenever it is made from the same row by the same typesetter (B3)."""
         # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
-        from email_templates.documents.statement_pdf import render_statement  # noqa: PLC0415
+        from email_templates.pdf.statement import render_statement  # noqa: PLC0415
 
         return render_statement(self.document(), company=self.company, language=self.language)
 

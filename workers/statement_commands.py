@@ -88,7 +88,7 @@ def show(which: str, json: bool) -> int:
 
 def render(statement: UUID, out: Path) -> int:
     """Make the document again, and say whether it is the one that was stored."""
-    from email_templates.documents.typesetter import typesetter  # noqa: PLC0415 - Typst and its fonts
+    from email_templates.pdf.typesetter import typesetter  # noqa: PLC0415 - Typst and its fonts
 
     with in_words():
         try:

@@ -21,7 +21,7 @@ import redis
 from pypdf import PdfReader
 from sqlalchemy import select
 
-from email_templates.documents.invoice_pdf import render_invoice
+from email_templates.pdf.invoice import render_invoice
 from models.base.unit_of_work import Database
 from models.billing.invoice import InvoiceDocument
 from tasks import invoice_issue, invoices

@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from email_templates.documents.glyphs import drawable
-from email_templates.documents.typesetter import _covered
+from email_templates.pdf.glyphs import drawable
+from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
 from tasks.drain import drain

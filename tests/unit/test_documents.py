@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from email_templates.catalogue.invoices import InvoiceCredited, InvoiceIssued, Tax
 from email_templates.catalogue.statements import StatementReady
-from email_templates.documents.glyphs import drawable
-from email_templates.documents.invoice_pdf import render_invoice
-from email_templates.documents.statement_pdf import render_statement
 from email_templates.figures.invoice import Buyer, DocumentKind, InvoiceDocument, InvoiceLine, InvoiceTax
 from email_templates.figures.statement import Ageing, Line, OpenItem, StatementDocument, age
 from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.mail.rendering import render
+from email_templates.pdf.glyphs import drawable
+from email_templates.pdf.invoice import render_invoice
+from email_templates.pdf.statement import render_statement
 
 COMPANY = Company(
     name="Halden Software",

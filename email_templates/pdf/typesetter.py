@@ -26,7 +26,7 @@ import fontpkg_noto_sans_thai
 import noto_cjk_sans_otc
 import typst
 
-from email_templates.documents.glyphs import covered, drawable
+from email_templates.pdf.glyphs import covered, drawable
 
 _FOLDER: Final = Path(__file__).parent
 #: Latin, Greek and Cyrillic; Arabic; Hebrew; Thai; Devanagari; Chinese, Japanese and Korean.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from email_templates.documents.sheet import extent, payment, sheet
-from email_templates.documents.typesetter import typeset
 from email_templates.figures.ageing import ageing_rows
 from email_templates.figures.statement import Line, OpenItem, StatementDocument
 from email_templates.language.company import Company
 from email_templates.language.plain_text import clean, quoted
 from email_templates.language.reader import Reader, reader
+from email_templates.pdf.sheet import extent, payment, sheet
+from email_templates.pdf.typesetter import typeset
 
 
 def render_statement(document: StatementDocument, *, company: Company, language: str) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from email_templates.documents.sheet import extent, payment, sheet
-from email_templates.documents.typesetter import typeset
 from email_templates.figures.invoice import DocumentKind, InvoiceDocument
 from email_templates.language.company import Company
 from email_templates.language.plain_text import clean, quoted
 from email_templates.language.reader import Reader, reader
+from email_templates.pdf.sheet import extent, payment, sheet
+from email_templates.pdf.typesetter import typeset
 
 
 def render_invoice(document: InvoiceDocument, *, company: Company, language: str) -> bytes:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 
-from email_templates.documents.typesetter import FAMILIES
 from email_templates.language.company import Company
 from email_templates.language.plain_text import quoted
 from email_templates.language.reader import Reader
+from email_templates.pdf.typesetter import FAMILIES
 
 Pair = Sequence[str]
 

@@ -1,0 +1,1 @@
+"""How a statement or invoice becomes a PDF."""
