@@ -30,8 +30,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from email_templates.download_page import Offered, Refusal, page, refusal, style_hash
 from email_templates.language.translations import SOURCE, languages
+from email_templates.pages.download_page import Offered, Refusal, page, refusal, style_hash
 from models.base.unit_of_work import is_outage, outage_reason
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from email_templates.download_page import Offered, Refusal, page, refusal
 from email_templates.language.translations import languages
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.markup import page as parsed
+from email_templates.pages.download_page import Offered, Refusal, page, refusal
 from workers.bootstrap import letterhead
 from workers.download_page import headers
 from workers.promises import Evidence, Installation, judged

@@ -14,7 +14,7 @@ from functools import partial
 
 from sqlalchemy import func, select
 
-from email_templates.documents.record import record_readme
+from email_templates.pages.archive_readme import record_readme
 from models.customers.account_key import KeyPurpose
 from models.data_map import check
 from models.data_map.map import MAIN

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue.termination import Retained
-from email_templates.documents.record import Kept
+from email_templates.pages.archive_readme import Kept
 from models.data_map.map import DataMap
 from tasks.export.manifest import RetainedEntry, where
 from tasks.ports import Ports

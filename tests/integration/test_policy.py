@@ -17,8 +17,8 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.event import listen
 from sqlalchemy.orm import Session
 
-from email_templates import download_page
 from email_templates.mail import rendering
+from email_templates.pages import download_page
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.customers.contact import Contact

@@ -13,9 +13,9 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from email_templates.documents.record import record_readme
 from email_templates.language.company import Company
 from email_templates.language.translations import languages
+from email_templates.pages.archive_readme import record_readme
 from tasks.export import manifest
 from tasks.export.manifest import AccountEntry, ColumnEntry, Entry, Kind, Manifest, Omission, RetainedEntry, Snapshot
 from tasks.export.verification import verify

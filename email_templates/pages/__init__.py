@@ -1,0 +1,1 @@
+"""The download page, and the README inside an archive."""
