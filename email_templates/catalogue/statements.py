@@ -13,7 +13,7 @@ from email_templates.figures.statement import Ageing, StatementDocument, check_s
 
 
 class StatementReady(Message, frozen=True, kw_only=True):
-    """A statement was made; its PDF is attached. Amounts in minor units, signed as in `documents.statement`."""
+    """A statement was made; its PDF is attached. Amounts in minor units, signed as in `figures.statement`."""
 
     name = "statement-ready"
     promise = "P3.1d"

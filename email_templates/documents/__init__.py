@@ -1,1 +1,0 @@
-"""Documents: what a customer keeps, as PDF."""
