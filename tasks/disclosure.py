@@ -24,12 +24,12 @@ from models.customers.account import Account, AccountStatus
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.termination.disclosure import Disclosure, DisclosureEvent
+from tasks.crypto import keyring
+from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, Export, Occasion, export
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports import Ports
-from tasks.sealing import keyring
-from tasks.sealing.age import Sealed
 
 APPROVALS: Final = 2
 _ERASING: Final = text("""

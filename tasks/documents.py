@@ -15,9 +15,10 @@ from email_templates.catalogue.message import Message
 from models.customers.contact import Contact
 from models.work.row import Work
 from tasks import emails
+from tasks.crypto import age
 from tasks.failures import Permanent
 from tasks.ports import Ports
-from tasks.sealing import age, sealed_objects
+from tasks.sealing import sealed_objects
 
 
 @dataclass(frozen=True, slots=True)

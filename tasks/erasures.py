@@ -23,8 +23,9 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import Database
 from models.termination.certificate import Certificate, ErasureReplay
 from models.termination.termination import Termination
-from tasks.certificates import canonical, publishing
-from tasks.certificates.signing import PublicKey
+from tasks.certificates import publishing
+from tasks.crypto import canonical_json
+from tasks.crypto.signing import PublicKey
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports import ObjectStore, Ports
@@ -103,7 +104,7 @@ def note(ports: Ports, termination_id: UUID) -> None:
     if _is_noted(ports, termination_id):
         return
     try:
-        body = canonical.encode(
+        body = canonical_json.encode(
             {
                 "format": FORMAT,
                 "termination": str(termination_id),
@@ -116,8 +117,8 @@ def note(ports: Ports, termination_id: UUID) -> None:
         )
     except ValueError as error:
         raise Permanent(f"The erasure cannot be noted: {error}.") from None
-    content = {"erasure": canonical.decode(body), "signature": signing.sign(body).hex()}
-    ports.objects.put(key(termination_id), canonical.encode(content) + b"\n", content_type=CONTENT_TYPE)
+    content = {"erasure": canonical_json.decode(body), "signature": signing.sign(body).hex()}
+    ports.objects.put(key(termination_id), canonical_json.encode(content) + b"\n", content_type=CONTENT_TYPE)
     failpoint("terminations.purge", "after_note")
 
 
@@ -135,10 +136,10 @@ def read(objects: ObjectStore, termination_id: UUID, keys: Mapping[str, PublicKe
     """The note of a termination. Raises Permanent where it is not one that was signed with one of `keys`."""
     name = key(termination_id)
     try:
-        content = canonical.decode(objects.get(name))
+        content = canonical_json.decode(objects.get(name))
         said = content["erasure"]
         signer = keys.get(said["key"])
-        signed = signer is not None and signer.signed(canonical.encode(said), bytes.fromhex(content["signature"]))
+        signed = signer is not None and signer.signed(canonical_json.encode(said), bytes.fromhex(content["signature"]))
         found = Erasure(
             UUID(said["termination"]), UUID(said["account"]), str(said["tombstone"]), str(said["currency"]),
             {column: said["columns"].get(column) for column in COLUMNS},

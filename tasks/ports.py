@@ -12,9 +12,9 @@ from email_templates.language.company import Company
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, DataMap, own_map
-from tasks.certificates.signing import Signer
+from tasks.crypto.keyring import Keyring
+from tasks.crypto.signing import Signer
 from tasks.payment_gateway import PaymentGateway
-from tasks.sealing.keyring import Keyring
 from tasks.termination.terms import Terms as Terms  # noqa: PLC0414 - whoever takes ports takes them from here
 
 #: What the data map's Redis keys without an address of their own lie in.

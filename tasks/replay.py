@@ -30,13 +30,13 @@ from models.termination.termination import Stage, Step, Termination
 from tasks import erasures
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine, keys_of
-from tasks.certificates.signing import PublicKey
+from tasks.crypto import keyring
+from tasks.crypto.signing import PublicKey
 from tasks.drain import drain
 from tasks.erasures import COLUMNS, Erasure
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports import Ports
-from tasks.sealing import keyring
 from tasks.termination import advancing
 from tasks.termination.case import Next
 

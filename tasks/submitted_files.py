@@ -51,12 +51,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
+from tasks.crypto.age import Recipient
+from tasks.crypto.keyring import Keyring
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports import ObjectStore
 from tasks.sealing import sealed_objects
-from tasks.sealing.age import Recipient
-from tasks.sealing.keyring import Keyring
 from tasks.sealing.object_keys import object_keys
 from tasks.storable import UNSTORABLE
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from models.base.unit_of_work import Database
+from tasks.crypto.age import Identity
+from tasks.crypto.keyring import Keyring
 from tasks.ports import Ports
 from tasks.sealing import sealed_objects
-from tasks.sealing.age import Identity
-from tasks.sealing.keyring import Keyring
 from tasks.sealing.object_keys import object_keys
 
 

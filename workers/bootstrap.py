@@ -15,11 +15,11 @@ from models.base.unit_of_work import Database
 from models.data_map import file
 from models.data_map.map import DataMap, DataMapError
 from tasks import failpoints
-from tasks.certificates.signing import Signer
+from tasks.crypto.keyring import Keyring
+from tasks.crypto.signing import Signer
 from tasks.failures import Permanent
 from tasks.payment_gateway import PaymentGateway
 from tasks.ports import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
-from tasks.sealing.keyring import Keyring
 from workers import lifecycle
 from workers import session_stores as stores
 from workers.adapters import mail

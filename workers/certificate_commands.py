@@ -18,7 +18,7 @@ from models.base.unit_of_work import Database
 from models.termination.certificate import Certificate, CertificateCopy, CertificateKind, called
 from tasks.certificates import publishing
 from tasks.certificates.chain import Examined, Head, Signed, document, examine
-from tasks.certificates.signing import PublicKey, Signer
+from tasks.crypto.signing import PublicKey, Signer
 from tasks.failures import Failure
 from workers import certificate_page
 from workers.adapters.s3 import S3ObjectStore

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from models.termination.certificate import CertificateKind
 from tasks.certificates.chain import Signed
-from tasks.certificates.signing import PublicKey
+from tasks.crypto.signing import PublicKey
 from workers.operations import counted
 
 #: Wider, and the eye loses the line.

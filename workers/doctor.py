@@ -20,10 +20,10 @@ from models.base.unit_of_work import Database, outage_reason
 from models.data_map.map import AccountKeys
 from models.schema import migrations
 from tasks import erasures as ledger
+from tasks.crypto.keyring import Keyring
+from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure, Permanent
 from tasks.sealing import rewrapping
-from tasks.sealing.keyring import Keyring
-from tasks.sealing.wrapping import SETTING
 from workers import bootstrap
 from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore

@@ -33,9 +33,9 @@ from starlette.types import Receive, Scope, Send
 from email_templates.language.translations import SOURCE, languages
 from email_templates.pages.download_page import Offered, Refusal, page, refusal, style_hash
 from models.base.unit_of_work import is_outage, outage_reason
+from tasks.crypto.age import Sealed, SealError
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports
-from tasks.sealing.age import Sealed, SealError
 from tasks.termination import downloads
 from tasks.termination.delivering import files_in, records_in
 from tasks.termination.downloads import Found

@@ -11,10 +11,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from tasks.crypto.age import Identity, SealError
 from tasks.export.manifest import Kind, Manifest, RetainedEntry, where
 from tasks.export.verification import ArchiveError, inspect, opened
 from tasks.export.verification import verify as compare
-from tasks.sealing.age import Identity, SealError
 
 
 def verify(file: Path, key: Path | None, manifest_sha256: str | None) -> int:

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from models.base.unit_of_work import Database
+from tasks.crypto.keyring import Keyring
+from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
 from tasks.sealing import rewrapping
-from tasks.sealing.keyring import Keyring
-from tasks.sealing.wrapping import SETTING
 from workers.operations import counted, in_words, print_json
 from workers.settings import Settings, settings
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.base.unit_of_work import Database
+from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.opening import Opened
 from tasks.ports import ObjectStore
-from tasks.sealing.keyring import Keyring
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
 

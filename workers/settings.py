@@ -20,7 +20,7 @@ import msgspec
 
 from email_templates.language.company import Company
 from tasks import failpoints
-from tasks.sealing.wrapping import wrapping_keys, written_secrets
+from tasks.crypto.wrapping import wrapping_keys, written_secrets
 from tasks.termination.terms import Terms
 from workers import session_stores
 

@@ -23,7 +23,7 @@ from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step, Termination
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
-from tasks.certificates.signing import Signer
+from tasks.crypto.signing import Signer
 from tasks.drain import Held
 from tasks.failures import Permanent
 from tasks.ports import Ports

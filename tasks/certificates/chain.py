@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tasks.certificates import canonical
-from tasks.certificates.signing import PublicKey, SigningKey
+from tasks.crypto import canonical_json
+from tasks.crypto.signing import PublicKey, SigningKey
 
 FORMAT: Final = "tenure-certificates/1"
 CERTIFICATE_FORMAT: Final = "tenure-certificate/1"
@@ -39,7 +39,7 @@ class Signed:
     @classmethod
     def of(cls, body: bytes, signature: bytes) -> Signed:
         """Raises ValueError for a body that is no JSON object."""
-        content = canonical.decode(body)
+        content = canonical_json.decode(body)
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
         return cls(body, signature, content)
@@ -91,7 +91,7 @@ def document(certificates: Sequence[Signed], *, whole: bool, signer: SigningKey 
             "stated_at": instant(datetime.now(UTC)),
             "key": signer.public.name,
         }
-        head = {"statement": statement, "signature": signer.sign(canonical.encode(statement)).hex()}
+        head = {"statement": statement, "signature": signer.sign(canonical_json.encode(statement)).hex()}
     made = {
         "format": FORMAT,
         "whole": whole,
@@ -101,7 +101,7 @@ def document(certificates: Sequence[Signed], *, whole: bool, signer: SigningKey 
         ],
         "head": head,
     }
-    return canonical.encode(made) + b"\n"
+    return canonical_json.encode(made) + b"\n"
 
 
 def instant(moment: datetime) -> str:
@@ -125,7 +125,7 @@ def examine(content: bytes, trusted: Sequence[PublicKey], *, head: Head | None =
 
 def _read(content: bytes, found: Examined, statement: dict[str, Any]) -> None:
     """What the file says, in its form. Raises ValueError."""
-    whole = _fields(canonical.decode(content), "format", "whole", "certificates", "head")
+    whole = _fields(canonical_json.decode(content), "format", "whole", "certificates", "head")
     if whole["format"] != FORMAT:
         raise ValueError(f"its format is not {FORMAT}")
     if not isinstance(whole["whole"], bool) or not isinstance(whole["certificates"], list):
@@ -135,7 +135,7 @@ def _read(content: bytes, found: Examined, statement: dict[str, Any]) -> None:
     found.whole = whole["whole"]
     for each in whole["certificates"]:
         entry = _fields(each, "certificate", "sha256", "signature")
-        signed = Signed.of(canonical.encode(entry["certificate"]), _bytes(entry["signature"]))
+        signed = Signed.of(canonical_json.encode(entry["certificate"]), _bytes(entry["signature"]))
         said = signed.content
         if (
             said.get("format") != CERTIFICATE_FORMAT
@@ -238,7 +238,7 @@ def _linked(before: Signed | None, each: Signed, *, whole: bool) -> Iterator[str
 def _headed(found: Examined, statement: dict[str, Any], key: PublicKey | None, believed: set[str]) -> Iterator[str]:
     signature = statement.pop("signature")
     last = found.certificates[-1]
-    if key is None or key.name not in believed or not key.signed(canonical.encode(statement), signature):
+    if key is None or key.name not in believed or not key.signed(canonical_json.encode(statement), signature):
         yield "What the file says about its own end is not signed by a key that you gave, or by its successor."
     elif statement["format"] != HEAD_FORMAT:
         yield f"What the file says about its own end is not of the format {HEAD_FORMAT}."

@@ -17,9 +17,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from models.termination.certificate import Certificate, CertificateCopy, CertificateKind, called
-from tasks.certificates import canonical
 from tasks.certificates.chain import CERTIFICATE_FORMAT, instant
-from tasks.certificates.signing import Signer, SigningKey
+from tasks.crypto import canonical_json
+from tasks.crypto.signing import Signer, SigningKey
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 
@@ -92,7 +92,7 @@ def _add(
     number = last.number + 1 if last else 1
     now: datetime = session.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
     try:
-        body = canonical.encode(
+        body = canonical_json.encode(
             {
                 "format": CERTIFICATE_FORMAT,
                 "number": number,

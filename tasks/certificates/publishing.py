@@ -16,8 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.termination.certificate import Certificate, CertificateCopy
-from tasks.certificates import canonical
 from tasks.certificates.chain import Signed, document
+from tasks.crypto import canonical_json
 from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
@@ -74,8 +74,8 @@ def copies(objects: ObjectStore) -> Iterator[Signed]:
     """All copies, by their numbers. Raises Unavailable, or Permanent for one that cannot be read."""
     for stored in objects.list(FOLDER):
         try:
-            (entry,) = canonical.decode(objects.get(stored.key))["certificates"]
-            yield Signed.of(canonical.encode(entry["certificate"]), bytes.fromhex(entry["signature"]))
+            (entry,) = canonical_json.decode(objects.get(stored.key))["certificates"]
+            yield Signed.of(canonical_json.encode(entry["certificate"]), bytes.fromhex(entry["signature"]))
         except (ValueError, TypeError, KeyError):
             raise Permanent(
                 f"{stored.key} in the object store is no copy of a certificate: look who wrote it."

@@ -27,6 +27,7 @@ from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
 from models.termination.purge import StoreKind
+from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead
 from tasks.export.manifest import (
@@ -47,7 +48,6 @@ from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient
 from tasks.ports import ObjectStore, Ports, StoredObject
 from tasks.sealing import sealed_objects
-from tasks.sealing.age import Identity, Recipient, Sealed, SealError, seal
 
 if TYPE_CHECKING:
     from stream_zip import MemberFile

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from email_templates.language.plain_text import one_line
+from tasks.crypto.age import VERSION, Identity, Sealed, SealedReader, SealError
 from tasks.export import manifest
 from tasks.export.guard import SCHEME, is_risky
 from tasks.export.manifest import README, TERMINATION, Entry, Kind, Manifest
 from tasks.export.reading import CSVError, cells
-from tasks.sealing.age import VERSION, Identity, Sealed, SealedReader, SealError
 
 _PIECE: Final = 1 << 20
 #: A manifest of more than this is none: one of a million files has less.

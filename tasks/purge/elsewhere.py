@@ -19,13 +19,13 @@ from sqlalchemy.orm import Session
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, ObjectPrefix, RedisKeys
 from models.termination.purge import Method, StoreKind
+from tasks.crypto.keyring import destroy
 from tasks.export.archive import folder
 from tasks.failures import Permanent
 from tasks.ports import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
 from tasks.purge import processors
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow
 from tasks.purge.neighbours import patterns, refuse_neighbours
-from tasks.sealing.keyring import destroy
 
 #: Versions of objects that are removed in one request.
 OBJECTS: Final = 1_000

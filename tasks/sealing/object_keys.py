@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import AccountKey, KeyPurpose
+from tasks.crypto.age import Identity, Recipient
+from tasks.crypto.keyring import WRAPPED, Keyring, WrappedKey
 from tasks.failures import Permanent
-from tasks.sealing.age import Identity, Recipient
-from tasks.sealing.keyring import WRAPPED, Keyring, WrappedKey
 
 #: In the order of the accounts: of two workers that make the keys of the same accounts, the second one waits for the
 #: first, and neither for the other. The lock on the account waits for a freeze under way, and makes one wait for us.

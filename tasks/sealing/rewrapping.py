@@ -22,8 +22,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
+from tasks.crypto.keyring import Keyring, WrappedKey
 from tasks.failures import Permanent
-from tasks.sealing.keyring import Keyring, WrappedKey
 
 #: Keys that are locked at a time, for some hundredths of a second.
 BATCH: Final = 500

@@ -3,7 +3,7 @@
 Rows keep hash and size of the content; of what lies in the object store they keep none. Each sealing of the same
 content gives other bytes, so a document that is made again after a crash replaces one sealed file by another that holds
 the same, and the hash of the content still holds. That the file itself is whole and unchanged is what its format proves
-(`tasks/sealing/age.py`).
+(`tasks/crypto/age.py`).
 
 What is not sealed is not read: there is no way around the key.
 """
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
+from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.failures import Permanent
 from tasks.ports import ObjectStore, StoredObject
-from tasks.sealing.age import Identity, Recipient, Sealed, SealError, seal
 
 #: What an object store, or who looks into it, needs to know of a sealed file.
 CONTENT_TYPE: Final = "application/octet-stream"

@@ -19,6 +19,7 @@ from models.customers.account_key import KeyPurpose
 from models.data_map import check
 from models.data_map.map import MAIN
 from models.termination.termination import Stage, Step, Termination
+from tasks.crypto.age import Sealed, SealError
 from tasks.drain import Held
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
@@ -26,7 +27,6 @@ from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports import Estate, Ports
 from tasks.purge.tables import catalogues
-from tasks.sealing.age import Sealed, SealError
 from tasks.termination.case import Case, Next, StepResult, enter
 from tasks.termination.progress import ExportNotes
 from tasks.termination.retained import entries_of, for_a_person

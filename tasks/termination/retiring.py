@@ -19,10 +19,10 @@ from models.mail.email_message import EmailMessage
 from models.termination.export_link import ExportLink
 from models.termination.termination import Stage
 from tasks.certificates import certifying
+from tasks.crypto import keyring
 from tasks.drain import Held
 from tasks.failpoints import failpoint
 from tasks.ports import ObjectStore
-from tasks.sealing import keyring
 from tasks.termination.case import Case, NotYet, StepResult
 from tasks.termination.correspondence import accepted_at
 from tasks.termination.exporting import archive_of

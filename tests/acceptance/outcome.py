@@ -25,8 +25,8 @@ from botocore.config import Config
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
+from tasks.crypto.keyring import Keyring
 from tasks.sealing import sealed_objects
-from tasks.sealing.keyring import Keyring
 from tests import vault
 from tests.processes import Processes, Running, eventually
 from workers import embedded

@@ -16,9 +16,9 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys, own_map
+from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports import Ports
-from tasks.sealing.age import Sealed
 from tests.company import an_account
 from tests.faults.places import all_failpoints
 

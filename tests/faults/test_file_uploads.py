@@ -32,7 +32,7 @@ WEB = f"""
 import os, signal
 from models.base.unit_of_work import Database
 from tasks import failpoints
-from tasks.sealing.keyring import Keyring
+from tasks.crypto.keyring import Keyring
 from tasks.submitted_files import store_file
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings

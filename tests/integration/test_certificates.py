@@ -16,7 +16,7 @@ from models.termination.certificate import Certificate, CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, examine
 from tasks.certificates.issuing import Issued, issue
-from tasks.certificates.signing import Signer
+from tasks.crypto.signing import Signer
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.ports import Ports

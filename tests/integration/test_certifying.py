@@ -15,7 +15,7 @@ from models.data_map.map import Category, DataMap, MappedTable, Path, Retention,
 from models.termination.certificate import Certificate
 from models.termination.termination import Step, Termination, TerminationStep
 from tasks.certificates import certifying
-from tasks.certificates.signing import Signer
+from tasks.crypto.signing import Signer
 from tasks.drain import drain
 from tasks.ports import Estate, Ports
 from tasks.termination.advancing import ADVANCE

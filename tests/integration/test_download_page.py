@@ -27,9 +27,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.termination.termination import Step
+from tasks.crypto import keyring
 from tasks.drain import drain
 from tasks.ports import Ports
-from tasks.sealing import keyring
 from tasks.termination import downloads
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.cancelling import cancel

@@ -16,7 +16,7 @@ from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from models.termination.certificate import ErasureReplay
 from tasks import erasures
-from tasks.certificates.signing import PublicKey, Signer
+from tasks.crypto.signing import PublicKey, Signer
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Ports

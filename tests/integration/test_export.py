@@ -43,6 +43,8 @@ from models.data_map.map import (
     own_map,
     table_name,
 )
+from tasks.crypto.age import Identity, Sealed
+from tasks.crypto.keyring import Keyring
 from tasks.export import manifest
 from tasks.export.archive import Archive, Export, Occasion, _read, export, tidy
 from tasks.export.guard import undo
@@ -50,8 +52,6 @@ from tasks.export.reading import cells
 from tasks.export.verification import ArchiveError, inspect, opened, verify
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Ports
-from tasks.sealing.age import Identity, Sealed
-from tasks.sealing.keyring import Keyring
 from tasks.submitted_files import store_file
 from tests import vault
 from tests.commands import Commands

@@ -11,9 +11,9 @@ from sqlalchemy import select, text, update
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import AccountKey, KeyPurpose
+from tasks.crypto.age import Identity
+from tasks.crypto.keyring import Keyring, destroy
 from tasks.failures import Permanent
-from tasks.sealing.age import Identity
-from tasks.sealing.keyring import Keyring, destroy
 from tasks.sealing.object_keys import object_keys
 
 EXPORT = KeyPurpose.EXPORT

@@ -14,7 +14,7 @@ from models.base.unit_of_work import Database
 from models.data_map.file import parse
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix
 from models.sessions import web_session
-from tasks.certificates.signing import Signer
+from tasks.crypto.signing import Signer
 from tasks.ports import BROKER, Estate, Ports
 from tasks.submitted_files import store_file
 from tasks.termination.preview import Fate, Preview, Store, find, preview

@@ -16,13 +16,13 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
+from tasks.crypto.keyring import Keyring, WrappedKey, destroy
+from tasks.crypto.wrapping import SETTING
 from tasks.failures import Permanent
 from tasks.opening import open_file
 from tasks.ports import Ports
-from tasks.sealing.keyring import Keyring, WrappedKey, destroy
 from tasks.sealing.object_keys import object_keys
 from tasks.sealing.rewrapping import rewrap, wrapped_by
-from tasks.sealing.wrapping import SETTING
 from tasks.submitted_files import store_file
 from tests.company import an_account
 from tests.integration.conftest import Run

@@ -22,12 +22,12 @@ from models.customers.account_key import KeyPurpose
 from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import emails, invoices, statements
+from tasks.crypto.keyring import Keyring, destroy
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.opening import open_file, open_invoice, open_statement
 from tasks.ports import Ports
 from tasks.sealing import sealed_objects
-from tasks.sealing.keyring import Keyring, destroy
 from tasks.sealing.object_keys import object_keys
 from tasks.statement_plan import plan_batch
 from tasks.submitted_files import store_file

@@ -20,12 +20,12 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Step, Termination, TerminationStep
 from models.work import row as work
 from tasks import emails
+from tasks.crypto import keyring
+from tasks.crypto.age import Sealed, SealedReader
+from tasks.crypto.keyring import Keyring
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Ports, Terms
-from tasks.sealing import keyring
-from tasks.sealing.age import Sealed, SealedReader
-from tasks.sealing.keyring import Keyring
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 from tasks.termination.cancelling import cancel
 from tasks.termination.exporting import opened

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.certificates import canonical
 from tasks.certificates.chain import CERTIFICATE_FORMAT, Head, Signed, document, examine
-from tasks.certificates.signing import PublicKey, SigningKey
+from tasks.crypto import canonical_json
+from tasks.crypto.signing import PublicKey, SigningKey
 
 FIRST, SECOND, STRANGER = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 
 
 def add(chain: list[Signed], key: SigningKey, **facts: Any) -> None:
     number = len(chain) + 1
-    body = canonical.encode(
+    body = canonical_json.encode(
         {
             "format": CERTIFICATE_FORMAT,
             "number": number,
@@ -152,7 +152,7 @@ def test_a_chain_that_was_signed_anew_is_not_believed() -> None:
 
 
 def content_of(content: bytes) -> Any:
-    return canonical.decode(content)
+    return canonical_json.decode(content)
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=0, max_size=3), st.integers(0, 3))

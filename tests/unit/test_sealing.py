@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.sealing import bech32
-from tasks.sealing.age import CHUNK, TAG, Identity, Sealed, SealedReader, SealError, seal, sealed_size
-from tasks.sealing.wrapping import wrapping_keys
+from tasks.crypto import bech32
+from tasks.crypto.age import CHUNK, TAG, Identity, Sealed, SealedReader, SealError, seal, sealed_size
+from tasks.crypto.wrapping import wrapping_keys
 
 #: A busy machine is no reason to fail.
 patient = settings(deadline=None, max_examples=40)

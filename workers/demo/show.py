@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
+from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.sealing import sealed_objects
-from tasks.sealing.keyring import Keyring
 from tasks.sealing.object_keys import object_keys
 from workers import bootstrap
 from workers.adapters.s3 import S3ObjectStore

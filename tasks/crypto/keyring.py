@@ -21,9 +21,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from models.customers.account_key import AccountKey, KeyPurpose
+from tasks.crypto.age import Identity, Recipient
+from tasks.crypto.wrapping import SETTING, wrapping_keys
 from tasks.failures import Permanent, Unavailable
-from tasks.sealing.age import Identity, Recipient
-from tasks.sealing.wrapping import SETTING, wrapping_keys
 
 _NONCE = 12
 #: What a wrapped key is read as.

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from tasks.sealing import bech32
+from tasks.crypto import bech32
 
 CHUNK: Final = 64 * 1024
 TAG: Final = 16

@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from tasks.crypto.wrapping import written_secrets
 from tasks.failures import Permanent
-from tasks.sealing.wrapping import written_secrets
 
 SETTING: Final = "TENURE_CERTIFICATE_KEYS"
 #: Bytes of a public key as it is written down.

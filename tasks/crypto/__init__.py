@@ -1,0 +1,1 @@
+"""Encryption and signatures: age files, wrapped keys, canonical JSON, signed documents."""
