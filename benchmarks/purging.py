@@ -115,7 +115,7 @@ def ours(rows: int) -> Callable[[], int]:
 
     from models.data_map.map import Category, DataMap, MappedTable, Path, table_name
     from tasks.drain import drain
-    from tasks.ports import Estate
+    from tasks.ports.context import Estate
     from tasks.termination.advancing import PURGE
     from workers import bootstrap
     from workers.app import app

@@ -33,7 +33,7 @@ from tasks.emails import Queued, queue
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 #: Contacts asked in one transaction.
 BATCH = 500

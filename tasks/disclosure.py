@@ -29,7 +29,7 @@ from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, Export, Occasion, export
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 
 APPROVALS: Final = 2
 _ERASING: Final = text("""

@@ -17,7 +17,7 @@ from models.work.row import Work
 from tasks import emails
 from tasks.crypto import age
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.sealing import sealed_objects
 
 

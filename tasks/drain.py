@@ -28,7 +28,7 @@ from models.work.counter import count
 from models.work.row import Claim, Work
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Unavailable, describe, place
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 
 log = structlog.get_logger()
 

@@ -37,7 +37,7 @@ from tasks.failures import Failure, Permanent, Transient
 from tasks.job import Tick
 from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
 from tasks.mime import ToSend, compose, to_write_to
-from tasks.ports import Ambiguous, Envelope, Ports, Receipt, current
+from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import ObjectKeys, object_keys
 

@@ -26,7 +26,7 @@ from models.base.unit_of_work import is_outage, outage_reason
 from models.work.request import Quarantined
 from tasks.failpoints import failpoint
 from tasks.failures import describe
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from tasks.requests import KINDS, AccountEnded, RequestRefused, ask
 
 log = structlog.get_logger()

@@ -28,7 +28,7 @@ from tasks.crypto import canonical_json
 from tasks.crypto.signing import PublicKey
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.ports import ObjectStore, Ports
+from tasks.ports.context import ObjectStore, Ports
 
 FOLDER: Final = "erasures/"
 FORMAT: Final = "tenure-erasure/1"

@@ -6,7 +6,7 @@ from celery import shared_task
 
 from tasks import submitted_files
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 
 def sweep(ports: Ports) -> int:

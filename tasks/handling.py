@@ -18,7 +18,7 @@ from tasks import details, emails, invoices, mail_events, payment_events, remind
 from tasks.drain import Held, Job, drain
 from tasks.failures import Permanent
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from tasks.requests import (
     DetailsConfirmChange,
     EmailsRecordEvent,

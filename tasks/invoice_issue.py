@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.language.company import Company
 from tasks.failpoints import failpoint
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead
 
 #: Accounts invoiced in one transaction, which is how long the others of a series wait for their numbers.

@@ -38,7 +38,7 @@ from tasks.failures import Permanent
 from tasks.invoice_issue import issue, issue_batch
 from tasks.job import Tick
 from tasks.patience import patient
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from tasks.sealing.object_keys import ObjectKeys, object_keys
 
 #: What the tax is called in mails; a document shows its rate and category.

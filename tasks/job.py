@@ -10,8 +10,8 @@ from celery import Task
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import is_outage, outage_reason
-from tasks import ports
 from tasks.failures import Bug, describe
+from tasks.ports import context
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class Tick(Task):  # type: ignore[type-arg]
 
     def __call__(self, /, *_args: Any, **_kwargs: Any) -> Any:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):
-            current = ports.current()
+            current = context.current()
             current.wake.begun(self.name)
             try:
                 counts = super().__call__()

@@ -23,7 +23,7 @@ from models.mail.suppression import SuppressionReason, suppress
 from models.work.request import JobRequest
 from tasks.details import ask_another
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import EmailsRecordEvent, EmailsUnsubscribe
 
 SUPPRESSING = {

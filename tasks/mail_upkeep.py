@@ -21,7 +21,7 @@ from models.work import row
 from tasks.failpoints import failpoint
 from tasks.job import Tick
 from tasks.mail_events import settle_by_events
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 #: How long a provider has to tell of a message before it is sent again.
 PATIENCE = timedelta(minutes=5)

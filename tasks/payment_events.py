@@ -26,10 +26,10 @@ from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
-from tasks.payment_gateway import Event, NotGenuine, Payment, PaymentGateway
 from tasks.payment_record import record_payment
 from tasks.payments import configured
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
+from tasks.ports.payments import Event, NotGenuine, Payment, PaymentGateway
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 
 from tasks.failpoints import failpoint
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 
 #: Attempts planned in one transaction.
 PLAN_BATCH = 1_000

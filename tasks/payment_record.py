@@ -23,9 +23,9 @@ from models.customers.contact import Contact
 from tasks import emails
 from tasks.details import ask_after_failed_payment
 from tasks.failures import Permanent
-from tasks.payment_gateway import Decline, Movement, Payment, Standing
 from tasks.payment_plan import RETRY_DAYS
-from tasks.ports import Ports
+from tasks.ports.context import Ports
+from tasks.ports.payments import Decline, Movement, Payment, Standing
 
 #: How long a payment that takes its time is left alone before the provider is asked for it again.
 PROCESSING_WAIT = timedelta(days=1)

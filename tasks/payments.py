@@ -25,10 +25,10 @@ from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Unavailable
 from tasks.job import Tick
-from tasks.payment_gateway import Order, Payment, PaymentGateway, Unanswered
 from tasks.payment_plan import plan
 from tasks.payment_record import not_made, record_payment
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
+from tasks.ports.payments import Order, Payment, PaymentGateway, Unanswered
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from models.work import row
 from models.work.counter import count
 from models.work.row import work_tables
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 TASK = "work.prune"
 #: Rows deleted in one transaction: short enough that nobody waits for it.

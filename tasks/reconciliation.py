@@ -24,10 +24,10 @@ from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
 from tasks.payment_events import attempt_of
-from tasks.payment_gateway import Movement
 from tasks.payment_record import record_payment
 from tasks.payments import configured
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
+from tasks.ports.payments import Movement
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
 from tasks.failures import Permanent
 from tasks.patience import patient
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import RemindersDispute, RemindersPause, RemindersPromise
 
 #: Days that somebody may be waited for.

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from models.reminders.reminder import LetterKind
 from tasks.emails import Queued, queue
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.reminder_ladder import Customer, Letter
 from tasks.reminder_message import message
 

@@ -36,7 +36,7 @@ from tasks.drain import drain
 from tasks.erasures import COLUMNS, Erasure
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tasks.termination.case import Next
 

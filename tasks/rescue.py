@@ -11,7 +11,7 @@ from celery import shared_task
 from models.work.row import work_tables
 from tasks import drain
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 
 def rescue_all(ports: Ports) -> int:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from tasks.failures import Unavailable
 from tasks.job import Tick
-from tasks.ports import Ports, Vulnerability, current
+from tasks.ports.context import Ports, Vulnerability, current
 
 log = structlog.get_logger()
 

@@ -32,7 +32,7 @@ from tasks.emails import queue_for_contacts
 from tasks.failpoints import failpoint
 from tasks.failures import Failure
 from tasks.job import Tick
-from tasks.ports import Left, Ports, Swept, current
+from tasks.ports.context import Left, Ports, Swept, current
 
 log = structlog.get_logger()
 

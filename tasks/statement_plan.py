@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
 from tasks.failpoints import failpoint
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 
 #: Accounts planned in one transaction.
 PLAN_BATCH = 5_000

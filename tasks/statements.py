@@ -33,7 +33,7 @@ from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
 from tasks.patience import patient
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from tasks.sealing.object_keys import ObjectKeys, object_keys
 from tasks.statement_plan import plan, plan_batch
 

@@ -55,7 +55,7 @@ from tasks.crypto.age import Recipient
 from tasks.crypto.keyring import Keyring
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
-from tasks.ports import ObjectStore
+from tasks.ports.context import ObjectStore
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys
 from tasks.storable import UNSTORABLE

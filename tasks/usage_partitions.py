@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from tasks.failpoints import failpoint
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 
 
 def make(ports: Ports) -> int:

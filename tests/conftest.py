@@ -26,7 +26,7 @@ from tasks import erasures
 from tasks.certificates import publishing
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import publish
 from tests.commands import Commands
 from workers import bootstrap, embedded

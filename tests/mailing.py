@@ -15,7 +15,7 @@ from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from tasks import emails
 from tasks.emails import Queued
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import Database
 from models.termination.termination import Step, Termination, TerminationStep
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ from uuid import UUID
 from models.base.unit_of_work import Database
 from tasks.crypto.age import Identity
 from tasks.crypto.keyring import Keyring
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys
 

@@ -18,8 +18,8 @@ from tasks import failpoints
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.failures import Permanent
-from tasks.payment_gateway import PaymentGateway
-from tasks.ports import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
+from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
+from tasks.ports.payments import PaymentGateway
 from workers import lifecycle
 from workers import session_stores as stores
 from workers.adapters import mail

@@ -35,7 +35,7 @@ from email_templates.pages.download_page import Offered, Refusal, page, refusal,
 from models.base.unit_of_work import is_outage, outage_reason
 from tasks.crypto.age import Sealed, SealError
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import downloads
 from tasks.termination.delivering import files_in, records_in
 from tasks.termination.downloads import Found

@@ -12,8 +12,8 @@ from celery import Celery, signals
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
-from tasks import ports
 from tasks.failures import Permanent, Unavailable
+from tasks.ports import context
 from tasks.rescue import rescue_all
 from workers import logs, restored
 from workers.settings import settings
@@ -37,7 +37,7 @@ def connect(app: Celery) -> None:
     """Attach to the signals of Celery; called once, when the app is made."""
     from workers import bootstrap  # noqa: PLC0415 - it needs `stopping`
 
-    ports.provide(lambda: bootstrap.ports(settings(), app))
+    context.provide(lambda: bootstrap.ports(settings(), app))
 
     @signals.setup_logging.connect(weak=False)
     def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
@@ -71,9 +71,9 @@ def connect(app: Celery) -> None:
     @signals.worker_process_init.connect(weak=False)
     def begin(**_: Any) -> None:
         """In a new child, after the fork: connections of its own. It may follow one that died: rescue its rows."""
-        ports.provide(lambda: bootstrap.ports(settings(), app))
+        context.provide(lambda: bootstrap.ports(settings(), app))
         try:
-            rescued = rescue_all(ports.current())
+            rescued = rescue_all(context.current())
         except DBAPIError as error:
             if not is_outage(error):
                 raise
@@ -88,7 +88,7 @@ def connect(app: Celery) -> None:
 
     @signals.worker_process_shutdown.connect(weak=False)
     def end(**_: Any) -> None:
-        current = ports.current()
+        current = context.current()
         current.mailer.close()
         if current.payments is not None:
             current.payments.close()

@@ -22,7 +22,7 @@ from models.work.control import is_paused
 from tasks import sessions
 from tasks.drain import Job
 from tasks.failpoints import failpoint
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.rescue import rescue_all
 
 log = structlog.get_logger()

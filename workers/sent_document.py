@@ -10,7 +10,7 @@ from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.opening import Opened
-from tasks.ports import ObjectStore
+from tasks.ports.context import ObjectStore
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from tasks.failures import Failure
-from tasks.ports import SessionStore
+from tasks.ports.context import SessionStore
 from tasks.sessions import OwnSessions
 from tasks.sessions import sweep as sweep_stores
 from workers import bootstrap, logs

@@ -21,7 +21,7 @@ import msgspec
 from email_templates.language.company import Company
 from tasks import failpoints
 from tasks.crypto.wrapping import wrapping_keys, written_secrets
-from tasks.termination.terms import Terms
+from tasks.ports.durations import Terms
 from workers import session_stores
 
 PREFIX = "TENURE_"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from tasks.failures import Failure, Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import cancelling, preview, requesting
 from workers import bootstrap, termination_preview, termination_progress
 from workers.operations import in_words, print_json

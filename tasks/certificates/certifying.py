@@ -26,7 +26,7 @@ from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
 from tasks.drain import Held
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.case import Case, Next, StepResult
 from tasks.termination.correspondence import correspondents, queue_mail
 from tasks.termination.retained import retained

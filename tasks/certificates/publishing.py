@@ -22,7 +22,7 @@ from tasks.drain import Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
-from tasks.ports import ObjectStore, Ports, current
+from tasks.ports.context import ObjectStore, Ports, current
 
 FOLDER: Final = "certificates/"
 CONTENT_TYPE: Final = "application/json"

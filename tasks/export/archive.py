@@ -46,7 +46,7 @@ from tasks.export.naming import Names
 from tasks.export.shaping import SESSION, shape
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient
-from tasks.ports import ObjectStore, Ports, StoredObject
+from tasks.ports.context import ObjectStore, Ports, StoredObject
 from tasks.sealing import sealed_objects
 
 if TYPE_CHECKING:

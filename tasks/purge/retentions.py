@@ -27,7 +27,7 @@ from tasks.drain import Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from tasks.purge import tables
 from tasks.purge.checkpoints import may_delete
 from tasks.purge.rows import BATCH, Batch, Rows, quoted, unreferenced

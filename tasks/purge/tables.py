@@ -18,7 +18,7 @@ from models.data_map.map import MAIN, AccountKeys, DataMap, Delete, MappedTable
 from models.termination.purge import Method, StoreKind
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import Estate
+from tasks.ports.context import Estate
 from tasks.purge import order
 from tasks.purge.checkpoints import Checkpoint, Planned
 from tasks.purge.rows import BATCH, Page, Rows, delete_together

@@ -21,7 +21,7 @@ from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks.drain import Held
 from tasks.failures import Permanent
-from tasks.ports import BROKER, Estate
+from tasks.ports.context import BROKER, Estate
 from tasks.purge import elsewhere
 from tasks.purge.order import ACCOUNTS, stays
 from tasks.purge.tables import Tables, key

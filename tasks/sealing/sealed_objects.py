@@ -16,7 +16,7 @@ from typing import Final
 
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.failures import Permanent
-from tasks.ports import ObjectStore, StoredObject
+from tasks.ports.context import ObjectStore, StoredObject
 
 #: What an object store, or who looks into it, needs to know of a sealed file.
 CONTENT_TYPE: Final = "application/octet-stream"

@@ -19,7 +19,7 @@ from models.termination.termination import Stage, Termination
 from models.work.request import JobRequest
 from tasks.crypto import keyring
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import stopping
 
 #: Those that another transaction is just finishing are left to it: it waits for us, and finds what became of them.

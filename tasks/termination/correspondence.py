@@ -22,7 +22,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Termination
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.beginning import REASON
 
 #: The first time that the mail server accepted a message of this occasion which did not come back.

@@ -21,7 +21,7 @@ from tasks.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.last_look import Withdrawn, last_look
-from tasks.ports import Ports, Terms
+from tasks.ports.context import Ports, Terms
 from tasks.termination.case import Case, Next, NotYet, StepResult
 from tasks.termination.correspondence import Correspondent, accepted_at, correspondents, queue_mail
 from tasks.termination.exporting import archive_of, opened

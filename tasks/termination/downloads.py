@@ -24,7 +24,7 @@ from models.customers.account_key import KeyPurpose
 from models.termination.export_link import ExportLink
 from models.termination.termination import Stage, Termination, TerminationStep
 from models.work import row as work
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.links import named_by
 
 #: How long the address of a download is good for.

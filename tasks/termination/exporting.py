@@ -25,7 +25,7 @@ from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.purge.tables import catalogues
 from tasks.termination.case import Case, Next, StepResult, enter
 from tasks.termination.progress import ExportNotes

@@ -23,7 +23,7 @@ from models.data_map.map import MAIN, AccountKeys, Category, DataMap, MappedTabl
 from models.sessions.session import Session as WebSession
 from models.termination.legal_hold import LegalHold
 from tasks.failures import Failure
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.purge import elsewhere, processors
 from tasks.purge.neighbours import patterns, refuse_neighbours
 

@@ -20,7 +20,7 @@ from models.termination.export_link import ExportLink
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.advancing import add_steps
 from tasks.termination.case import Next
 from tasks.termination.correspondence import Correspondent, correspondents

@@ -18,7 +18,7 @@ from models.customers.account import Account
 from models.termination.termination import Step, Termination
 from models.work.request import JobRequest
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import TerminationsRequest
 from tasks.termination import correspondence
 from tasks.termination.advancing import add_steps

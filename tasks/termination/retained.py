@@ -12,7 +12,7 @@ from email_templates.catalogue.termination import Retained
 from email_templates.pages.archive_readme import Kept
 from models.data_map.map import DataMap
 from tasks.export.manifest import RetainedEntry, where
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 
 #: PostgreSQL reads ISO 8601's durations.
 _UNTIL = text("SELECT (CAST(:purged_by AS date) + CAST(:duration AS interval))::date")

@@ -22,7 +22,7 @@ from tasks.certificates import certifying
 from tasks.crypto import keyring
 from tasks.drain import Held
 from tasks.failpoints import failpoint
-from tasks.ports import ObjectStore
+from tasks.ports.context import ObjectStore
 from tasks.termination.case import Case, NotYet, StepResult
 from tasks.termination.correspondence import accepted_at
 from tasks.termination.exporting import archive_of

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks import erasures
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.certifying import a_termination
 from tests.faults.faulty_s3 import Faults, faulty
 from tests.processes import Processes, eventually, throughout

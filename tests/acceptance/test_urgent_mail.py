@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.mailing import notice, queued
 from tests.processes import Processes, eventually, measured

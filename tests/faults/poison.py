@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from models.work.request import JobRequest
 from tasks.drain import Held, Job, drain
 from tasks.job import Tick
-from tasks.ports import Ports, current
+from tasks.ports.context import Ports, current
 from workers.app import app
 from workers.routing import ROUTES
 

@@ -18,7 +18,7 @@ from models.termination.certificate import CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import document, examine
 from tasks.certificates.issuing import issue
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.certifying import a_termination
 from tests.faults.places import all_failpoints

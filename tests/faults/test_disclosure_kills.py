@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from models.data_map.map import AccountKeys
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import preview
 from tests.commands import Commands

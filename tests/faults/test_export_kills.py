@@ -18,7 +18,7 @@ from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys, own_map
 from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, export, tidy
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import an_account
 from tests.faults.places import all_failpoints
 

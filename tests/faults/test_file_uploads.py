@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.submitted_files import sweep
 from tests.company import an_account
 from tests.faults.places import all_failpoints

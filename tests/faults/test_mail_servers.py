@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.mail_server import DROP, MailServer, Reply
 from tests.mailing import queued

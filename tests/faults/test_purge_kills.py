@@ -17,7 +17,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from tests.company import an_account

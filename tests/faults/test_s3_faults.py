@@ -14,7 +14,7 @@ from models.billing.statement import Statement
 from models.mail.email_message import EmailMessage
 from tasks import statements
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.faults.faulty_s3 import Faults, faulty

@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.termination.termination import Step
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import requesting
 from tests.acceptance.outcome import Outcome
 from tests.company import a_contact, an_account, an_entry

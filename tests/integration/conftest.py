@@ -12,7 +12,7 @@ import redis
 from sqlalchemy.engine import make_url
 
 from models.base.unit_of_work import Database
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.commands import Commands
 from tests.database_proxy import DatabaseProxy
 from tests.mail_server import MailServer

@@ -19,7 +19,7 @@ from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.certifying import a_setting, a_termination
 from tests.integration.conftest import Run
 

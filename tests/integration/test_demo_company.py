@@ -19,7 +19,7 @@ from models.base.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
 from tasks.drain import drain
 from tasks.entry import accept
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import ask
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks

@@ -13,7 +13,7 @@ from tasks import details
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT
 from tasks.handling import HANDLE
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.mail_server import MailServer
 

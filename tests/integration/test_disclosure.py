@@ -18,7 +18,7 @@ from models.data_map.map import AccountKeys
 from tasks.disclosure import disclose
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.submitted_files import store_file
 from tasks.termination.advancing import PURGE
 from tests.company import a_contact, an_account

@@ -29,7 +29,7 @@ from models.customers.account_key import KeyPurpose
 from models.termination.termination import Step
 from tasks.crypto import keyring
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import downloads
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.cancelling import cancel

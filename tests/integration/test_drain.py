@@ -21,7 +21,7 @@ from models.work import row as work
 from models.work.request import JobRequest, Quarantined
 from tasks.drain import Held, Job, Settled, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker
 from tests.database_proxy import DatabaseProxy
 

@@ -29,7 +29,7 @@ from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT
 from tasks.failures import Permanent
 from tasks.mime import ToSend, compose, recipient, to_write_to
-from tasks.ports import Letterhead, Ports
+from tasks.ports.context import Letterhead, Ports
 from tests.company import a_contact, an_account
 from tests.mail_server import MailServer
 from tests.mailing import an_email, notice, queued, row, set_up

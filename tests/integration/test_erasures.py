@@ -19,7 +19,7 @@ from tasks import erasures
 from tasks.crypto.signing import PublicKey, Signer
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tests.certifying import a_setting, a_termination
 from tests.company import a_contact, an_account

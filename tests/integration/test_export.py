@@ -51,7 +51,7 @@ from tasks.export.guard import undo
 from tasks.export.reading import cells
 from tasks.export.verification import ArchiveError, inspect, opened, verify
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.submitted_files import store_file
 from tests import vault
 from tests.commands import Commands

@@ -16,7 +16,7 @@ from models.customers.account import Account
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
 from models.sessions import web_session
 from tasks import sessions
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_sessions import a_cookie, a_reader, a_role, many, names, partition, signed_in

@@ -26,7 +26,7 @@ from sqlalchemy import text
 from benchmarks.processes import peak
 from models.termination.termination import Step, Termination
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.submitted_files import store_file
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.exporting import opened

@@ -14,7 +14,7 @@ from models.customers.account import Account
 from models.mail.delivery_event import DeliveryEvent, DeliveryKind
 from tasks.drain import drain
 from tasks.emails import SEND
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.mailing import queued, row

@@ -21,7 +21,7 @@ from tasks import mail_upkeep
 from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
 from tasks.handling import HANDLE
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.mail_server import DROP, MailServer
 from tests.mailing import due_now, notice, queued, row, set_up

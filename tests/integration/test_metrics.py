@@ -17,7 +17,7 @@ from models.work.counter import count, counted
 from models.work.request import JobRequest
 from tasks.drain import drain
 from tasks.emails import SEND
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.pruning import prune
 from tasks.statements import RENDER, plan
 from tests.acceptance.outcome import customers

@@ -12,7 +12,7 @@ from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 

@@ -14,7 +14,7 @@ import pytest
 from models.billing.ledger import EntryKind
 from models.collection.payment import DeclineReason
 from tasks.failures import Permanent, Unavailable
-from tasks.payment_gateway import NotGenuine, Order, PaymentGateway, Standing, Unanswered
+from tasks.ports.payments import NotGenuine, Order, PaymentGateway, Standing, Unanswered
 from workers.adapters import stripe
 from workers.adapters.stripe import StripeGateway, from_stripe, to_stripe
 from workers.embedded.payments import PaymentProvider

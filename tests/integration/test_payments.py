@@ -20,7 +20,7 @@ from models.work import row as work
 from tasks import payments
 from tasks.drain import drain
 from tasks.payment_plan import plan
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.stripe import StripeGateway

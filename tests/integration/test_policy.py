@@ -26,7 +26,7 @@ from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from tasks import statements
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account, an_entry
 from workers import mail_evidence, page_evidence
 from workers.policy import PROMISES, only_catalogued_messages, statements_are_sent

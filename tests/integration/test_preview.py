@@ -15,7 +15,7 @@ from models.data_map.file import parse
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix
 from models.sessions import web_session
 from tasks.crypto.signing import Signer
-from tasks.ports import BROKER, Estate, Ports
+from tasks.ports.context import BROKER, Estate, Ports
 from tasks.submitted_files import store_file
 from tasks.termination.preview import Fate, Preview, Store, find, preview
 from tests.company import a_contact, an_account, an_entry

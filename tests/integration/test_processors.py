@@ -20,7 +20,7 @@ from models.data_map.map import AccountKeys, DataMap, Processor
 from models.termination.certificate import Certificate
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.preview import Kind, preview
 from tests.company import a_contact, an_account

@@ -20,7 +20,7 @@ from models.termination.termination import TerminationStep
 from models.work import row as work
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import BROKER, Estate, ObjectStore, Ports
+from tasks.ports.context import BROKER, Estate, ObjectStore, Ports
 from tasks.purge import checkpoints, rows, tables
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys

@@ -24,7 +24,7 @@ from models.data_map.map import (
     table_name,
 )
 from tasks.drain import drain
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import PURGE
 from tests.company import an_account
 from tests.purging import a_delivered_termination, counts, everything, failure

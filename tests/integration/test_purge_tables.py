@@ -28,7 +28,7 @@ from models.data_map.map import (
 from models.termination.termination import TerminationStep
 from models.work import row as work
 from tasks.drain import drain
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.purge import tables
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE

@@ -10,7 +10,7 @@ import pytest
 from models.base.unit_of_work import Database
 from tasks.drain import drain
 from tasks.emails import SEND
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.reminder_forecast import simulate
 from tasks.reminder_plan import plan
 from tests.clock import Clock

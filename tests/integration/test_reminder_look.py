@@ -18,7 +18,7 @@ from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.failures import Transient
 from tasks.payment_plan import plan as plan_payments
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.reminder_holds import set_dispute, set_pause, set_promise
 from tasks.reminder_plan import plan
 from tests.clock import Clock

@@ -19,7 +19,7 @@ from models.work import row as work
 from tasks.drain import drain
 from tasks.emails import SEND
 from tasks.handling import HANDLE
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.reminder_plan import plan
 from tasks.requests import RemindersDispute, RemindersPause, RemindersPromise, Request, submit
 from tests.clock import Clock

@@ -20,7 +20,7 @@ from tasks import erasures
 from tasks.certificates import certifying, publishing
 from tasks.drain import drain
 from tasks.failures import Permanent
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE
 from tests.certifying import a_setting

@@ -29,7 +29,7 @@ from tasks import entry, patience, statements
 from tasks.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
-from tasks.ports import Ports, _Current, provide
+from tasks.ports.context import Ports, _Current, provide
 from tasks.requests import (
     KINDS,
     AccountRef,

@@ -19,7 +19,7 @@ from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Obj
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
-from tasks.ports import Estate, Ports
+from tasks.ports.context import Estate, Ports
 from tasks.requests import TerminationsCancel, TerminationsRequest, submit
 from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find

@@ -20,7 +20,7 @@ from tasks.crypto.keyring import Keyring, WrappedKey, destroy
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Permanent
 from tasks.opening import open_file
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.sealing.object_keys import object_keys
 from tasks.sealing.rewrapping import rewrap, wrapped_by
 from tasks.submitted_files import store_file

@@ -24,8 +24,8 @@ from models.schema.rights import WEB_FUNCTIONS, WEB_VIEW
 from models.sessions import web_session
 from models.work.row import Work
 from scheduler.timetable import TIMETABLE
-from tasks import ports as ways
-from tasks.ports import Ports, Terms
+from tasks.ports import context as ways
+from tasks.ports.context import Ports, Terms
 from tasks.submitted_files import store_file
 from tasks.termination import downloads
 from tests.company import a_contact, an_account, an_entry

@@ -26,7 +26,7 @@ from tasks.crypto.keyring import Keyring, destroy
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.opening import open_file, open_invoice, open_statement
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.sealing import sealed_objects
 from tasks.sealing.object_keys import object_keys
 from tasks.statement_plan import plan_batch

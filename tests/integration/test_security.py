@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.failures import Unavailable
-from tasks.ports import Ports, Vulnerability
+from tasks.ports.context import Ports, Vulnerability
 from tasks.security import audit
 from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed

@@ -23,7 +23,7 @@ from models.work.control import is_paused, set_limits, set_paused
 from tasks.drain import drain
 from tasks.emails import ALL_MAIL, SEND, SEND_URGENT
 from tasks.last_look import Withdrawn, _looks, last_look
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.database_proxy import DatabaseProxy
 from tests.mail_server import DROP, MailServer, end
 from tests.mailing import due_now, notice, queued, row

@@ -26,7 +26,7 @@ from models.sessions.owner import Named
 from models.termination.termination import Step
 from tasks import sessions
 from tasks.failures import Permanent
-from tasks.ports import Ports, SessionStore
+from tasks.ports.context import Ports, SessionStore
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_session_owners import freeze, hold, listens

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.data_map import fence as data_map_fence
 from tasks import sessions
-from tasks.ports import Ports, SessionStore
+from tasks.ports.context import Ports, SessionStore
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually

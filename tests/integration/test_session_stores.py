@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, text
 from models.base.unit_of_work import Database
 from tasks import sessions
 from tasks.failures import Permanent, Unavailable
-from tasks.ports import Ports, SessionStore
+from tasks.ports.context import Ports, SessionStore
 from workers import bootstrap, session_stores
 from workers.policy import Installation, Verdict, sessions_end_after_a_day
 from workers.settings import Settings, SettingsError, parse

@@ -27,7 +27,7 @@ from models.schema import migrations, rights
 from models.sessions import web_session
 from models.sessions.web_session import SessionRefused
 from tasks import sessions
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.conftest import drop
 

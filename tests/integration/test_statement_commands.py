@@ -15,7 +15,7 @@ from models.billing.statement import Statement
 from models.customers.account import Account
 from tasks import statements
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run

@@ -36,7 +36,7 @@ from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from tasks import invoice_issue, statements
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.statement_plan import plan_batch
 from tests import vault
 from tests.company import a_contact, an_account, an_entry

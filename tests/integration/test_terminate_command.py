@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.drain import drain
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run

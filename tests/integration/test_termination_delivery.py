@@ -25,7 +25,7 @@ from tasks.crypto.age import Sealed, SealedReader
 from tasks.crypto.keyring import Keyring
 from tasks.drain import drain
 from tasks.failures import Permanent, Unavailable
-from tasks.ports import Ports, Terms
+from tasks.ports.context import Ports, Terms
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 from tasks.termination.cancelling import cancel
 from tasks.termination.exporting import opened

@@ -21,7 +21,7 @@ from models.work.request import JobRequest
 from tasks.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.requests import RequestRefused, SessionsRevoke, TerminationsCancel, TerminationsRequest, submit
 from tasks.termination import freezing
 from tasks.termination.advancing import ADVANCE, PURGE

@@ -15,7 +15,7 @@ from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
 from tasks.drain import Held, drain
 from tasks.failures import Permanent, Transient
-from tasks.ports import Ports
+from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tasks.termination.advancing import ADVANCE
 from tasks.termination.case import Case, Next, NotYet, OnHold, StepFunction, StepResult, enter

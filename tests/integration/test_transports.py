@@ -12,7 +12,7 @@ from email.policy import SMTP
 import pytest
 
 from tasks.failures import Failure, Permanent, Transient, Unavailable
-from tasks.ports import Ambiguous, Envelope, Mailer, Receipt
+from tasks.ports.context import Ambiguous, Envelope, Mailer, Receipt
 from tests import mail_server, ses_server
 from tests.mail_server import MailServer
 from tests.ses_server import SESServer

@@ -1,1 +1,1 @@
-"""The outside world behind the ports of `tasks/ports.py`."""
+"""The outside world behind the ports of `tasks/ports/context.py`."""

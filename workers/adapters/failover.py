@@ -8,7 +8,7 @@ from time import monotonic
 import structlog
 
 from tasks.failures import Unavailable
-from tasks.ports import Envelope, Mailer, Permit, Receipt
+from tasks.ports.context import Envelope, Mailer, Permit, Receipt
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.ports import Mailer
+from tasks.ports.context import Mailer
 from workers.adapters.failover import FailoverMailer
 from workers.adapters.ses import SESMailer
 from workers.adapters.smtp import TIMEOUT, SMTPMailer

@@ -30,7 +30,7 @@ from models.sessions.held_session_key import Copy
 from models.sessions.owner import Named
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
-from tasks.ports import Left, Swept
+from tasks.ports.context import Left, Swept
 from tasks.purge.neighbours import refuse_neighbours
 from workers.adapters.session_keys import KeyOwners, Matcher, expression
 from workers.session_stores import RedisKeys

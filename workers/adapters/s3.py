@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports import Locked, StoredObject, StoredVersion
+from tasks.ports.context import Locked, StoredObject, StoredVersion
 from workers.adapters.parts import MOST
 from workers.adapters.parts import parts as regrouped
 from workers.settings import Settings

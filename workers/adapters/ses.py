@@ -19,7 +19,7 @@ from botocore import exceptions
 from botocore.config import Config
 
 from tasks.failures import Failure, Permanent, Unavailable
-from tasks.ports import Ambiguous, Envelope, Permit, Receipt
+from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
 
 if TYPE_CHECKING:
     from types_boto3_sesv2 import SESV2Client

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, func, select, text
 from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, MappedTable, Name, belongs, belongs_to_any
 from models.sessions import owner
-from tasks.ports import Estate
+from tasks.ports.context import Estate
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 

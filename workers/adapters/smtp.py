@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Transient, Unavailable
-from tasks.ports import Ambiguous, Envelope, Permit, Receipt
+from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
 
 #: Seconds for any one answer of the server.
 TIMEOUT = 30.0

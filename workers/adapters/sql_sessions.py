@@ -37,7 +37,7 @@ from models.base.unit_of_work import Database, is_lock_timeout, is_outage, outag
 from models.data_map.map import AccountKeys, Name
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
-from tasks.ports import Estate, Left, Swept
+from tasks.ports.context import Estate, Left, Swept
 from workers.adapters.session_owners import Owners, owners
 from workers.session_stores import SQLTable
 

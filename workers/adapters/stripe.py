@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from models.billing.ledger import EntryKind
 from models.collection.payment import DeclineReason
 from tasks.failures import Permanent, Unavailable
-from tasks.payment_gateway import Decline, Event, Movement, NotGenuine, Order, Payment, Standing, Unanswered
+from tasks.ports.payments import Decline, Event, Movement, NotGenuine, Order, Payment, Standing, Unanswered
 
 if TYPE_CHECKING:
     from stripe import RequestsClient, StripeClient

@@ -35,7 +35,7 @@ from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine
 from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
-from tasks.ports import ObjectStore, Ports
+from tasks.ports.context import ObjectStore, Ports
 from tasks.termination import preview
 from workers import bootstrap, certificate_page, termination_preview
 from workers.demo.checks import Finding

@@ -14,8 +14,8 @@ from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, DataMap, own_map
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
-from tasks.payment_gateway import PaymentGateway
-from tasks.termination.terms import Terms as Terms  # noqa: PLC0414 - whoever takes ports takes them from here
+from tasks.ports.durations import Terms as Terms  # noqa: PLC0414 - whoever takes ports takes them from here
+from tasks.ports.payments import PaymentGateway
 
 #: What the data map's Redis keys without an address of their own lie in.
 BROKER: Final = "broker"
