@@ -114,7 +114,7 @@ def ours(rows: int) -> Callable[[], int]:
     from dataclasses import replace
 
     from models.data_map.map import Category, DataMap, MappedTable, Path, table_name
-    from tasks.drain import drain
+    from tasks.engine.drain import drain
     from tasks.ports.context import Estate
     from tasks.termination.advancing import PURGE
     from workers import bootstrap

@@ -26,8 +26,8 @@ from models.data_map.map import AccountKeys
 from models.termination.disclosure import Disclosure, DisclosureEvent
 from tasks.crypto import keyring
 from tasks.crypto.age import Sealed
+from tasks.engine.failpoints import failpoint
 from tasks.export.archive import Archive, Export, Occasion, export
-from tasks.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports.context import Ports
 

@@ -31,10 +31,10 @@ from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
 from tasks import reminder_look
-from tasks.drain import Held, Job, Settled, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Failure, Permanent, Transient
-from tasks.job import Tick
 from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
 from tasks.mime import ToSend, compose, to_write_to
 from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current

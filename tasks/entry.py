@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import is_outage, outage_reason
 from models.work.request import Quarantined
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import describe
 from tasks.ports.context import Ports, current
 from tasks.requests import KINDS, AccountEnded, RequestRefused, ask
@@ -110,7 +110,7 @@ class Inbound(Task):  # type: ignore[type-arg]
     acks_late = True
     reject_on_worker_lost = True
     typing = False
-    Request = "tasks.message:QuietRequest"
+    Request = "tasks.engine.quiet_request:QuietRequest"
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> dict[str, int]:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):

@@ -26,7 +26,7 @@ from models.termination.termination import Termination
 from tasks.certificates import publishing
 from tasks.crypto import canonical_json
 from tasks.crypto.signing import PublicKey
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports.context import ObjectStore, Ports
 

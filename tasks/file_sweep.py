@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from tasks import submitted_files
-from tasks.job import Tick
+from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
 

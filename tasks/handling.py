@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
 from tasks import details, emails, invoices, mail_events, payment_events, reminder_holds, sessions, statements
-from tasks.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.job import Tick
 from tasks.ports.context import Ports, current
 from tasks.requests import (
     DetailsConfirmChange,

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.language.company import Company
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
 from tasks.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead
 

@@ -32,12 +32,12 @@ from models.work.row import WorkState
 from tasks import documents, emails
 from tasks.credit_notes import CreditRefused, credit
 from tasks.documents import Carried, Recipient, Stored
-from tasks.drain import Held, Job, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.locks import patient
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.invoice_issue import issue, issue_batch
-from tasks.job import Tick
-from tasks.patience import patient
 from tasks.ports.context import Ports, current
 from tasks.sealing.object_keys import ObjectKeys, object_keys
 

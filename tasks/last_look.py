@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import sentence
-from tasks.drain import Held
+from tasks.engine.drain import Held
 from tasks.failures import Transient
 
 Look = Callable[[Session, EmailMessage], None]

@@ -18,8 +18,8 @@ from sqlalchemy import text
 from email_templates.catalogue import MESSAGES
 from models.mail.email_message import EmailMessage
 from models.work import row
-from tasks.failpoints import failpoint
-from tasks.job import Tick
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.mail_events import settle_by_events
 from tasks.ports.context import Ports, current
 

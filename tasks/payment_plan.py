@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
 
 #: Attempts planned in one transaction.

@@ -21,10 +21,10 @@ from sqlalchemy.orm import Session
 
 from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
-from tasks.drain import Held, Job, Settled, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Unavailable
-from tasks.job import Tick
 from tasks.payment_plan import plan
 from tasks.payment_record import not_made, record_payment
 from tasks.ports.context import Ports, current

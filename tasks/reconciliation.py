@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 
 from models.billing.ledger import EntryKind
 from models.collection.reconciliation import Reconciliation
-from tasks.drain import Held, Job, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.job import Tick
 from tasks.payment_events import attempt_of
 from tasks.payment_record import record_payment
 from tasks.payments import configured

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
+from tasks.engine.locks import patient
 from tasks.failures import Permanent
-from tasks.patience import patient
 from tasks.ports.context import Ports
 from tasks.requests import RemindersDispute, RemindersPause, RemindersPromise
 

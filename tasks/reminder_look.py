@@ -23,7 +23,7 @@ from email_templates.catalogue import read_context, write_context
 from models.mail.email_message import EmailMessage
 from models.reminders.reminder import LetterKind
 from tasks import reminder_book as book
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.last_look import Outdated, Withdrawn, last_look
 from tasks.reminder_ladder import (
     Customer,

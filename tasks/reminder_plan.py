@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from models.work.counter import count
 from tasks import reminder_book as book
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
 from tasks.reminder_ladder import decide
 from tasks.reminder_letter import write

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from tasks.job import Tick
+from tasks.engine.task import Tick
 from tasks.ports.context import current
 from tasks.reminder_plan import TASK, plan
 

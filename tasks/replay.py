@@ -32,9 +32,9 @@ from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine, keys_of
 from tasks.crypto import keyring
 from tasks.crypto.signing import PublicKey
-from tasks.drain import drain
+from tasks.engine.drain import drain
+from tasks.engine.failpoints import failpoint
 from tasks.erasures import COLUMNS, Erasure
-from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination import advancing

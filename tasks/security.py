@@ -14,8 +14,8 @@ import structlog
 from celery import shared_task
 from sqlalchemy import Connection, text
 
+from tasks.engine.task import Tick
 from tasks.failures import Unavailable
-from tasks.job import Tick
 from tasks.ports.context import Ports, Vulnerability, current
 
 log = structlog.get_logger()

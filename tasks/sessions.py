@@ -29,9 +29,9 @@ from models.sessions import sweep as session_sweep
 from models.sessions.sweep import OWN
 from models.work.counter import count
 from tasks.emails import queue_for_contacts
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Failure
-from tasks.job import Tick
 from tasks.ports.context import Left, Ports, Swept, current
 
 log = structlog.get_logger()

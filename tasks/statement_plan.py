@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
 
 #: Accounts planned in one transaction.

@@ -28,11 +28,11 @@ from models.work import row as work
 from models.work.row import WorkState
 from tasks import documents, emails
 from tasks.documents import Carried, Recipient, Stored
-from tasks.drain import Held, Job, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.locks import patient
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.job import Tick
-from tasks.patience import patient
 from tasks.ports.context import Ports, current
 from tasks.sealing.object_keys import ObjectKeys, object_keys
 from tasks.statement_plan import plan, plan_batch

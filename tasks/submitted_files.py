@@ -53,7 +53,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from tasks.crypto.age import Recipient
 from tasks.crypto.keyring import Keyring
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports.context import ObjectStore
 from tasks.sealing import sealed_objects

@@ -7,8 +7,8 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tasks.failpoints import failpoint
-from tasks.job import Tick
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.termination.termination import Step, Termination, TerminationStep
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 

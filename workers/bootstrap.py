@@ -14,9 +14,9 @@ from sqlalchemy import Engine, create_engine
 from models.base.unit_of_work import Database
 from models.data_map import file
 from models.data_map.map import DataMap, DataMapError
-from tasks import failpoints
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
+from tasks.engine import failpoints
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
 from tasks.ports.payments import PaymentGateway

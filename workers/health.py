@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from models.work import control, row
-from tasks.jobs import JOBS
+from tasks.engine.registry import JOBS
 from workers.beat import TICKED
 from workers.operations import in_words
 from workers.relay import APPLICATION_NAME

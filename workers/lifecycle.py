@@ -12,9 +12,9 @@ from celery import Celery, signals
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
+from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
-from tasks.rescue import rescue_all
 from workers import logs, restored
 from workers.settings import settings
 

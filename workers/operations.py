@@ -63,7 +63,7 @@ def migrate() -> None:
 def relay() -> None:
     with in_words():
         chosen = _logging()
-        from tasks.jobs import JOBS
+        from tasks.engine.registry import JOBS
         from workers import bootstrap, relay
         from workers.app import app
 

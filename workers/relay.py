@@ -20,10 +20,10 @@ from models.base.unit_of_work import Database, outage_reason
 from models.work import row
 from models.work.control import is_paused
 from tasks import sessions
-from tasks.drain import Job
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Job
+from tasks.engine.failpoints import failpoint
+from tasks.engine.rescue import rescue_all
 from tasks.ports.context import Ports
-from tasks.rescue import rescue_all
 
 log = structlog.get_logger()
 

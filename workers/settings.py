@@ -19,8 +19,8 @@ from urllib.parse import parse_qs
 import msgspec
 
 from email_templates.language.company import Company
-from tasks import failpoints
 from tasks.crypto.wrapping import wrapping_keys, written_secrets
+from tasks.engine import failpoints
 from tasks.ports.durations import Terms
 from workers import session_stores
 

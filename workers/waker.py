@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from workers.routing import ROUTES
 
 log = structlog.get_logger()

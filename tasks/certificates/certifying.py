@@ -24,7 +24,7 @@ from models.termination.termination import Stage, Step, Termination
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
-from tasks.drain import Held
+from tasks.engine.drain import Held
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination.case import Case, Next, StepResult

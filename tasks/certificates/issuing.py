@@ -20,7 +20,7 @@ from models.termination.certificate import Certificate, CertificateCopy, Certifi
 from tasks.certificates.chain import CERTIFICATE_FORMAT, instant
 from tasks.crypto import canonical_json
 from tasks.crypto.signing import Signer, SigningKey
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('tenure.certificates', 0))")

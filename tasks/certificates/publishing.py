@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
-from tasks.drain import Held, Job, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.job import Tick
 from tasks.ports.context import ObjectStore, Ports, current
 
 FOLDER: Final = "certificates/"

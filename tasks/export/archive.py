@@ -28,6 +28,7 @@ from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
 from models.termination.purge import StoreKind
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
+from tasks.engine.failpoints import failpoint
 from tasks.export import copying, manifest, submitted
 from tasks.export.ahead import ahead
 from tasks.export.manifest import (
@@ -44,7 +45,6 @@ from tasks.export.manifest import (
 )
 from tasks.export.naming import Names
 from tasks.export.shaping import SESSION, shape
-from tasks.failpoints import failpoint
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import ObjectStore, Ports, StoredObject
 from tasks.sealing import sealed_objects

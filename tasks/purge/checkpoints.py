@@ -20,8 +20,8 @@ from sqlalchemy import Connection, text
 from models.termination.purge import Method, StoreKind
 from models.termination.termination import TerminationStep
 from models.work.row import Work
-from tasks.drain import Held, Settled
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Settled
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.termination.case import Case, NotYet, OnHold
 

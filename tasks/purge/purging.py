@@ -20,8 +20,8 @@ from sqlalchemy import func
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks import erasures
-from tasks.drain import Held
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.purge import elsewhere
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow, plan, planned

@@ -23,10 +23,10 @@ from models.data_map.map import AccountKeys, MappedTable
 from models.termination.retention import Retention
 from models.work import row as work
 from tasks.certificates import certifying
-from tasks.drain import Held, Job, Settled, drain
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.failpoints import failpoint
+from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.job import Tick
 from tasks.ports.context import Ports, current
 from tasks.purge import tables
 from tasks.purge.checkpoints import may_delete

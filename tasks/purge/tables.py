@@ -16,7 +16,7 @@ from models.data_map import live_catalogue
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import MAIN, AccountKeys, DataMap, Delete, MappedTable
 from models.termination.purge import Method, StoreKind
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Estate
 from tasks.purge import order

@@ -19,7 +19,7 @@ from models.data_map.live_catalogue import read
 from models.data_map.map import MAIN, Name, RedisKeys, relation
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
-from tasks.drain import Held
+from tasks.engine.drain import Held
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate
 from tasks.purge import elsewhere

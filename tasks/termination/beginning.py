@@ -15,8 +15,8 @@ from email_templates.catalogue.termination import ContractEnding
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Stage, Step, Termination
-from tasks.drain import Held
 from tasks.emails import queue_for_contacts
+from tasks.engine.drain import Held
 from tasks.last_look import Withdrawn, last_look
 from tasks.termination.case import Case, Next, StepResult
 from tasks.termination.retained import retained

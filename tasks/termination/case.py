@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work.row import WorkState
-from tasks.drain import Held, Settled
+from tasks.engine.drain import Held, Settled
 from tasks.failures import Transient
 
 

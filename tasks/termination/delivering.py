@@ -17,7 +17,7 @@ from email_templates.catalogue.message import Message
 from email_templates.catalogue.termination import ExportReady, ExportReminder
 from models.mail.email_message import EmailMessage
 from models.termination.termination import DeliveredBy, Stage, Step, Termination
-from tasks.drain import Held
+from tasks.engine.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.last_look import Withdrawn, last_look

@@ -20,10 +20,10 @@ from models.data_map import check
 from models.data_map.map import MAIN
 from models.termination.termination import Stage, Step, Termination
 from tasks.crypto.age import Sealed, SealError
-from tasks.drain import Held
+from tasks.engine.drain import Held
+from tasks.engine.failpoints import failpoint
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
-from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.purge.tables import catalogues

@@ -18,8 +18,8 @@ from models.base.unit_of_work import is_lock_timeout
 from models.customers.account import Account, AccountStatus
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
-from tasks.drain import Held
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held
+from tasks.engine.failpoints import failpoint
 from tasks.termination import correspondence, stopping
 from tasks.termination.case import Case, Next, NotYet, StepResult, enter
 

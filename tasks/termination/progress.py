@@ -20,7 +20,7 @@ from sqlalchemy.sql import bindparam
 
 from models.termination.purge import StoreKind
 from models.termination.termination import Step
-from tasks.drain import Held
+from tasks.engine.drain import Held
 from tasks.failures import Failure
 from tasks.termination import preview
 from tasks.termination.case import Case

@@ -20,8 +20,8 @@ from models.termination.export_link import ExportLink
 from models.termination.termination import Stage
 from tasks.certificates import certifying
 from tasks.crypto import keyring
-from tasks.drain import Held
-from tasks.failpoints import failpoint
+from tasks.engine.drain import Held
+from tasks.engine.failpoints import failpoint
 from tasks.ports.context import ObjectStore
 from tasks.termination.case import Case, NotYet, StepResult
 from tasks.termination.correspondence import accepted_at

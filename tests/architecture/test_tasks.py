@@ -34,7 +34,7 @@ import inspect, json
 from workers.app import app
 app.loader.import_default_modules()
 app.finalize()
-from tasks.job import Tick
+from tasks.engine.task import Tick
 print(json.dumps({
     name: {"tick": isinstance(task, Tick), "parameters": list(inspect.signature(task.run).parameters),
            "soft": task.soft_time_limit or app.conf.task_soft_time_limit,

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from models.termination.termination import Step
-from tasks.jobs import JOBS
+from tasks.engine.registry import JOBS
 
 _REPOSITORY = Path(__file__).parents[2]
 

@@ -16,8 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.drain import Held, Job, drain
-from tasks.job import Tick
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app
 from workers.routing import ROUTES

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from models.data_map.map import AccountKeys
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import preview

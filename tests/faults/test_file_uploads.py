@@ -31,7 +31,7 @@ POINTS = sorted(point for point in all_failpoints() if point.startswith(UPLOAD))
 WEB = f"""
 import os, signal
 from models.base.unit_of_work import Database
-from tasks import failpoints
+from tasks.engine import failpoints
 from tasks.crypto.keyring import Keyring
 from tasks.submitted_files import store_file
 from workers.adapters.s3 import S3ObjectStore

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
@@ -45,7 +45,7 @@ SWEPT = sorted(
 
 PROCESS = """
 import sys
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from workers import bootstrap

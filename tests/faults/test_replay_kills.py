@@ -14,7 +14,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from tasks.certificates import publishing
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE

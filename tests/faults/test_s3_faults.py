@@ -13,7 +13,7 @@ from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from models.mail.email_message import EmailMessage
 from tasks import statements
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account, an_entry

@@ -17,7 +17,7 @@ from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, examine
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tests.certifying import a_setting, a_termination

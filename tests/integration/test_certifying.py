@@ -16,7 +16,7 @@ from models.termination.certificate import Certificate
 from models.termination.termination import Step, Termination, TerminationStep
 from tasks.certificates import certifying
 from tasks.crypto.signing import Signer
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE
 from tests.certifying import a_termination

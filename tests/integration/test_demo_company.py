@@ -17,7 +17,7 @@ from email_templates.pdf.glyphs import drawable
 from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.entry import accept
 from tasks.ports.context import Ports
 from tasks.requests import ask

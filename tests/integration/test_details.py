@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks import details
-from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT
+from tasks.engine.drain import drain
 from tasks.handling import HANDLE
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account

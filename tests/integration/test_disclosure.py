@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from tasks.disclosure import disclose
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.submitted_files import store_file

@@ -28,7 +28,7 @@ from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.termination.termination import Step
 from tasks.crypto import keyring
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination import downloads
 from tasks.termination.advancing import ADVANCE, EXPORT

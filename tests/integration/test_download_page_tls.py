@@ -25,7 +25,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.termination.termination import Step
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tests.company import a_contact, an_account

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from models.base.unit_of_work import Database, is_outage
 from models.work import row as work
 from models.work.request import JobRequest, Quarantined
-from tasks.drain import Held, Job, Settled, drain, rescue
+from tasks.engine.drain import Held, Job, Settled, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker
@@ -539,7 +539,7 @@ def test_a_server_that_is_not_there_or_hangs_up_is_an_outage(database: Database)
 def test_a_drain_makes_room_for_what_goes_first_and_hands_the_rest_back(
     database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.drain.GIVE_WAY_LOOK", 0.0)
+    monkeypatch.setattr("tasks.engine.drain.GIVE_WAY_LOOK", 0.0)
     requests(database, 5)
     waker = ports.wake
     assert isinstance(waker, RecordedWaker)
@@ -552,7 +552,7 @@ def test_a_drain_makes_room_for_what_goes_first_and_hands_the_rest_back(
     assert waker.woken == [TASK]
     # While it waits, nothing else is begun.
     assert drain(job(act), ports) == {"done": 0}
-    monkeypatch.setattr("tasks.drain.GIVE_WAY_LOOK", 3600.0)
+    monkeypatch.setattr("tasks.engine.drain.GIVE_WAY_LOOK", 3600.0)
     assert drain(job(act), ports) == {"done": 4}
 
 

@@ -25,8 +25,8 @@ from models.base.unit_of_work import Database
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from tasks import emails
-from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.mime import ToSend, compose, recipient, to_write_to
 from tasks.ports.context import Letterhead, Ports

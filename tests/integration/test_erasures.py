@@ -17,7 +17,7 @@ from models.data_map.map import AccountKeys
 from models.termination.certificate import ErasureReplay
 from tasks import erasures
 from tasks.crypto.signing import PublicKey, Signer
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports
 from tasks.termination import advancing

@@ -31,7 +31,7 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks import credit_notes, handling, invoice_issue, invoices
-from tasks.drain import Held, drain
+from tasks.engine.drain import Held, drain
 from tasks.ports.context import Ports
 from tasks.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tests import vault

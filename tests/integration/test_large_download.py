@@ -25,7 +25,7 @@ from sqlalchemy import text
 
 from benchmarks.processes import peak
 from models.termination.termination import Step, Termination
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.submitted_files import store_file
 from tasks.termination.advancing import ADVANCE, EXPORT

@@ -18,8 +18,8 @@ from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import mail_upkeep
-from tasks.drain import drain
 from tasks.emails import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
+from tasks.engine.drain import drain
 from tasks.handling import HANDLE
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account

@@ -15,10 +15,10 @@ from models.work import control
 from models.work import row as work
 from models.work.counter import count, counted
 from models.work.request import JobRequest
-from tasks.drain import drain
 from tasks.emails import SEND
+from tasks.engine.drain import drain
+from tasks.engine.prune import prune
 from tasks.ports.context import Ports
-from tasks.pruning import prune
 from tasks.statements import RENDER, plan
 from tests.acceptance.outcome import customers
 from workers.metrics import Figures

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE
 from tasks.ports.context import Ports

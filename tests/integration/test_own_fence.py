@@ -15,7 +15,7 @@ from models.customers.contract import Contract
 from models.data_map.map import AccountKeys, belongs, own_map, written_out
 from models.termination.termination import Step
 from models.work.row import work_tables
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE
 from tests.company import a_contact, an_account, an_entry

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from tasks import handling, payment_events, payments, reconciliation
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.payment_plan import plan
 from tasks.ports.context import Ports
 from tasks.requests import PaymentsRecordEvent, submit

@@ -18,7 +18,7 @@ from models.collection.payment import CollectionAttempt, DeclineReason, MethodKi
 from models.customers.account import Account
 from models.work import row as work
 from tasks import payments
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.payment_plan import plan
 from tasks.ports.context import Ports
 from tests.company import a_contact

@@ -25,7 +25,7 @@ from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from tasks import statements
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account, an_entry
 from workers import mail_evidence, page_evidence

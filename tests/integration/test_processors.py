@@ -18,7 +18,7 @@ from sqlalchemy import select, text
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, DataMap, Processor
 from models.termination.certificate import Certificate
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE, PURGE

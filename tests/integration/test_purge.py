@@ -18,7 +18,7 @@ from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix, RedisKeys
 from models.termination.termination import TerminationStep
 from models.work import row as work
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate, ObjectStore, Ports
 from tasks.purge import checkpoints, rows, tables

@@ -23,7 +23,7 @@ from models.data_map.map import (
     UnmappedTable,
     table_name,
 )
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import PURGE
 from tests.company import an_account

@@ -27,7 +27,7 @@ from models.data_map.map import (
 )
 from models.termination.termination import TerminationStep
 from models.work import row as work
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Estate, Ports
 from tasks.purge import tables
 from tasks.purge.retentions import END

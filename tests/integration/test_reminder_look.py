@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from tasks.credit_notes import credit
-from tasks.drain import drain
 from tasks.emails import SEND
+from tasks.engine.drain import drain
 from tasks.failures import Transient
 from tasks.payment_plan import plan as plan_payments
 from tasks.ports.context import Ports
@@ -186,7 +186,7 @@ def test_what_comes_after_the_look_waits_until_the_letter_was_answered(
     happens: Callable[[Database, str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tasks.patience.SECONDS", 0.1)
+    monkeypatch.setattr("tasks.engine.locks.SECONDS", 0.1)
     waited: list[str] = []
 
     def at_354(_content: bytes) -> str:

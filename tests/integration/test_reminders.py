@@ -16,8 +16,8 @@ import pytest
 from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from models.work import row as work
-from tasks.drain import drain
 from tasks.emails import SEND
+from tasks.engine.drain import drain
 from tasks.handling import HANDLE
 from tasks.ports.context import Ports
 from tasks.reminder_plan import plan

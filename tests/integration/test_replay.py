@@ -18,7 +18,7 @@ from models.data_map.file import parse
 from models.data_map.map import AccountKeys
 from tasks import erasures
 from tasks.certificates import certifying, publishing
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.replay import replay

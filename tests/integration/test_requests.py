@@ -25,8 +25,9 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from models.work.request import JobRequest, Quarantined, RequestKind
-from tasks import entry, patience, statements
-from tasks.drain import drain
+from tasks import entry, statements
+from tasks.engine import locks
+from tasks.engine.drain import drain
 from tasks.entry import accept
 from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
 from tasks.ports.context import Ports, _Current, provide
@@ -665,7 +666,7 @@ def test_a_request_for_a_statement_waits_for_those_who_write_to_the_ledger(datab
 def test_a_ledger_that_stays_locked_puts_the_request_off_and_does_not_fail_it(
     database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "SECONDS", 0.05)
+    monkeypatch.setattr(locks, "SECONDS", 0.05)
     account = a_customer(database)
     with database.transaction() as session:
         made = submit(session, StatementsSend(account="customer"))

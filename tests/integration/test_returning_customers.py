@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from models.base.unit_of_work import Database
 from models.data_map import fence
 from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, ObjectPrefix, Path, Retention, table_name
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
 from tasks.ports.context import Estate, Ports

@@ -23,7 +23,7 @@ from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import emails, invoices, statements
 from tasks.crypto.keyring import Keyring, destroy
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.opening import open_file, open_invoice, open_statement
 from tasks.ports.context import Ports

@@ -20,8 +20,8 @@ from models.mail.email_message import EmailMessage
 from models.mail.suppression import SuppressionReason, lift, suppress
 from models.work import row as work
 from models.work.control import is_paused, set_limits, set_paused
-from tasks.drain import drain
 from tasks.emails import ALL_MAIL, SEND, SEND_URGENT
+from tasks.engine.drain import drain
 from tasks.last_look import Withdrawn, _looks, last_look
 from tasks.ports.context import Ports
 from tests.database_proxy import DatabaseProxy

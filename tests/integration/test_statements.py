@@ -35,7 +35,7 @@ from models.customers.account import Account, StatementForm
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from tasks import invoice_issue, statements
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.statement_plan import plan_batch
 from tests import vault

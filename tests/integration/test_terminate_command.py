@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE
 from tests.company import a_contact, an_account

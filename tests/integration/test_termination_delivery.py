@@ -23,7 +23,7 @@ from tasks import emails
 from tasks.crypto import keyring
 from tasks.crypto.age import Sealed, SealedReader
 from tasks.crypto.keyring import Keyring
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports, Terms
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from models.termination.termination import Step
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination import progress
 from tasks.termination.advancing import PURGE

@@ -18,7 +18,7 @@ from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
 from models.work.request import JobRequest
-from tasks.drain import drain
+from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
 from tasks.ports.context import Ports

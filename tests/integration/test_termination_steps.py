@@ -13,7 +13,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
-from tasks.drain import Held, drain
+from tasks.engine.drain import Held, drain
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import Ports
 from tasks.termination import advancing

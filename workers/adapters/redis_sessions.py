@@ -28,7 +28,7 @@ from models.data_map.map import AccountKeys
 from models.sessions import held_session_key, owner
 from models.sessions.held_session_key import Copy
 from models.sessions.owner import Named
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Left, Swept
 from tasks.purge.neighbours import refuse_neighbours

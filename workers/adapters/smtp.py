@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from time import monotonic
 from urllib.parse import unquote, urlsplit
 
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Transient, Unavailable
 from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
 

@@ -35,7 +35,7 @@ from sqlalchemy.types import DateTime, Integer
 
 from models.base.unit_of_work import Database, is_lock_timeout, is_outage, outage_reason
 from models.data_map.map import AccountKeys, Name
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Estate, Left, Swept
 from workers.adapters.session_owners import Owners, owners

@@ -27,7 +27,7 @@ class Tick(Task):  # type: ignore[type-arg]
     ignore_result = True
     acks_late = False
     typing = False
-    Request = "tasks.message:QuietRequest"
+    Request = "tasks.engine.quiet_request:QuietRequest"
 
     def __call__(self, /, *_args: Any, **_kwargs: Any) -> Any:
         with structlog.contextvars.bound_contextvars(task=self.name, message=self.request.id):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
 from tasks.certificates import publishing
-from tasks.drain import Job
+from tasks.engine.drain import Job
 from tasks.purge import retentions
 from tasks.termination import advancing
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from celery import shared_task
 
 from models.work.row import work_tables
-from tasks import drain
-from tasks.job import Tick
+from tasks.engine import drain
+from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
 

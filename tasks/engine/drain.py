@@ -26,7 +26,7 @@ from models.work import row as work
 from models.work.control import allowance
 from models.work.counter import count
 from models.work.row import Claim, Work
-from tasks.failpoints import failpoint
+from tasks.engine.failpoints import failpoint
 from tasks.failures import Failure, Permanent, Unavailable, describe, place
 from tasks.ports.context import Ports
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from models.work import row
 from models.work.counter import count
 from models.work.row import work_tables
-from tasks.job import Tick
+from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
 TASK = "work.prune"

@@ -1,0 +1,1 @@
+"""The loop that all work goes through: claim rows, do them, record them."""
