@@ -18,7 +18,7 @@ from tasks import emails
 from tasks.crypto import age
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.sealing import sealed_objects
+from tasks.storage import sealed_objects
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ from tasks.failures import Failure, Permanent, Transient
 from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
 from tasks.mime import ToSend, compose, to_write_to
 from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import ObjectKeys, object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 

@@ -39,7 +39,7 @@ from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.invoice_issue import issue, issue_batch
 from tasks.ports.context import Ports, current
-from tasks.sealing.object_keys import ObjectKeys, object_keys
+from tasks.storage.object_keys import ObjectKeys, object_keys
 
 #: What the tax is called in mails; a document shows its rate and category.
 TAX_NAME = "VAT"

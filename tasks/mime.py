@@ -20,7 +20,7 @@ from models.mail.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
 from tasks.ports.context import Letterhead
-from tasks.sealing.object_keys import ObjectKeys
+from tasks.storage.object_keys import ObjectKeys
 
 #: A name without spaces cannot be folded, and a line has 998 octets (RFC 5322, 2.1.1).
 NAME_LENGTH = 150

@@ -22,8 +22,8 @@ from models.base.unit_of_work import Database
 from tasks.crypto.age import Identity, sealed_size
 from tasks.crypto.keyring import Keyring
 from tasks.ports.context import ObjectStore, StoredObject
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 
 _FILE = text("""
     SELECT file.account_id, file.object_key AS key, file.name, file.media_type, file.size, file.sha256

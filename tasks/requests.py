@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import refusal
 from models.work.request import RequestKind
-from tasks.storable import UNSTORABLE
+from tasks.storage.text import UNSTORABLE
 
 #: The application's own key of an active account.
 AccountRef = Annotated[str, Meta(min_length=1, max_length=200, extra={"type": "account"})]

@@ -34,8 +34,8 @@ from tasks.engine.locks import patient
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, current
-from tasks.sealing.object_keys import ObjectKeys, object_keys
 from tasks.statement_plan import plan, plan_batch
+from tasks.storage.object_keys import ObjectKeys, object_keys
 
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.
 LONG = 500

@@ -56,9 +56,9 @@ from tasks.crypto.keyring import Keyring
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Failure, Permanent
 from tasks.ports.context import ObjectStore
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
-from tasks.storable import UNSTORABLE
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
+from tasks.storage.text import UNSTORABLE
 
 #: An upload that takes longer is given up. The sweep waits for far more.
 LONGEST_UPLOAD = timedelta(hours=6)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from tasks.storable import as_json
+from tasks.storage.text import as_json
 
 
 def save_record(connection: Connection, *, account: str, kind: str, ref: str, content: object) -> UUID:

@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
-from tasks.storable import UNSTORABLE, as_json
+from tasks.storage.text import UNSTORABLE, as_json
 
 #: Headers come from strangers: what is longer is cut.
 LONGEST = 1_000

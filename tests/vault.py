@@ -8,8 +8,8 @@ from models.base.unit_of_work import Database
 from tasks.crypto.age import Identity
 from tasks.crypto.keyring import Keyring
 from tasks.ports.context import Ports
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 
 
 def account_of(key: str) -> UUID:

@@ -23,7 +23,7 @@ from tasks import erasures as ledger
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure, Permanent
-from tasks.sealing import rewrapping
+from tasks.storage import rewrapping
 from workers import bootstrap
 from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore

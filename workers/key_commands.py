@@ -17,7 +17,7 @@ from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
-from tasks.sealing import rewrapping
+from tasks.storage import rewrapping
 from workers.operations import counted, in_words, print_json
 from workers.settings import Settings, settings
 

@@ -47,7 +47,7 @@ from tasks.export.naming import Names
 from tasks.export.shaping import SESSION, shape
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import ObjectStore, Ports, StoredObject
-from tasks.sealing import sealed_objects
+from tasks.storage import sealed_objects
 
 if TYPE_CHECKING:
     from stream_zip import MemberFile

@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
-from tasks.sealing import sealed_objects
+from tasks.storage import sealed_objects
 from tests import vault
 from tests.processes import Processes, Running, eventually
 from workers import embedded

@@ -14,7 +14,7 @@ from models.customers.account_key import AccountKey, KeyPurpose
 from tasks.crypto.age import Identity
 from tasks.crypto.keyring import Keyring, destroy
 from tasks.failures import Permanent
-from tasks.sealing.object_keys import object_keys
+from tasks.storage.object_keys import object_keys
 
 EXPORT = KeyPurpose.EXPORT
 

@@ -22,8 +22,8 @@ from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate, ObjectStore, Ports
 from tasks.purge import checkpoints, rows, tables
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import Kind, preview
 from tests import vault

@@ -21,8 +21,8 @@ from tasks.crypto.wrapping import SETTING
 from tasks.failures import Permanent
 from tasks.opening import open_file
 from tasks.ports.context import Ports
-from tasks.sealing.object_keys import object_keys
-from tasks.sealing.rewrapping import rewrap, wrapped_by
+from tasks.storage.object_keys import object_keys
+from tasks.storage.rewrapping import rewrap, wrapped_by
 from tasks.submitted_files import store_file
 from tests.company import an_account
 from tests.integration.conftest import Run

@@ -27,9 +27,9 @@ from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.opening import open_file, open_invoice, open_statement
 from tasks.ports.context import Ports
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
 from tasks.statement_plan import plan_batch
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 from tasks.submitted_files import store_file
 from tests import vault
 from tests.company import a_contact, an_account, an_entry

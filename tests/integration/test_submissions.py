@@ -22,7 +22,7 @@ from models.base.unit_of_work import Database
 from tasks import file_sweep, submitted_files
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
-from tasks.storable import as_json
+from tasks.storage.text import as_json
 from tasks.submitted_files import discard_file, store_file, sweep
 from tasks.submitted_records import discard_record, save_record
 from tests import vault

@@ -35,8 +35,8 @@ from scheduler.timetable import TIMETABLE
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Permanent
 from tasks.ports.context import ObjectStore
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 from workers.demo.asking import CHANGED_ITS_MIND, SIGN_UP_WORDS, SIGNED_UP, Asked
 from workers.demo.calendar import billing_date
 from workers.demo.company import Company

@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
-from tasks.sealing import sealed_objects
-from tasks.sealing.object_keys import object_keys
+from tasks.storage import sealed_objects
+from tasks.storage.object_keys import object_keys
 from workers import bootstrap
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks

@@ -1,0 +1,1 @@
+"""How objects of an account are stored: sealed, under the account's own key."""
