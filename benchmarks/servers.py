@@ -20,7 +20,7 @@ from models.base.unit_of_work import Database
 from models.schema import migrations
 from tasks import erasures
 from tasks.certificates import publishing
-from tasks.requests import publish
+from tasks.client.requests import publish
 from workers import embedded
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import parse

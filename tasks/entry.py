@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import is_outage, outage_reason
 from models.work.request import Quarantined
+from tasks.client.requests import KINDS, AccountEnded, RequestRefused, ask
 from tasks.engine.failpoints import failpoint
 from tasks.failures import describe
 from tasks.ports.context import Ports, current
-from tasks.requests import KINDS, AccountEnded, RequestRefused, ask
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from tasks import submitted_files
+from tasks.client import files
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
@@ -13,9 +13,9 @@ def sweep(ports: Ports) -> int:
     """Go on until nothing is left, or this process is to stop; how many files went."""
     swept = 0
     while not ports.stopping():
-        found = submitted_files.sweep(ports.database, ports.objects)
+        found = files.sweep(ports.database, ports.objects)
         swept += found
-        if found < submitted_files.BATCH:
+        if found < files.BATCH:
             break
     return swept
 

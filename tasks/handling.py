@@ -15,11 +15,7 @@ from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
 from tasks import details, emails, invoices, mail_events, payment_events, reminder_holds, sessions, statements
-from tasks.engine.drain import Held, Job, drain
-from tasks.engine.task import Tick
-from tasks.failures import Permanent
-from tasks.ports.context import Ports, current
-from tasks.requests import (
+from tasks.client.requests import (
     DetailsConfirmChange,
     EmailsRecordEvent,
     EmailsSendAccountSetUp,
@@ -36,6 +32,10 @@ from tasks.requests import (
     TerminationsCancel,
     TerminationsRequest,
 )
+from tasks.engine.drain import Held, Job, drain
+from tasks.engine.task import Tick
+from tasks.failures import Permanent
+from tasks.ports.context import Ports, current
 from tasks.termination import cancelling, requesting
 
 Handler = Callable[[Session, UUID, UUID, Ports], None]

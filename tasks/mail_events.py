@@ -21,10 +21,10 @@ from models.mail.delivery_event import DeliveryEvent, DeliveryKind
 from models.mail.email_message import EmailMessage
 from models.mail.suppression import SuppressionReason, suppress
 from models.work.request import JobRequest
+from tasks.client.requests import EmailsRecordEvent, EmailsUnsubscribe
 from tasks.details import ask_another
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.requests import EmailsRecordEvent, EmailsUnsubscribe
 
 SUPPRESSING = {
     DeliveryKind.BOUNCED: SuppressionReason.BOUNCE,

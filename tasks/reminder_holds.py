@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
+from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise
 from tasks.engine.locks import patient
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.requests import RemindersDispute, RemindersPause, RemindersPromise
 
 #: Days that somebody may be waited for.
 LONGEST_PROMISE = 366

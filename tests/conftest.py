@@ -24,10 +24,10 @@ from models.base.unit_of_work import Database
 from models.schema import migrations
 from tasks import erasures
 from tasks.certificates import publishing
+from tasks.client.requests import publish
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.context import Ports
-from tasks.requests import publish
 from tests.commands import Commands
 from workers import bootstrap, embedded
 from workers.adapters.s3 import S3ObjectStore

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
+from tasks.client.files import store_file
 from tasks.invoice_issue import issue_batch
 from tasks.ports.context import Ports
-from tasks.submitted_files import store_file
 from tests import vault
 from tests.paying import SELLER
 

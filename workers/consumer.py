@@ -13,8 +13,8 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
+from tasks.client.requests import KINDS
 from tasks.entry import quarantine
-from tasks.requests import KINDS
 from workers.inspection import examine
 from workers.settings import settings
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from tasks.requests import KINDS
+from tasks.client.requests import KINDS
 
 ID_LENGTH = 200
 #: What would make one message into several.

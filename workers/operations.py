@@ -48,7 +48,7 @@ def print_json(value: Any, *, lines: bool = False) -> None:
 def migrate() -> None:
     from sqlalchemy.orm import Session
 
-    from tasks.requests import publish
+    from tasks.client.requests import publish
 
     with in_words():
         database = Database(settings().database_url)
@@ -96,7 +96,7 @@ def _logging() -> Settings:
 
 
 def request(kind: str, arguments: Sequence[str], dedupe_key: str | None) -> int:
-    from tasks.requests import RequestRefused, ask
+    from tasks.client.requests import RequestRefused, ask
 
     args: dict[str, Any] = {}
     for argument in arguments:

@@ -17,7 +17,7 @@ from email_templates.catalogue import MESSAGES
 from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
-from tasks.requests import KINDS, fields
+from tasks.client.requests import KINDS, fields
 from workers import session_stores
 from workers.mail_evidence import (
     details_are_asked_after,

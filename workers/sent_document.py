@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.base.unit_of_work import Database
+from tasks.client.documents import Opened
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
-from tasks.opening import Opened
 from tasks.ports.context import ObjectStore
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
 
-#: One of `tasks.opening`, but for what it opens.
+#: One of `tasks.client.documents`, but for what it opens.
 Open = Callable[[Database, ObjectStore, Keyring], Opened]
 
 

@@ -24,8 +24,8 @@ from models.work import row as work
 from models.work.control import WorkControl
 from models.work.request import Quarantined
 from models.work.row import Work, work_tables
+from tasks.client.requests import RequestRefused, ask
 from tasks.engine.registry import JOBS
-from tasks.requests import RequestRefused, ask
 from workers.operations import in_words, print_json
 from workers.settings import settings
 

@@ -47,7 +47,7 @@ class SubmittedFile(Base):
     """One file of a customer's: this row, and an object under the account's own prefix.
 
     The row is committed as `uploading` before the first byte is sent, so there is no object without a row, and becomes
-    `stored` after the object is whole, so no row in `stored` lacks its object. `tasks/submitted_files.py` has the calls
+    `stored` after the object is whole, so no row in `stored` lacks its object. `tasks/client/files.py` has the calls
     and the list of what may go wrong in between.
     """
 

@@ -14,7 +14,8 @@ from models.data_map.map import Category, Personal
 
 
 class UsageEvent(Base):
-    """One thing that was done; written in batches by `tasks/usage.py`, never changed, kept as long as the contract.
+    """One thing that was done; written in batches by `tasks/client/usage.py`, never changed, kept as long as the
+    contract.
 
     The table grows to hundreds of millions of rows. It is partitioned by month (`models/schema/sql/110_usage.sql`), so
     that indexes stay small and what is written lies together. The primary key begins with the account: it serves the

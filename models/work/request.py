@@ -25,7 +25,8 @@ from models.work.row import Work
 
 
 class RequestKind(Base):
-    """A kind of request and its fields, published by `tenure migrate` from the typed classes in `tasks/requests.py`.
+    """A kind of request and its fields, published by `tenure migrate` from the typed classes in
+    `tasks/client/requests.py`.
 
     `fields` maps a field's name to `{"type": "account" | "uuid" | "text" | "date" | "integer" | "boolean",
     "required": bool}`; the SQL function `tenure.request` checks arguments against it, for every way in.

@@ -17,9 +17,9 @@ from email_templates.catalogue.termination import TerminationConfirmed
 from models.customers.account import Account
 from models.termination.termination import Step, Termination
 from models.work.request import JobRequest
+from tasks.client.requests import TerminationsRequest
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.requests import TerminationsRequest
 from tasks.termination import correspondence
 from tasks.termination.advancing import add_steps
 from tasks.termination.case import Next

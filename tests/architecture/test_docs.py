@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 
-from tasks.requests import KINDS
+from tasks.client.requests import KINDS
 from tests.architecture.repository import ROOT, project
 from workers.cli import cli
 from workers.settings import PREFIX, Settings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scheduler.timetable import TIMETABLE
-from tasks.requests import KINDS
+from tasks.client.requests import KINDS
 from workers.routing import INBOUND, QUEUES, ROUTES
 
 #: No server is there, and none is needed: importing the app connects to nothing.
@@ -97,10 +97,10 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
 @pytest.mark.parametrize(
     ("imported", "unwanted"),
     [
-        ("tasks.requests", ["celery", "kombu", "redis", "boto3", "typst", "jinja2", "workers"]),
+        ("tasks.client.requests", ["celery", "kombu", "redis", "boto3", "typst", "jinja2", "workers"]),
         ("workers.bootstrap", ["stripe", "requests"]),
         ("workers.cli", ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"]),
-        ("models.sessions.web_session", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
+        ("tasks.client.sessions", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
         ("scheduler.timetable", ["sqlalchemy", "celery", "models", "tasks", "workers.app"]),
         ("models", ["celery", "boto3", "redis", "tasks"]),
         ("email_templates.catalogue", ["celery", "sqlalchemy", "typst", "boto3", "models"]),

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
+from tasks.client.files import sweep
 from tasks.ports.context import Ports
-from tasks.submitted_files import sweep
 from tests.company import an_account
 from tests.faults.places import all_failpoints
 from workers.adapters.parts import FIRST as PART
@@ -33,7 +33,7 @@ import os, signal
 from models.base.unit_of_work import Database
 from tasks.engine import failpoints
 from tasks.crypto.keyring import Keyring
-from tasks.submitted_files import store_file
+from tasks.client.files import store_file
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
 

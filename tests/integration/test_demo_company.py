@@ -17,10 +17,10 @@ from email_templates.pdf.glyphs import drawable
 from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
 from tasks import emails, handling, sessions, statements
+from tasks.client.requests import ask
 from tasks.engine.drain import drain
 from tasks.entry import accept
 from tasks.ports.context import Ports
-from tasks.requests import ask
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import CHANGED_ITS_MIND, Asked, sign_up

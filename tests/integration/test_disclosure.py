@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
+from tasks.client.files import store_file
 from tasks.disclosure import disclose
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.submitted_files import store_file
 from tasks.termination.advancing import PURGE
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run

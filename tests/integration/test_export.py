@@ -43,6 +43,7 @@ from models.data_map.map import (
     own_map,
     table_name,
 )
+from tasks.client.files import store_file
 from tasks.crypto.age import Identity, Sealed
 from tasks.crypto.keyring import Keyring
 from tasks.export import manifest
@@ -52,7 +53,6 @@ from tasks.export.reading import cells
 from tasks.export.verification import ArchiveError, inspect, opened, verify
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
-from tasks.submitted_files import store_file
 from tests import vault
 from tests.commands import Commands
 from tests.company import an_account

@@ -14,8 +14,8 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
-from models.sessions import web_session
 from tasks import sessions
+from tasks.client import sessions as web_session
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.integration.test_legal_holds import beside, place, release, someone_waits

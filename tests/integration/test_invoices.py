@@ -31,9 +31,9 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks import credit_notes, handling, invoice_issue, invoices
+from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tasks.engine.drain import Held, drain
 from tasks.ports.context import Ports
-from tasks.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 

@@ -25,9 +25,9 @@ from sqlalchemy import text
 
 from benchmarks.processes import peak
 from models.termination.termination import Step, Termination
+from tasks.client.files import store_file
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tasks.submitted_files import store_file
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.exporting import opened
 from tests.company import a_contact, an_account

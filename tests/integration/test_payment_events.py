@@ -16,10 +16,10 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from tasks import handling, payment_events, payments, reconciliation
+from tasks.client.requests import PaymentsRecordEvent, submit
 from tasks.engine.drain import drain
 from tasks.payment_plan import plan
 from tasks.ports.context import Ports
-from tasks.requests import PaymentsRecordEvent, submit
 from tests.integration.conftest import Run
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.stripe import StripeGateway

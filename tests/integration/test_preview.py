@@ -13,10 +13,10 @@ from sqlalchemy import event, text
 from models.base.unit_of_work import Database
 from models.data_map.file import parse
 from models.data_map.map import AccountKeys, Category, DataMap, ObjectPrefix
-from models.sessions import web_session
+from tasks.client import sessions
+from tasks.client.files import store_file
 from tasks.crypto.signing import Signer
 from tasks.ports.context import BROKER, Estate, Ports
-from tasks.submitted_files import store_file
 from tasks.termination.preview import Fate, Preview, Store, find, preview
 from tests.company import a_contact, an_account, an_entry
 from workers.adapters.redis_keys import RedisKeyStore
@@ -109,7 +109,7 @@ def test_it_counts_what_is_the_accounts_and_nothing_of_others(shop: Ports, acme:
 def test_sessions_that_the_freeze_ends_are_not_promised_for_the_record(ports: Ports, acme: AccountKeys) -> None:
     """They go at once (S6); those of an account that a hold names are kept, and are in the record."""
     with ports.database.transaction() as session:
-        web_session.create(session, account=acme.ref)
+        sessions.create(session, account=acme.ref)
     ended = stores(preview(ports, acme, "active"))["tenure.sessions"]
     assert (ended.count, ended.exported, ended.fate) == (1, False, Fate.DELETED)
     assert ended.remark == "by the freeze, before the record"

@@ -26,12 +26,7 @@ from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from models.work.request import JobRequest, Quarantined, RequestKind
 from tasks import entry, statements
-from tasks.engine import locks
-from tasks.engine.drain import drain
-from tasks.entry import accept
-from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
-from tasks.ports.context import Ports, _Current, provide
-from tasks.requests import (
+from tasks.client.requests import (
     KINDS,
     AccountRef,
     EmailsSendAccountSetUp,
@@ -44,6 +39,11 @@ from tasks.requests import (
     publish,
     submit,
 )
+from tasks.engine import locks
+from tasks.engine.drain import drain
+from tasks.entry import accept
+from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
+from tasks.ports.context import Ports, _Current, provide
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 from workers.routing import ROUTES
@@ -446,10 +446,10 @@ def test_a_web_tier_that_imports_the_requests_gets_neither_celery_nor_the_rest_o
         check=True,
         timeout=60,
     ).stdout.split()
-    assert "tasks.requests" in loaded
+    assert "tasks.client.requests" in loaded
     top = {name.partition(".")[0] for name in loaded}
     assert not top & {"celery", "kombu", "workers", "scheduler", "email_templates", "boto3", "jinja2", "typst", "redis"}
-    assert {name for name in loaded if name.startswith("tasks.")} == {"tasks.requests", "tasks.storage.text"}
+    assert {name for name in loaded if name.startswith("tasks.")} == {"tasks.client.requests", "tasks.storage.text"}
 
 
 def quarantined(database: Database) -> list[Quarantined]:

@@ -16,11 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from models.base.unit_of_work import Database
 from models.data_map import fence
 from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, ObjectPrefix, Path, Retention, table_name
+from tasks.client.requests import TerminationsCancel, TerminationsRequest, submit
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.handling import HANDLE
 from tasks.ports.context import Estate, Ports
-from tasks.requests import TerminationsCancel, TerminationsRequest, submit
 from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find
 from tests.company import a_contact, an_account

@@ -16,14 +16,14 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
+from tasks.client.documents import open_file
+from tasks.client.files import store_file
 from tasks.crypto.keyring import Keyring, WrappedKey, destroy
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Permanent
-from tasks.opening import open_file
 from tasks.ports.context import Ports
 from tasks.storage.object_keys import object_keys
 from tasks.storage.rewrapping import rewrap, wrapped_by
-from tasks.submitted_files import store_file
 from tests.company import an_account
 from tests.integration.conftest import Run
 from tests.integration.test_keyring import a_key

@@ -21,12 +21,12 @@ import tasks
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.schema.rights import WEB_FUNCTIONS, WEB_VIEW
-from models.sessions import web_session
 from models.work.row import Work
 from scheduler.timetable import TIMETABLE
+from tasks.client import sessions
+from tasks.client.files import store_file
 from tasks.ports import context as ways
 from tasks.ports.context import Ports, Terms
-from tasks.submitted_files import store_file
 from tasks.termination import downloads
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
@@ -86,9 +86,9 @@ def test_the_web_tier_asks_for_work_and_sees_none_of_it(granted: Roles) -> None:
     web = granted.as_role(granted.web)
     with web.transaction() as session:
         session.execute(text("""SELECT tenure.request('statements.send', '{"account": "acme"}', 'order-1')"""))
-        cookie = web_session.create(session, account="acme")
-        assert web_session.read(session, cookie) is not None
-        assert web_session.revoke(session, cookie)
+        cookie = sessions.create(session, account="acme")
+        assert sessions.read(session, cookie) is not None
+        assert sessions.revoke(session, cookie)
         # However many entries there are: it is told the id of its own.
         session.execute(
             text("SELECT tenure.record_entry(account => 'acme', kind => 'charge', currency => 'EUR', amount => 100,"

@@ -22,15 +22,15 @@ from models.customers.account_key import KeyPurpose
 from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks import emails, invoices, statements
+from tasks.client.documents import open_file, open_invoice, open_statement
+from tasks.client.files import store_file
 from tasks.crypto.keyring import Keyring, destroy
 from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
-from tasks.opening import open_file, open_invoice, open_statement
 from tasks.ports.context import Ports
 from tasks.statement_plan import plan_batch
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
-from tasks.submitted_files import store_file
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run

@@ -24,9 +24,9 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.schema import migrations, rights
-from models.sessions import web_session
-from models.sessions.web_session import SessionRefused
 from tasks import sessions
+from tasks.client import sessions as web_session
+from tasks.client.sessions import SessionRefused
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.conftest import drop

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
+from tasks.client.usage import Usage, record
 from tasks.ports.context import Ports
-from tasks.usage import Usage, record
 from tasks.usage_partitions import make
 from tests.company import an_account
 

@@ -1,6 +1,6 @@
 """What a web tier in Python calls to read what Tenure keeps for a customer. It imports no Celery.
 
-    from tasks.opening import open_file
+    from tasks.client.documents import open_file
 
     file = open_file(database, objects, keyring, account="acme", file=file_id)
     return StreamingResponse(file.content(), media_type=file.media_type)
@@ -73,7 +73,7 @@ class Opened:
 
 
 def open_file(database: Database, objects: ObjectStore, keyring: Keyring, *, account: str, file: UUID) -> Opened:
-    """A file that was kept by `tasks.submitted_files.store_file`.
+    """A file that was kept by `tasks.client.files.store_file`.
 
     Raises ValueError where the account has no such file, `Unavailable` without a key-encryption key, and `Permanent`
     where the account's key cannot be opened or was destroyed.

@@ -1,6 +1,6 @@
 """What a web tier in Python calls to keep a customer's JSON records (P2.1c). It imports no Celery.
 
-    from tasks.submitted_records import discard_record, save_record
+    from tasks.client.records import discard_record, save_record
 
     with Session(engine) as session, session.begin():
         save_record(session.connection(), account="acme", kind="note", ref="4711", content={"text": "..."})

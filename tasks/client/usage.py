@@ -1,6 +1,6 @@
 """What a web tier in Python calls to record usage (P2.1a). It imports no Celery and none of the machinery.
 
-    from tasks.usage import Usage, record
+    from tasks.client.usage import Usage, record
 
     buffer.append(Usage(account="acme", action="report.exported", ip=request.ip, browser="Firefox 140"))
     ...

@@ -1,12 +1,12 @@
 """What a web tier in Python calls to keep a customer's files (P2.1c). It imports no Celery.
 
-    from tasks.submitted_files import discard_file, store_file
+    from tasks.client.files import discard_file, store_file
 
     file = store_file(database, objects, keyring, account="acme", name="plan.pdf", media_type="application/pdf",
                       content=request.stream)
 
 `Keyring(TENURE_KEY_ENCRYPTION_KEYS)` is what seals it: what lies in the object store is sealed with the account's key
-(T27), and size and hash in the row are those of the file itself. `tasks/opening.py` has the way back.
+(T27), and size and hash in the row are those of the file itself. `tasks/client/documents.py` has the way back.
 
 A file is a row and an object. The order of things makes sure that no object is without a row and no row in `stored`
 without its object:

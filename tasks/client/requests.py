@@ -1,6 +1,6 @@
 """What one can ask Tenure for: one typed class a kind, and the call for a web tier written in Python.
 
-    from tasks.requests import StatementsSend, submit
+    from tasks.client.requests import StatementsSend, submit
 
     with Session(engine) as session, session.begin():
         ...                                              # the application's own changes

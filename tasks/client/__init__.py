@@ -1,0 +1,1 @@
+"""What an application imports: requests, usage, files, records, documents, sessions."""
