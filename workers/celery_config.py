@@ -50,11 +50,11 @@ task_send_sent_event = False
 
 imports = (
     "tasks.certificates.publishing",
-    "tasks.entry",
+    "tasks.requests.inbound",
     "tasks.details",
     "tasks.emails",
     "tasks.file_sweep",
-    "tasks.handling",
+    "tasks.requests.handle",
     "tasks.invoices",
     "tasks.mail_upkeep",
     "tasks.payment_events",

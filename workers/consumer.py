@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.client.requests import KINDS
-from tasks.entry import quarantine
+from tasks.requests.inbound import quarantine
 from workers.inspection import examine
 from workers.settings import settings
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import emails, handling, invoices, payment_events, payments, reconciliation, statements
+from tasks import emails, invoices, payment_events, payments, reconciliation, statements
 from tasks.certificates import publishing
 from tasks.engine.drain import Job
 from tasks.purge import retentions
+from tasks.requests import handle
 from tasks.termination import advancing
 
 JOBS: Sequence[Job[Any, Any]] = (
-    handling.HANDLE,
+    handle.HANDLE,
     emails.SEND_URGENT,
     emails.SEND,
     payments.COLLECT,

@@ -30,10 +30,11 @@ from models.billing.letterhead import Letterhead
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
-from tasks import credit_notes, handling, invoice_issue, invoices
+from tasks import credit_notes, invoice_issue, invoices
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tasks.engine.drain import Held, drain
 from tasks.ports.context import Ports
+from tasks.requests import handle
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 
@@ -440,7 +441,7 @@ def test_what_the_web_tier_asks_for(database: Database, ports: Ports) -> None:
     def ask(*requests: Request) -> list[str | None]:
         with database.transaction() as session:
             ids = [submit(session, request) for request in requests]
-        drain(handling.HANDLE, ports)
+        drain(handle.HANDLE, ports)
         drain(invoices.RENDER, ports)
         with database.transaction() as session:
             return [session.get_one(JobRequest, made).last_error for made in ids]

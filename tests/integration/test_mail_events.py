@@ -20,8 +20,8 @@ from models.work import row as work
 from tasks import mail_upkeep
 from tasks.emails import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
 from tasks.engine.drain import drain
-from tasks.handling import HANDLE
 from tasks.ports.context import Ports
+from tasks.requests.handle import HANDLE
 from tests.company import a_contact, an_account
 from tests.mail_server import DROP, MailServer
 from tests.mailing import due_now, notice, queued, row, set_up

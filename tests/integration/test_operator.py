@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.engine.drain import drain
-from tasks.entry import accept
-from tasks.handling import HANDLE
 from tasks.ports.context import Ports
+from tasks.requests.handle import HANDLE
+from tasks.requests.inbound import accept
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 

@@ -15,11 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
-from tasks import handling, payment_events, payments, reconciliation
+from tasks import payment_events, payments, reconciliation
 from tasks.client.requests import PaymentsRecordEvent, submit
 from tasks.engine.drain import drain
 from tasks.payment_plan import plan
 from tasks.ports.context import Ports
+from tasks.requests import handle
 from tests.integration.conftest import Run
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.stripe import StripeGateway
@@ -152,7 +153,7 @@ def test_an_event_by_its_id_alone(paying: Ports, database: Database, provider: P
     with database.transaction() as session:
         for event in (name, name, "evt_made_up"):
             submit(session, PaymentsRecordEvent(event=event))
-    assert drain(handling.HANDLE, paying) == {"handled": 3}
+    assert drain(handle.HANDLE, paying) == {"handled": 3}
     assert read(paying) == {"read": 1, "failed": 1}
     is_charged_once(database, provider)
     (failed,) = query(database, "SELECT last_error FROM tenure.payment_events WHERE state = 'failed'")

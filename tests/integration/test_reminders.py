@@ -19,9 +19,9 @@ from models.work import row as work
 from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, Request, submit
 from tasks.emails import SEND
 from tasks.engine.drain import drain
-from tasks.handling import HANDLE
 from tasks.ports.context import Ports
 from tasks.reminder_plan import plan
+from tasks.requests.handle import HANDLE
 from tests.clock import Clock
 from tests.mail_server import DROP, MailServer
 from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, letters, pay, reminded, run

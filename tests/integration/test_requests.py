@@ -25,7 +25,7 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from models.work.request import JobRequest, Quarantined, RequestKind
-from tasks import entry, statements
+from tasks import statements
 from tasks.client.requests import (
     KINDS,
     AccountRef,
@@ -41,9 +41,10 @@ from tasks.client.requests import (
 )
 from tasks.engine import locks
 from tasks.engine.drain import drain
-from tasks.entry import accept
-from tasks.handling import HANDLE, HANDLERS, MESSAGE_HANDLERS
 from tasks.ports.context import Ports, _Current, provide
+from tasks.requests import inbound
+from tasks.requests.handle import HANDLE, HANDLERS, MESSAGE_HANDLERS
+from tasks.requests.inbound import accept
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 from workers.routing import ROUTES
@@ -435,7 +436,7 @@ def test_every_kind_has_a_handler_a_route_and_a_task() -> None:
     assert set(KINDS) == {*HANDLERS, *MESSAGE_HANDLERS} == {kind.kind for kind in Request.__subclasses__()}
     assert set(KINDS) <= set(ROUTES)
     tasks = Celery("tests", set_as_current=False).tasks
-    assert {name for name, task in tasks.items() if isinstance(task, entry.Inbound)} == set(KINDS)
+    assert {name for name, task in tasks.items() if isinstance(task, inbound.Inbound)} == set(KINDS)
 
 
 def test_a_web_tier_that_imports_the_requests_gets_neither_celery_nor_the_rest_of_tenure() -> None:
@@ -752,9 +753,9 @@ def test_a_message_that_is_not_accepted_through_a_fault_of_ours_is_kept(database
     with database.connection() as connection:
         connection.execute(text("DROP FUNCTION tenure.request"))
     with pytest.raises(DBAPIError) as raised:
-        entry.accept("sessions.revoke", (), {"account": "acme"}, message_id="unlucky", ports=ports)
+        inbound.accept("sessions.revoke", (), {"account": "acme"}, message_id="unlucky", ports=ports)
     for _ in range(2):
-        told = entry.keep("sessions.revoke", (), {"account": "acme"}, raised.value, message_id="unlucky", ports=ports)
+        told = inbound.keep("sessions.revoke", (), {"account": "acme"}, raised.value, message_id="unlucky", ports=ports)
         assert told == {"accepted": 0, "quarantined": 1}
     with database.connection() as connection:
         kept = connection.execute(text("SELECT * FROM tenure.quarantine")).one()

@@ -19,8 +19,8 @@ from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Obj
 from tasks.client.requests import TerminationsCancel, TerminationsRequest, submit
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
-from tasks.handling import HANDLE
 from tasks.ports.context import Estate, Ports
+from tasks.requests.handle import HANDLE
 from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find
 from tests.company import a_contact, an_account

@@ -21,8 +21,8 @@ from models.work.request import JobRequest
 from tasks.client.requests import RequestRefused, SessionsRevoke, TerminationsCancel, TerminationsRequest, submit
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
-from tasks.handling import HANDLE
 from tasks.ports.context import Ports
+from tasks.requests.handle import HANDLE
 from tasks.termination import freezing
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.cancelling import cancel
