@@ -29,10 +29,10 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.customers.detail_change import DetailChange
 from models.work.request import JobRequest
-from tasks.emails import Queued, queue
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
+from tasks.mail.send import Queued, queue
 from tasks.ports.context import Ports, current
 
 #: Contacts asked in one transaction.

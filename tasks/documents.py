@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue.message import Message
 from models.customers.contact import Contact
 from models.work.row import Work
-from tasks import emails
 from tasks.crypto import age
 from tasks.failures import Permanent
+from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.storage import sealed_objects
 
@@ -105,12 +105,12 @@ class Carried:
     name: str
 
 
-def mails(document: Carried, recipients: Sequence[Recipient], reason: str) -> list[emails.Queued]:
+def mails(document: Carried, recipients: Sequence[Recipient], reason: str) -> list[send.Queued]:
     """The mails that carry a document, one a recipient; for one `reason` they exist once."""
     filename = document.name.replace("/", "-") + ".pdf"
     attachment = {"key": document.key, "filename": filename, "content_type": "application/pdf"}
     return [
-        emails.Queued(
+        send.Queued(
             account_id=document.account_id,
             contact_id=recipient.contact_id,
             to_address=recipient.email,

@@ -29,7 +29,7 @@ from models.billing.letterhead import Letterhead
 from models.customers.account import Account
 from models.work.request import JobRequest
 from models.work.row import WorkState
-from tasks import documents, emails
+from tasks import documents
 from tasks.credit_notes import CreditRefused, credit
 from tasks.documents import Carried, Recipient, Stored
 from tasks.engine.drain import Held, Job, drain
@@ -38,6 +38,7 @@ from tasks.engine.locks import patient
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.invoice_issue import issue, issue_batch
+from tasks.mail import send
 from tasks.ports.context import Ports, current
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
@@ -248,7 +249,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
         for result in results.values()
         for message in documents.mails(result.item.carried(result.stored.key), result.item.recipients, "invoice")
     ]
-    emails.queue(session, messages, ports)
+    send.queue(session, messages, ports)
 
 
 def issue_now(session: Session, account_id: UUID, _request_id: UUID, ports: Ports) -> None:
@@ -268,7 +269,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     (item,) = load(session, [document.id]).values()
     documents.somebody(item.recipients)
     carried = item.carried(document.document_key)
-    emails.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
+    send.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
 
 
 def void(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:

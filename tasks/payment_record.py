@@ -20,9 +20,9 @@ from models.billing.ledger import EntryKind
 from models.collection.payment import AttemptOutcome, DeclineReason
 from models.customers.account import AccountStatus
 from models.customers.contact import Contact
-from tasks import emails
 from tasks.details import ask_after_failed_payment
 from tasks.failures import Permanent
+from tasks.mail import send
 from tasks.payment_plan import RETRY_DAYS
 from tasks.ports.context import Ports
 from tasks.ports.payments import Decline, Movement, Payment, Standing
@@ -238,7 +238,7 @@ def _tell(session: Session, attempt: Row[Any], context: Message, reason: str, po
         select(Contact).where(Contact.account_id == attempt.account_id, Contact.receives_statements)
     ).all()
     messages = [
-        emails.Queued(
+        send.Queued(
             account_id=attempt.account_id,
             contact_id=contact.id,
             to_address=contact.email,
@@ -247,4 +247,4 @@ def _tell(session: Session, attempt: Row[Any], context: Message, reason: str, po
         )
         for contact in contacts
     ]
-    emails.queue(session, messages, ports)
+    send.queue(session, messages, ports)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.reminders.reminder import LetterKind
-from tasks.emails import Queued, queue
+from tasks.mail.send import Queued, queue
 from tasks.ports.context import Ports
 from tasks.reminder_ladder import Customer, Letter
 from tasks.reminder_message import message

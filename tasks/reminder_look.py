@@ -24,7 +24,7 @@ from models.mail.email_message import EmailMessage
 from models.reminders.reminder import LetterKind
 from tasks import reminder_book as book
 from tasks.engine.failpoints import failpoint
-from tasks.last_look import Outdated, Withdrawn, last_look
+from tasks.mail.final_check import Outdated, Withdrawn, last_look
 from tasks.reminder_ladder import (
     Customer,
     Item,

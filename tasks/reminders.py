@@ -1,6 +1,6 @@
 """Payment reminders: `reminders.plan`, ticked by the clock, writes the letters that are due (P3.1d, B11 to B19).
 
-Letters leave as e-mails (`tasks.emails`), after `tasks.reminder_look` has looked at them a last time.
+Letters leave as e-mails (`tasks.mail.send`), after `tasks.reminder_look` has looked at them a last time.
 """
 
 from __future__ import annotations

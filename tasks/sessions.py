@@ -28,10 +28,10 @@ from models.data_map.map import AccountKeys
 from models.sessions import sweep as session_sweep
 from models.sessions.sweep import OWN
 from models.work.counter import count
-from tasks.emails import queue_for_contacts
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Failure
+from tasks.mail.send import queue_for_contacts
 from tasks.ports.context import Left, Ports, Swept, current
 
 log = structlog.get_logger()

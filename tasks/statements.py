@@ -26,13 +26,14 @@ from models.billing.letterhead import Letterhead
 from models.billing.statement import Statement
 from models.work import row as work
 from models.work.row import WorkState
-from tasks import documents, emails
+from tasks import documents
 from tasks.documents import Carried, Recipient, Stored
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
+from tasks.mail import send
 from tasks.ports.context import Ports, current
 from tasks.statement_plan import plan, plan_batch
 from tasks.storage.object_keys import ObjectKeys, object_keys
@@ -185,7 +186,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
         for result in results.values()
         for message in documents.mails(result.item.carried(result.stored.key), result.item.recipients, "statement")
     ]
-    emails.queue(session, messages, ports)
+    send.queue(session, messages, ports)
 
 
 def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
@@ -210,7 +211,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
         documents.somebody(item.recipients)
         key = item.statement.document_key
         if key is not None:
-            emails.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)
+            send.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)
 
 
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:

@@ -13,8 +13,8 @@ from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
-from tasks import emails
-from tasks.emails import Queued
+from tasks.mail import send
+from tasks.mail.send import Queued
 from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account
@@ -56,7 +56,7 @@ def queued(database: Database, ports: Ports, count: int = 1, *, context: Any = N
     with database.transaction() as session:
         contact = a_contact(session, account, **values)
         keys = [str(uuid4()) for _ in range(count)]
-        emails.queue(
+        send.queue(
             session,
             [Queued(account.id, contact.id, contact.email, context or set_up(), key, attachments) for key in keys],
             ports,

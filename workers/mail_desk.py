@@ -22,8 +22,8 @@ from models.base.unit_of_work import Database
 from models.customers.account import Account, AccountStatus
 from models.customers.contact import Contact
 from models.mail.suppression import SuppressionReason, lift, suppress
-from tasks.addresses import checked
-from tasks.emails import Queued, queue
+from tasks.mail.addresses import checked
+from tasks.mail.send import Queued, queue
 from workers import bootstrap
 from workers.operations import in_words, print_json
 from workers.settings import settings

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import click
 
-from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
+from tasks.mail.addresses import NotAnAddress, checked
 from tasks.termination import reissuing
 from workers import bootstrap
 from workers.operations import in_words

@@ -201,7 +201,7 @@ def _require_address(name: str, address: str | None) -> None:
     if address is None:
         return
     # Not at the top: whoever only reads other settings need not wait for the tables of Unicode.
-    from tasks.addresses import NotAnAddress, checked  # noqa: PLC0415
+    from tasks.mail.addresses import NotAnAddress, checked  # noqa: PLC0415
 
     try:
         checked(address)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import emails, invoices, payment_events, payments, reconciliation, statements
+from tasks import invoices, payment_events, payments, reconciliation, statements
 from tasks.certificates import publishing
 from tasks.engine.drain import Job
+from tasks.mail import send
 from tasks.purge import retentions
 from tasks.requests import handle
 from tasks.termination import advancing
 
 JOBS: Sequence[Job[Any, Any]] = (
     handle.HANDLE,
-    emails.SEND_URGENT,
-    emails.SEND,
+    send.SEND_URGENT,
+    send.SEND,
     payments.COLLECT,
     payments.SETTLE,
     payment_events.READ,

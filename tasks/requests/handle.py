@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import details, emails, invoices, mail_events, payment_events, reminder_holds, sessions, statements
+from tasks import details, invoices, payment_events, reminder_holds, sessions, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
     EmailsRecordEvent,
@@ -35,6 +35,7 @@ from tasks.client.requests import (
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
+from tasks.mail import events, send
 from tasks.ports.context import Ports, current
 from tasks.termination import cancelling, requesting
 
@@ -49,7 +50,7 @@ HANDLERS: Mapping[str, Handler] = {
     InvoicesSend.kind: invoices.send_again,
     InvoicesVoid.kind: invoices.void,
     SessionsRevoke.kind: sessions.revoke,
-    EmailsSendAccountSetUp.kind: emails.send_account_set_up,
+    EmailsSendAccountSetUp.kind: send.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
     RemindersPause.kind: reminder_holds.pause,
     RemindersPromise.kind: reminder_holds.promise,
@@ -58,8 +59,8 @@ HANDLERS: Mapping[str, Handler] = {
 }
 #: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.
 MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {
-    EmailsRecordEvent.kind: mail_events.record_event,
-    EmailsUnsubscribe.kind: mail_events.unsubscribe,
+    EmailsRecordEvent.kind: events.record_event,
+    EmailsUnsubscribe.kind: events.unsubscribe,
     PaymentsRecordEvent.kind: payment_events.receive,
     TerminationsCancel.kind: cancelling.handle,
 }

@@ -20,7 +20,7 @@ from models.termination.termination import DeliveredBy, Stage, Step, Termination
 from tasks.engine.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
-from tasks.last_look import Withdrawn, last_look
+from tasks.mail.final_check import Withdrawn, last_look
 from tasks.ports.context import Ports, Terms
 from tasks.termination.case import Case, Next, NotYet, StepResult
 from tasks.termination.correspondence import Correspondent, accepted_at, correspondents, queue_mail

@@ -70,14 +70,14 @@ MUTATIONS = [
     ),
     Mutation(
         "the token in the mark of a mail",
-        "tasks/emails.py",
+        "tasks/mail/send.py",
         "WHERE id = :id AND claim_token = :token AND state = 'running'",
         "WHERE id = :id AND :token IS NOT NULL",
         "tests/integration/test_sending.py -k taken_over",
     ),
     Mutation(
         "the look at the last moment",
-        "tasks/last_look.py",
+        "tasks/mail/final_check.py",
         "                look(session, row)",
         "                pass",
         "tests/integration/test_sending.py -k settled_before",

@@ -16,9 +16,10 @@ from sqlalchemy import text
 from email_templates.pdf.glyphs import drawable
 from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
-from tasks import emails, sessions, statements
+from tasks import sessions, statements
 from tasks.client.requests import ask
 from tasks.engine.drain import drain
+from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tasks.requests.inbound import accept
@@ -125,7 +126,7 @@ def done(database: Database, database_url: str, ports: Ports, settings: Settings
         ask(session, "statements.send", {"account": refs[0]}, dedupe_key=None, source="queue")
     accept("statements.send", (), {"acount": refs[0]}, message_id="wrong", ports=ports)
     statements.plan(ports)
-    for job in (statements.RENDER, handle.HANDLE, emails.SEND_URGENT, emails.SEND):
+    for job in (statements.RENDER, handle.HANDLE, send.SEND_URGENT, send.SEND):
         drain(job, ports)
     sessions.sweep(ports)
     flower = FakeFlower()

@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks import details
-from tasks.emails import SEND, SEND_URGENT
 from tasks.engine.drain import drain
+from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tests.company import a_contact, an_account

@@ -24,11 +24,11 @@ from email_templates.mail import rendering
 from models.base.unit_of_work import Database
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
-from tasks import emails
-from tasks.emails import SEND, SEND_URGENT
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
-from tasks.mime import ToSend, compose, recipient, to_write_to
+from tasks.mail import send
+from tasks.mail.compose import ToSend, compose, recipient, to_write_to
+from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Letterhead, Ports
 from tests.company import a_contact, an_account
 from tests.mail_server import MailServer
@@ -99,7 +99,7 @@ def test_a_state_change_that_rolls_back_queues_no_mail(database: Database, ports
     with pytest.raises(ZeroDivisionError), database.transaction() as session:
         account = an_account(session)
         a_contact(session, account)
-        emails.queue_for_contacts(session, account.id, set_up(), "reason", ports)
+        send.queue_for_contacts(session, account.id, set_up(), "reason", ports)
         raise ZeroDivisionError
     assert drain(SEND, ports) == {"sent": 0}
     assert received(inbox) == []
@@ -112,11 +112,11 @@ def test_the_same_reason_twice_is_one_mail_to_each_contact(database: Database, p
             a_contact(session, account)
     for _ in range(3):
         with database.transaction() as session:
-            emails.queue_for_contacts(session, account.id, set_up(), "reason", ports)
+            send.queue_for_contacts(session, account.id, set_up(), "reason", ports)
         drain(SEND, ports)
     assert len(received(inbox)) == 2
     with database.transaction() as session:
-        emails.queue_for_contacts(session, account.id, set_up(), "another reason", ports)
+        send.queue_for_contacts(session, account.id, set_up(), "another reason", ports)
     assert drain(SEND, ports) == {"sent": 2}
 
 
@@ -130,7 +130,7 @@ def test_urgent_mail_and_bulk_mail_are_sent_by_jobs_of_their_own(database: Datab
 
 def test_queuing_nothing_is_no_error(database: Database, ports: Ports) -> None:
     with database.transaction() as session:
-        emails.queue(session, [], ports)
+        send.queue(session, [], ports)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_no_subject_can_add_a_header(ports: Ports, topic: str) -> None:
     if "\0" in topic or any("\ud800" <= character <= "\udfff" for character in topic):
         return
     raw = compose(
-        ToSend(an_email(message=context.name, context=emails.catalogue.write_context(context)), "N", "en", "UTC"),
+        ToSend(an_email(message=context.name, context=send.catalogue.write_context(context)), "N", "en", "UTC"),
         ports.letterhead,
         [],
     )

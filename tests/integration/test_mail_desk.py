@@ -12,8 +12,8 @@ from sqlalchemy import select, text
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.mail.delivery_event import DeliveryEvent, DeliveryKind
-from tasks.emails import SEND
 from tasks.engine.drain import drain
+from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run

@@ -17,9 +17,9 @@ from email_templates.catalogue.accounts import DetailsCheck
 from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from models.work import row as work
-from tasks import mail_upkeep
-from tasks.emails import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
 from tasks.engine.drain import drain
+from tasks.mail import upkeep
+from tasks.mail.send import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tests.company import a_contact, an_account
@@ -234,11 +234,11 @@ def test_a_kind_that_had_rather_come_twice_is_sent_again_once_and_no_other(
     drain(SEND_URGENT, server_ports)
     drain(SEND, server_ports)
     # A provider may still tell of it.
-    assert mail_upkeep.settle(server_ports) == {"settled": 0, "again": 0}
+    assert upkeep.settle(server_ports) == {"settled": 0, "again": 0}
     at_once = timedelta(0)
-    assert mail_upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 1}
+    assert upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 1}
     assert drain(SEND_URGENT, server_ports) == {"sent": 0, "settled": 1}
-    assert mail_upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 0}
+    assert upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 0}
     assert [row(database, key).state for key in (rather_twice, not_so)] == ["unknown", "unknown"]
     # The same message: the same Message-ID, byte for byte.
     assert sorted(server.copies().values()) == [1, 2]
@@ -251,7 +251,7 @@ def test_an_event_that_comes_before_the_second_copy_keeps_it_back(
     server.script["DOT"] = [DROP]
     (key,) = queued(database, server_ports, context=notice())
     drain(SEND_URGENT, server_ports)
-    mail_upkeep.settle(server_ports, patience=timedelta(0))
+    upkeep.settle(server_ports, patience=timedelta(0))
     assert row(database, key).state == "pending"
     tell(database, ses_event("Send", key))
     drain(HANDLE, server_ports)
@@ -273,7 +273,7 @@ def test_an_event_that_came_before_its_message_was_lost_settles_it_by_the_next_t
     with database.connection() as connection:
         assert work.rescue(connection, EmailMessage) == 1
     assert row(database, key).state == "unknown"
-    assert mail_upkeep.settle(server_ports) == {"settled": 1, "again": 0}
+    assert upkeep.settle(server_ports) == {"settled": 1, "again": 0}
     assert row(database, key).state == "done"
 
 
@@ -287,8 +287,8 @@ def test_data_are_forgotten_after_their_days_and_hashes_stay(database: Database,
             text("UPDATE tenure.email_messages SET finished_at = now() - interval '31 days' WHERE id = ANY (:old)"),
             {"old": [sent, failed]},
         )
-    assert mail_upkeep.forget(ports, batch=1) == 2
-    assert mail_upkeep.forget(ports) == 0
+    assert upkeep.forget(ports, batch=1) == 2
+    assert upkeep.forget(ports) == 0
     forgotten = row(database, sent)
     assert (forgotten.context, forgotten.state) == ({}, "done")
     assert forgotten.content_sha256 == before.content_sha256

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from models.base.unit_of_work import Database
-from tasks.emails import SEND
 from tasks.engine.drain import drain
+from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminder_plan import plan
 from tests.clock import Clock

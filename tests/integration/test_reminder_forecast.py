@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from models.base.unit_of_work import Database
-from tasks.emails import SEND
 from tasks.engine.drain import drain
+from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminder_forecast import simulate
 from tasks.reminder_plan import plan

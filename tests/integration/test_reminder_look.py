@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from tasks.credit_notes import credit
-from tasks.emails import SEND
 from tasks.engine.drain import drain
 from tasks.failures import Transient
+from tasks.mail.send import SEND
 from tasks.payment_plan import plan as plan_payments
 from tasks.ports.context import Ports
 from tasks.reminder_holds import set_dispute, set_pause, set_promise
@@ -336,7 +336,7 @@ def test_a_letter_that_could_not_leave_in_time_does_not_leave_late(
 def test_a_letter_whose_account_is_locked_for_long_is_tried_again(
     database: Database, server_ports: Ports, server: MailServer, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.last_look.PATIENCE", 100)
+    monkeypatch.setattr("tasks.mail.final_check.PATIENCE", 100)
     with database.connection() as payment:
         payment.execute(text("SELECT FROM tenure.accounts FOR UPDATE"))
         assert drain(SEND, server_ports) == {"sent": 0, "retried": 1}

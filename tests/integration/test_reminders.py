@@ -17,8 +17,8 @@ from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, Request, submit
-from tasks.emails import SEND
 from tasks.engine.drain import drain
+from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminder_plan import plan
 from tasks.requests.handle import HANDLE

@@ -21,12 +21,13 @@ from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.mail.email_message import EmailMessage
 from models.work import row as work
-from tasks import emails, invoices, statements
+from tasks import invoices, statements
 from tasks.client.documents import open_file, open_invoice, open_statement
 from tasks.client.files import store_file
 from tasks.crypto.keyring import Keyring, destroy
 from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
+from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.statement_plan import plan_batch
 from tasks.storage import sealed_objects
@@ -135,9 +136,9 @@ def test_with_a_wrong_key_nothing_is_stored_and_nothing_is_sent(database: Databa
 
     due_now(database, "failed")
     assert drain(statements.RENDER, ports) == {"rendered": 1}
-    assert drain(emails.SEND, wrong) == {"sent": 0, "failed": 1}
+    assert drain(send.SEND, wrong) == {"sent": 0, "failed": 1}
     assert "add it there, then retry" in retry_mail(database)
-    assert drain(emails.SEND, ports) == {"sent": 1}
+    assert drain(send.SEND, ports) == {"sent": 1}
 
 
 def test_an_object_that_is_not_sealed_is_not_read(database: Database, ports: Ports, acme: UUID) -> None:
@@ -147,7 +148,7 @@ def test_an_object_that_is_not_sealed_is_not_read(database: Database, ports: Por
         ports.objects.put(key, body, content_type="application/pdf")
         with pytest.raises(Permanent, match=said):
             vault.content(ports, key)
-        assert drain(emails.SEND, ports) == {"sent": 0, "failed": 1}
+        assert drain(send.SEND, ports) == {"sent": 0, "failed": 1}
         assert said in retry_mail(database)
 
 

@@ -20,9 +20,9 @@ from models.mail.email_message import EmailMessage
 from models.mail.suppression import SuppressionReason, lift, suppress
 from models.work import row as work
 from models.work.control import is_paused, set_limits, set_paused
-from tasks.emails import ALL_MAIL, SEND, SEND_URGENT
 from tasks.engine.drain import drain
-from tasks.last_look import Withdrawn, _looks, last_look
+from tasks.mail.final_check import Withdrawn, _looks, last_look
+from tasks.mail.send import ALL_MAIL, SEND, SEND_URGENT
 from tasks.ports.context import Ports
 from tests.database_proxy import DatabaseProxy
 from tests.mail_server import DROP, MailServer, end
@@ -395,7 +395,7 @@ def test_what_comes_after_the_look_waits_until_the_message_was_answered(
 def test_a_look_does_not_wait_for_ever(
     database: Database, server_ports: Ports, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.last_look.PATIENCE", 100)
+    monkeypatch.setattr("tasks.mail.final_check.PATIENCE", 100)
     (key,) = queued(database, server_ports)
     with database.connection() as payment:
         payment.execute(text("SELECT FROM tenure.accounts FOR UPDATE"))

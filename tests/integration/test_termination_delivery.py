@@ -19,12 +19,12 @@ from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.termination.termination import Step, Termination, TerminationStep
 from models.work import row as work
-from tasks import emails
 from tasks.crypto import keyring
 from tasks.crypto.age import Sealed, SealedReader
 from tasks.crypto.keyring import Keyring
 from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
+from tasks.mail import send as emails
 from tasks.ports.context import Ports, Terms
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 from tasks.termination.cancelling import cancel

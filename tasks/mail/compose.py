@@ -17,8 +17,8 @@ from email_templates.language.plain_text import cut
 from email_templates.language.reader import reader
 from email_templates.mail.rendering import render
 from models.mail.email_message import EmailMessage
-from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
+from tasks.mail.addresses import NotAnAddress, checked
 from tasks.ports.context import Letterhead
 from tasks.storage.object_keys import ObjectKeys
 

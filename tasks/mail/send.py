@@ -35,8 +35,8 @@ from tasks.engine.drain import Held, Job, Settled, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Failure, Permanent, Transient
-from tasks.last_look import Outdated, TakenOver, Withdrawn, permitted
-from tasks.mime import ToSend, compose, to_write_to
+from tasks.mail.compose import ToSend, compose, to_write_to
+from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
 from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import ObjectKeys, object_keys

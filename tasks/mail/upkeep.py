@@ -20,7 +20,7 @@ from models.mail.email_message import EmailMessage
 from models.work import row
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
-from tasks.mail_events import settle_by_events
+from tasks.mail.events import settle_by_events
 from tasks.ports.context import Ports, current
 
 #: How long a provider has to tell of a message before it is sent again.

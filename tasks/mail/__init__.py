@@ -1,0 +1,1 @@
+"""How queued messages are checked, composed, sent and followed up."""
