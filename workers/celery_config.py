@@ -51,9 +51,9 @@ task_send_sent_event = False
 imports = (
     "tasks.certificates.publishing",
     "tasks.requests.inbound",
-    "tasks.details",
+    "tasks.customers.details",
     "tasks.mail.send",
-    "tasks.file_sweep",
+    "tasks.customers.file_sweep",
     "tasks.requests.handle",
     "tasks.invoices",
     "tasks.mail.upkeep",
@@ -68,7 +68,7 @@ imports = (
     "tasks.sessions",
     "tasks.statements",
     "tasks.termination.advancing",
-    "tasks.usage_partitions",
+    "tasks.customers.usage_partitions",
 )
 task_default_queue = INBOUND
 task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES]

@@ -22,7 +22,7 @@ from models.mail.email_message import EmailMessage
 from models.mail.suppression import SuppressionReason, suppress
 from models.work.request import JobRequest
 from tasks.client.requests import EmailsRecordEvent, EmailsUnsubscribe
-from tasks.details import ask_another
+from tasks.customers.details import ask_another
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import details, invoices, payment_events, reminder_holds, sessions, statements
+from tasks import invoices, payment_events, reminder_holds, sessions, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
     EmailsRecordEvent,
@@ -32,6 +32,7 @@ from tasks.client.requests import (
     TerminationsCancel,
     TerminationsRequest,
 )
+from tasks.customers import details
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.task import Tick
 from tasks.failures import Permanent

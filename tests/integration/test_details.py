@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks import details
+from tasks.customers import details
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Ports

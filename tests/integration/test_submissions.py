@@ -19,10 +19,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models.base.unit_of_work import Database
-from tasks import file_sweep
 from tasks.client import files as submitted_files
 from tasks.client.files import discard_file, store_file, sweep
 from tasks.client.records import discard_record, save_record
+from tasks.customers import file_sweep
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tasks.storage.text import as_json

@@ -14,8 +14,8 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
 from tasks.client.usage import Usage, record
+from tasks.customers.usage_partitions import make
 from tasks.ports.context import Ports
-from tasks.usage_partitions import make
 from tests.company import an_account
 
 HOSTILE = "Mozilla\0/5.0 \ud800 '; DROP TABLE tenure.usage_events; -- %s {0} שלום"

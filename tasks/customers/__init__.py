@@ -1,0 +1,1 @@
+"""How details are kept right, and what is done to files and usage of customers."""
