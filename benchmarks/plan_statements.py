@@ -1,7 +1,7 @@
 """P4: plan statements, beside one bare INSERT … SELECT of as many rows, with no ageing, no locks and no schedule.
 
-Ours runs `tasks.statement_plan.plan` in a process of its own, which says how much memory it took at the most; a tenth
-of the accounts shows that memory does not grow with their number.
+Ours runs `tasks.billing.statement_plan.plan` in a process of its own, which says how much memory it took at the most; a
+tenth of the accounts shows that memory does not grow with their number.
 """
 
 from __future__ import annotations

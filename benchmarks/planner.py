@@ -6,7 +6,7 @@ import os
 from time import monotonic, process_time
 
 from benchmarks.processes import peak
-from tasks.statement_plan import plan
+from tasks.billing.statement_plan import plan
 from workers import bootstrap
 from workers.app import app
 from workers.settings import settings

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from benchmarks.processes import peak
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement
-from tasks.statements import load
+from tasks.billing.statements import load
 from workers.settings import settings
 
 

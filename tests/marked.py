@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
+from tasks.billing.invoice_issue import issue_batch
 from tasks.client.files import store_file
-from tasks.invoice_issue import issue_batch
 from tasks.ports.context import Ports
 from tests import vault
 from tests.paying import SELLER

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks.invoice_issue import issue_batch
+from tasks.billing.invoice_issue import issue_batch
 from tests.paying import SELLER
 
 STANDARD: Sequence[Mapping[str, Any]] = (

@@ -55,7 +55,7 @@ imports = (
     "tasks.mail.send",
     "tasks.customers.file_sweep",
     "tasks.requests.handle",
-    "tasks.invoices",
+    "tasks.billing.invoices",
     "tasks.mail.upkeep",
     "tasks.payment_events",
     "tasks.payments",
@@ -66,7 +66,7 @@ imports = (
     "tasks.engine.rescue",
     "tasks.security",
     "tasks.sessions",
-    "tasks.statements",
+    "tasks.billing.statements",
     "tasks.termination.advancing",
     "tasks.customers.usage_partitions",
 )

@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from models.base.money import Money, MoneyError
 from models.base.unit_of_work import Database
+from tasks.billing.credit_notes import CreditRefused, credit
+from tasks.billing.invoice_issue import issue_batch
 from tasks.client.documents import open_invoice
-from tasks.credit_notes import CreditRefused, credit
-from tasks.invoice_issue import issue_batch
 from workers.bootstrap import letterhead
 from workers.operations import in_words, print_json
 from workers.sent_document import NotSaved, save

@@ -25,10 +25,10 @@ from email_templates.language.reader import Reader, reader
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from models.customers.account import Account
+from tasks.billing.statement_plan import plan
+from tasks.billing.statements import RENDER, RENDER_LONG, ToRender, load
 from tasks.client.documents import open_statement
 from tasks.failures import Failure
-from tasks.statement_plan import plan
-from tasks.statements import RENDER, RENDER_LONG, ToRender, load
 from workers.operations import counted, in_words, print_json
 from workers.sent_document import NotSaved, save
 from workers.settings import settings

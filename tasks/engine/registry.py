@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import invoices, payment_events, payments, reconciliation, statements
+from tasks import payment_events, payments, reconciliation
+from tasks.billing import invoices, statements
 from tasks.certificates import publishing
 from tasks.engine.drain import Job
 from tasks.mail import send

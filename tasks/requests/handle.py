@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import invoices, payment_events, reminder_holds, sessions, statements
+from tasks import payment_events, reminder_holds, sessions
+from tasks.billing import invoices, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
     EmailsRecordEvent,

@@ -24,7 +24,7 @@ from sqlalchemy import select
 from email_templates.pdf.invoice import render_invoice
 from models.base.unit_of_work import Database
 from models.billing.invoice import InvoiceDocument
-from tasks import invoice_issue, invoices
+from tasks.billing import invoice_issue, invoices
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.processes import Processes, measured

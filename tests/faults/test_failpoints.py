@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
+from tasks.billing.statements import LONG
 from tasks.client.requests import SessionsRevoke, StatementsSend, submit
-from tasks.statements import LONG
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.faults.places import all_failpoints
 from tests.faults.test_certificate_kills import CERTIFICATES

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from models.mail.email_message import EmailMessage
-from tasks import statements
+from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests import vault

@@ -16,7 +16,8 @@ from sqlalchemy import text
 from email_templates.pdf.glyphs import drawable
 from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
-from tasks import sessions, statements
+from tasks import sessions
+from tasks.billing import statements
 from tasks.client.requests import ask
 from tasks.engine.drain import drain
 from tasks.mail import send

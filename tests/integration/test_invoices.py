@@ -30,7 +30,7 @@ from models.billing.letterhead import Letterhead
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
-from tasks import credit_notes, invoice_issue, invoices
+from tasks.billing import credit_notes, invoice_issue, invoices
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
 from tasks.engine.drain import Held, drain
 from tasks.ports.context import Ports

@@ -15,11 +15,11 @@ from models.work import control
 from models.work import row as work
 from models.work.counter import count, counted
 from models.work.request import JobRequest
+from tasks.billing.statements import RENDER, plan
 from tasks.engine.drain import drain
 from tasks.engine.prune import prune
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.statements import RENDER, plan
 from tests.acceptance.outcome import customers
 from workers.metrics import Figures
 from workers.settings import Settings

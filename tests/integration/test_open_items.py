@@ -21,7 +21,7 @@ from models.billing.invoice import Invoice
 from models.billing.ledger import EntryKind, LedgerEntry
 from models.billing.statement import Statement
 from models.customers.account import Account, StatementForm
-from tasks import credit_notes, invoice_issue, statement_plan
+from tasks.billing import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")

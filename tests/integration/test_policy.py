@@ -24,7 +24,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
-from tasks import statements
+from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account, an_entry

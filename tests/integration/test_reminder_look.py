@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
-from tasks.credit_notes import credit
+from tasks.billing.credit_notes import credit
 from tasks.engine.drain import drain
 from tasks.failures import Transient
 from tasks.mail.send import SEND

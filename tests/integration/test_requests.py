@@ -25,7 +25,7 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.sessions.session import Session as WebSession
 from models.work.request import JobRequest, Quarantined, RequestKind
-from tasks import statements
+from tasks.billing import statements
 from tasks.client.requests import (
     KINDS,
     AccountRef,

@@ -21,7 +21,8 @@ from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.mail.email_message import EmailMessage
 from models.work import row as work
-from tasks import invoices, statements
+from tasks.billing import invoices, statements
+from tasks.billing.statement_plan import plan_batch
 from tasks.client.documents import open_file, open_invoice, open_statement
 from tasks.client.files import store_file
 from tasks.crypto.keyring import Keyring, destroy
@@ -29,7 +30,6 @@ from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.mail import send
 from tasks.ports.context import Ports
-from tasks.statement_plan import plan_batch
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from tests import vault

@@ -34,10 +34,10 @@ from models.billing.statement import Statement
 from models.customers.account import Account, StatementForm
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
-from tasks import invoice_issue, statements
+from tasks.billing import invoice_issue, statements
+from tasks.billing.statement_plan import plan_batch
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tasks.statement_plan import plan_batch
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
@@ -353,7 +353,7 @@ import os
 import sys
 from uuid import UUID
 from models.base.unit_of_work import Database
-from tasks import statements
+from tasks.billing import statements
 
 statement = UUID(sys.argv[1])
 with Database(os.environ["TENURE_DATABASE_URL"]).snapshot() as session:
@@ -792,7 +792,7 @@ def test_what_is_on_an_invoice_is_due_with_it_and_what_is_not_yet_is_not_due(dat
 
 def test_every_batch_is_planned_for_its_own_accounts(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL would keep a plan for ten accounts, and take ten times as long with it for thousands."""
-    monkeypatch.setattr("tasks.statement_plan.PLAN_BATCH", 1)
+    monkeypatch.setattr("tasks.billing.statement_plan.PLAN_BATCH", 1)
     with database.transaction() as session:
         for _ in range(14):
             an_entry(session, an_account(session), 1)

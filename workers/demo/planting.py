@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.language.company import Company as Letterhead
 from models.base.unit_of_work import Database
-from tasks.statement_plan import plan_batch
+from tasks.billing.statement_plan import plan_batch
 from workers.demo.books import Entry
 from workers.demo.company import EXPIRED_PERCENT, SESSIONS_EACH, Company
 

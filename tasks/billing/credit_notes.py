@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from email_templates.language.company import Company
 from models.base.money import Money
 from models.base.tax import included
-from tasks.statement_plan import keep_letterhead
+from tasks.billing.statement_plan import keep_letterhead
 
 
 class CreditRefused(ValueError):
@@ -177,5 +177,5 @@ def _taken(rows: Sequence[Any], wanted: dict[UUID, int]) -> _Taken:
 
 
 def _share(base: int, part: int, whole: int) -> int:
-    """`part / whole` of `base`, half rounded up, as `tasks.invoice_issue` does it in SQL."""
+    """`part / whole` of `base`, half rounded up, as `tasks.billing.invoice_issue` does it in SQL."""
     return (2 * base * part + whole) // (2 * whole)

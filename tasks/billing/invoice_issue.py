@@ -15,9 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.language.company import Company
+from tasks.billing.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead
 from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
-from tasks.statement_plan import FOR_THESE_ACCOUNTS, keep_letterhead
 
 #: Accounts invoiced in one transaction, which is how long the others of a series wait for their numbers.
 ISSUE_BATCH = 200

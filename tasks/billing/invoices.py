@@ -1,9 +1,10 @@
 """Invoices and credit notes: documents with a number, as a PDF by mail (P3.1d, B8 to B10).
 
-`invoices.issue_due`, ticked by the clock, issues the invoice of each period that has closed (`tasks/invoice_issue.py`);
-credit notes come by request or by hand (`tasks/credit_notes.py`). `invoices.render` makes the documents of both and
-queues their mails. A second issue finds no closed period and no charge that is on no invoice yet; a second render finds
-no row, or, after a crash, makes the same bytes under the same key again.
+`invoices.issue_due`, ticked by the clock, issues the invoice of each period that has closed
+(`tasks/billing/invoice_issue.py`); credit notes come by request or by hand (`tasks/billing/credit_notes.py`).
+`invoices.render` makes the documents of both and queues their mails. A second issue finds no closed period and no
+charge that is on no invoice yet; a second render finds no row, or, after a crash, makes the same bytes under the same
+key again.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from models.billing.letterhead import Letterhead
 from models.customers.account import Account
 from models.work.request import JobRequest
 from models.work.row import WorkState
-from tasks import documents
-from tasks.credit_notes import CreditRefused, credit
-from tasks.documents import Carried, Recipient, Stored
+from tasks.billing import documents
+from tasks.billing.credit_notes import CreditRefused, credit
+from tasks.billing.documents import Carried, Recipient, Stored
+from tasks.billing.invoice_issue import issue, issue_batch
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.invoice_issue import issue, issue_batch
 from tasks.mail import send
 from tasks.ports.context import Ports, current
 from tasks.storage.object_keys import ObjectKeys, object_keys

@@ -1,9 +1,9 @@
 """Statements: what an account owed when a period closed, as a PDF by mail (P3.1d, B1 to B7).
 
-`statements.plan`, ticked by the clock, turns every period that has closed into rows (`tasks/statement_plan.py`);
-`statements.render` and, of many lines, `statements.render_long` make the documents of the rows that are due and queue
-their mails. A second plan finds no closed period; a second render finds no row, or, after a crash, makes the same bytes
-under the same key again.
+`statements.plan`, ticked by the clock, turns every period that has closed into rows
+(`tasks/billing/statement_plan.py`); `statements.render` and, of many lines, `statements.render_long` make the documents
+of the rows that are due and queue their mails. A second plan finds no closed period; a second render finds no row, or,
+after a crash, makes the same bytes under the same key again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from models.billing.letterhead import Letterhead
 from models.billing.statement import Statement
 from models.work import row as work
 from models.work.row import WorkState
-from tasks import documents
-from tasks.documents import Carried, Recipient, Stored
+from tasks.billing import documents
+from tasks.billing.documents import Carried, Recipient, Stored
+from tasks.billing.statement_plan import plan, plan_batch
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
@@ -35,7 +36,6 @@ from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.ports.context import Ports, current
-from tasks.statement_plan import plan, plan_batch
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.

@@ -1,0 +1,1 @@
+"""How statements, invoices and credit notes are planned, issued and rendered."""
