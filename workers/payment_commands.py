@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, text
 
 from models.base.money import Money
 from models.base.unit_of_work import Database
+from tasks.collection.reconciliation import Compared, compare
 from tasks.failures import Failure
-from tasks.reconciliation import Compared, compare
 from workers.operations import in_words, print_json
 from workers.settings import settings
 

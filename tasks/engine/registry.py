@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks import payment_events, payments, reconciliation
 from tasks.billing import invoices, statements
 from tasks.certificates import publishing
+from tasks.collection import attempts, events, reconciliation
 from tasks.engine.drain import Job
 from tasks.mail import send
 from tasks.purge import retentions
@@ -18,9 +18,9 @@ JOBS: Sequence[Job[Any, Any]] = (
     handle.HANDLE,
     send.SEND_URGENT,
     send.SEND,
-    payments.COLLECT,
-    payments.SETTLE,
-    payment_events.READ,
+    attempts.COLLECT,
+    attempts.SETTLE,
+    events.READ,
     reconciliation.RECONCILE,
     statements.RENDER,
     statements.RENDER_LONG,

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import payment_events, reminder_holds, sessions
+from tasks import reminder_holds, sessions
 from tasks.billing import invoices, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
@@ -33,6 +33,7 @@ from tasks.client.requests import (
     TerminationsCancel,
     TerminationsRequest,
 )
+from tasks.collection import events as payment_events
 from tasks.customers import details
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.task import Tick

@@ -28,7 +28,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "asking what became of a payment",
-        "tasks/payments.py",
+        "tasks/collection/attempts.py",
         "    found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)",
         "    found = None",
         "tests/integration/test_payments.py -k before_anything_else",

@@ -15,10 +15,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
-from tasks import payment_events, payments, reconciliation
 from tasks.client.requests import PaymentsRecordEvent, submit
+from tasks.collection import attempts as payments
+from tasks.collection import events, reconciliation
+from tasks.collection.plan import plan
 from tasks.engine.drain import drain
-from tasks.payment_plan import plan
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests.integration.conftest import Run
@@ -50,7 +51,7 @@ def deliver(database: Database, body: bytes, signature: str) -> None:
 
 
 def read(ports: Ports) -> dict[str, int]:
-    return drain(payment_events.READ, ports)
+    return drain(events.READ, ports)
 
 
 def charge(ports: Ports) -> None:

@@ -17,9 +17,9 @@ from models.base.unit_of_work import Database
 from models.collection.payment import CollectionAttempt, DeclineReason, MethodKind
 from models.customers.account import Account
 from models.work import row as work
-from tasks import payments
+from tasks.collection import attempts as payments
+from tasks.collection.plan import plan
 from tasks.engine.drain import drain
-from tasks.payment_plan import plan
 from tasks.ports.context import Ports
 from tests.company import a_contact
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers

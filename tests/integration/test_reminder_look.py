@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from tasks.billing.credit_notes import credit
+from tasks.collection.plan import plan as plan_payments
 from tasks.engine.drain import drain
 from tasks.failures import Transient
 from tasks.mail.send import SEND
-from tasks.payment_plan import plan as plan_payments
 from tasks.ports.context import Ports
 from tasks.reminder_holds import set_dispute, set_pause, set_promise
 from tasks.reminder_plan import plan

@@ -20,10 +20,10 @@ from models.billing.ledger import EntryKind
 from models.collection.payment import AttemptOutcome, DeclineReason
 from models.customers.account import AccountStatus
 from models.customers.contact import Contact
+from tasks.collection.plan import RETRY_DAYS
 from tasks.customers.details import ask_after_failed_payment
 from tasks.failures import Permanent
 from tasks.mail import send
-from tasks.payment_plan import RETRY_DAYS
 from tasks.ports.context import Ports
 from tasks.ports.payments import Decline, Movement, Payment, Standing
 

@@ -21,12 +21,12 @@ from sqlalchemy.orm import Session
 
 from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
+from tasks.collection.outcome import not_made, record_payment
+from tasks.collection.plan import plan
 from tasks.engine.drain import Held, Job, Settled, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Unavailable
-from tasks.payment_plan import plan
-from tasks.payment_record import not_made, record_payment
 from tasks.ports.context import Ports, current
 from tasks.ports.payments import Order, Payment, PaymentGateway, Unanswered
 

@@ -22,12 +22,12 @@ from sqlalchemy.orm import Session
 from models.collection.payment import CollectionAttempt
 from models.collection.payment_event import PaymentEvent
 from models.work.request import JobRequest
+from tasks.collection.attempts import configured
+from tasks.collection.outcome import record_payment
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.payment_record import record_payment
-from tasks.payments import configured
 from tasks.ports.context import Ports, current
 from tasks.ports.payments import Event, NotGenuine, Payment, PaymentGateway
 

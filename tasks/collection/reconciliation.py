@@ -19,13 +19,13 @@ from sqlalchemy.orm import Session
 
 from models.billing.ledger import EntryKind
 from models.collection.reconciliation import Reconciliation
+from tasks.collection.attempts import configured
+from tasks.collection.events import attempt_of
+from tasks.collection.outcome import record_payment
 from tasks.engine.drain import Held, Job, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
-from tasks.payment_events import attempt_of
-from tasks.payment_record import record_payment
-from tasks.payments import configured
 from tasks.ports.context import Ports, current
 from tasks.ports.payments import Movement
 

@@ -1,0 +1,1 @@
+"""How money is collected: plan, attempts, outcomes, provider events, reconciliation."""
