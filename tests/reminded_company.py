@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from models.base.unit_of_work import Database
-from tasks.reminder_holds import set_dispute, set_pause, set_promise
+from tasks.reminders.holds import set_dispute, set_pause, set_promise
 from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, run
 
 #: A Thursday; within the next 400 days there are both changes of the clock, a leap day and every holiday.

@@ -62,7 +62,7 @@ imports = (
     "tasks.engine.prune",
     "tasks.purge.retentions",
     "tasks.collection.reconciliation",
-    "tasks.reminders",
+    "tasks.reminders.tick",
     "tasks.engine.rescue",
     "tasks.security",
     "tasks.sessions",

@@ -16,12 +16,12 @@ from sqlalchemy import text
 
 from models.base.money import Money
 from models.base.unit_of_work import Database
-from tasks import reminder_book as book
 from tasks.failures import Failure
-from tasks.reminder_forecast import Foreseen, find, simulate
-from tasks.reminder_holds import set_pause
-from tasks.reminder_ladder import Customer, Next
-from tasks.reminder_ladder import explain as next_step
+from tasks.reminders import book
+from tasks.reminders.forecast import Foreseen, find, simulate
+from tasks.reminders.holds import set_pause
+from tasks.reminders.ladder import Customer, Next
+from tasks.reminders.ladder import explain as next_step
 from workers.operations import in_words, print_json
 from workers.settings import settings
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tasks import reminder_book as book
-from tasks.reminder_ladder import decide
+from tasks.reminders import book
+from tasks.reminders.ladder import decide
 from workers.promises import Evidence, Installation, Verdict, judged
 
 #: How long a letter that is due may wait to be written.

@@ -30,7 +30,6 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
-from tasks import reminder_look
 from tasks.engine.drain import Held, Job, Settled, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
@@ -38,13 +37,14 @@ from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
 from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current
+from tasks.reminders import final_check
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 
 #: Whoever sends has registered these looks: a reminder never leaves unseen (B12).
-LOOKS = (reminder_look.look,)
+LOOKS = (final_check.look,)
 #: How often a message is rendered anew because what it is about changed while it was offered (B13).
 RENDERINGS = 3
 #: A server's answer is kept for a person to find the message in its log.

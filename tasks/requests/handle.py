@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import reminder_holds, sessions
+from tasks import sessions
 from tasks.billing import invoices, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
@@ -40,6 +40,7 @@ from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.mail import events, send
 from tasks.ports.context import Ports, current
+from tasks.reminders import holds
 from tasks.termination import cancelling, requesting
 
 Handler = Callable[[Session, UUID, UUID, Ports], None]
@@ -55,9 +56,9 @@ HANDLERS: Mapping[str, Handler] = {
     SessionsRevoke.kind: sessions.revoke,
     EmailsSendAccountSetUp.kind: send.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
-    RemindersPause.kind: reminder_holds.pause,
-    RemindersPromise.kind: reminder_holds.promise,
-    RemindersDispute.kind: reminder_holds.dispute,
+    RemindersPause.kind: holds.pause,
+    RemindersPromise.kind: holds.promise,
+    RemindersDispute.kind: holds.dispute,
     TerminationsRequest.kind: requesting.handle,
 }
 #: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.

@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 
 from models.base.unit_of_work import Database
-from tasks.reminder_forecast import simulate
+from tasks.reminders.forecast import simulate
 from tests.acceptance.outcome import Outcome
 from tests.clock import Clock
 from tests.processes import Processes, Running, eventually, measured

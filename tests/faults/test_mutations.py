@@ -84,14 +84,14 @@ MUTATIONS = [
     ),
     Mutation(
         "the look at a reminder at the last moment",
-        "tasks/reminder_look.py",
+        "tasks/reminders/final_check.py",
         "    wanted = _still_wanted(customer, letter, planned, now)",
         "    return",
         "tests/integration/test_reminder_look.py -k while_the_mail_server_pauses",
     ),
     Mutation(
         "the lock under that look",
-        "tasks/reminder_look.py",
+        "tasks/reminders/final_check.py",
         "WHERE id = :account FOR NO KEY UPDATE",
         "WHERE id = :account",
         "tests/integration/test_reminder_look.py -k after_the_look_waits",

@@ -13,7 +13,7 @@ from models.base.unit_of_work import Database
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.reminder_plan import plan
+from tasks.reminders.plan import plan
 from tests.clock import Clock
 from tests.reminding import a_debtor, a_policy, an_invoice, pay, run
 

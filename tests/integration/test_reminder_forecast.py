@@ -11,8 +11,8 @@ from models.base.unit_of_work import Database
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.reminder_forecast import simulate
-from tasks.reminder_plan import plan
+from tasks.reminders.forecast import simulate
+from tasks.reminders.plan import plan
 from tests.clock import Clock
 from tests.mail_server import MailServer
 from tests.processes import measured

@@ -19,8 +19,8 @@ from tasks.engine.drain import drain
 from tasks.failures import Transient
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.reminder_holds import set_dispute, set_pause, set_promise
-from tasks.reminder_plan import plan
+from tasks.reminders.holds import set_dispute, set_pause, set_promise
+from tasks.reminders.plan import plan
 from tests.clock import Clock
 from tests.mail_server import MailServer
 from tests.paying import SELLER

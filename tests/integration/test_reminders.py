@@ -20,7 +20,7 @@ from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPro
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.reminder_plan import plan
+from tasks.reminders.plan import plan
 from tasks.requests.handle import HANDLE
 from tests.clock import Clock
 from tests.mail_server import DROP, MailServer
@@ -485,7 +485,7 @@ def test_a_cancelled_letter_that_somebody_retries_stays_withdrawn(
 def test_many_customers_are_planned_in_batches_and_one_statement_each(
     database: Database, server_ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.reminder_plan.BATCH", 7)
+    monkeypatch.setattr("tasks.reminders.plan.BATCH", 7)
     for number in range(20):
         a_debtor(database, f"acme-{number}", due_on=DUE)
     assert plan(server_ports) == {"planned": 20}

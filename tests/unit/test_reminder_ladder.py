@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from email_templates.catalogue.reminders import Level, PaymentReminder, PromiseBroken
 from models.reminders.policy import ReminderLevel
 from models.reminders.reminder import LetterKind
-from tasks.reminder_calendar import calendar, is_open, opening
-from tasks.reminder_ladder import Customer, Debt, Policy, Promise, Step, decide, explain, forecast
-from tasks.reminder_message import message
+from tasks.reminders.calendar import calendar, is_open, opening
+from tasks.reminders.ladder import Customer, Debt, Policy, Promise, Step, decide, explain, forecast
+from tasks.reminders.message import message
 
 BERLIN = ZoneInfo("Europe/Berlin")
 UPCOMING, FIRST, SECOND, FINAL = ReminderLevel

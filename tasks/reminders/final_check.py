@@ -22,19 +22,11 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue import read_context, write_context
 from models.mail.email_message import EmailMessage
 from models.reminders.reminder import LetterKind
-from tasks import reminder_book as book
 from tasks.engine.failpoints import failpoint
 from tasks.mail.final_check import Outdated, Withdrawn, last_look
-from tasks.reminder_ladder import (
-    Customer,
-    Item,
-    Letter,
-    customer_hindrance,
-    debt_hindrance,
-    decide,
-    reminder,
-)
-from tasks.reminder_message import message
+from tasks.reminders import book
+from tasks.reminders.ladder import Customer, Item, Letter, customer_hindrance, debt_hindrance, decide, reminder
+from tasks.reminders.message import message
 
 LOCK_ACCOUNT = text("SELECT status FROM tenure.accounts WHERE id = :account FOR NO KEY UPDATE")
 

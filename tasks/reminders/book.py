@@ -1,4 +1,4 @@
-"""Customers as the database knows them, in sets, for `tasks.reminder_ladder` to decide about (B11 to B18)."""
+"""Customers as the database knows them, in sets, for `tasks.reminders.ladder` to decide about (B11 to B18)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from models.reminders.policy import ReminderLevel
-from tasks.reminder_ladder import Customer, Debt, Policy, Promise, Step
+from tasks.reminders.ladder import Customer, Debt, Policy, Promise, Step
 
 log = structlog.get_logger()
 

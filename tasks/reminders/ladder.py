@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from models.reminders.policy import ReminderLevel
 from models.reminders.reminder import LetterKind
-from tasks.reminder_calendar import Calendar, calendar, is_open, opening
+from tasks.reminders.calendar import Calendar, calendar, is_open, opening
 
 _DAY = timedelta(days=1)
 HEIGHT = {level: height for height, level in enumerate(ReminderLevel)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email_templates.catalogue.reminders import Level, OpenInvoice, PaymentReminder, PromiseBroken
 from models.reminders.reminder import LetterKind
-from tasks.reminder_ladder import Customer, Letter
+from tasks.reminders.ladder import Customer, Letter
 
 
 def message(customer: Customer, letter: Letter) -> PaymentReminder | PromiseBroken:

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue import write_context
-from tasks import reminder_book as book
-from tasks.reminder_ladder import Customer, Debt, forecast
-from tasks.reminder_message import message
+from tasks.reminders import book
+from tasks.reminders.ladder import Customer, Debt, forecast
+from tasks.reminders.message import message
 
 #: Accounts that are looked at together.
 BATCH = 500

@@ -2,7 +2,7 @@
 
 A question, not a schedule: what is due, open and not yet reminded of is asked for at each tick, so that a changed due
 date, a payment or an outage needs no planning anew. Candidates are found in one statement; accounts are locked, looked
-at by `tasks.reminder_ladder` and written to in batches. Any number of planners may run: they share the accounts by row
+at by `tasks.reminders.ladder` and written to in batches. Any number of planners may run: they share the accounts by row
 locks, and unique indexes allow one letter a day and one reminder of an invoice at a step, ever.
 """
 
@@ -16,11 +16,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.work.counter import count
-from tasks import reminder_book as book
 from tasks.engine.failpoints import failpoint
 from tasks.ports.context import Ports
-from tasks.reminder_ladder import decide
-from tasks.reminder_letter import write
+from tasks.reminders import book
+from tasks.reminders.ladder import decide
+from tasks.reminders.letter import write
 
 TASK = "reminders.plan"
 #: Accounts looked at in one transaction, whose ledgers wait for it.

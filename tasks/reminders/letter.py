@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from models.reminders.reminder import LetterKind
 from tasks.mail.send import Queued, queue
 from tasks.ports.context import Ports
-from tasks.reminder_ladder import Customer, Letter
-from tasks.reminder_message import message
+from tasks.reminders.ladder import Customer, Letter
+from tasks.reminders.message import message
 
 #: Two letters of one customer, currency and day cannot be, whoever writes them.
 WRITE_LETTERS = text("""

@@ -1,0 +1,1 @@
+"""Which reminders are due, what they say, and what pauses them."""
