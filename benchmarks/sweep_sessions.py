@@ -22,7 +22,7 @@ from benchmarks.latencies import Latencies, beside
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 from models.base.unit_of_work import Database
-from tasks.sessions import REST, OwnSessions
+from tasks.sessions.sweep import REST, OwnSessions
 from workers.adapters.sql_sessions import SQLSessions
 from workers.session_stores import SQLTable, parse
 

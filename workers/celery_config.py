@@ -65,7 +65,7 @@ imports = (
     "tasks.reminders.tick",
     "tasks.engine.rescue",
     "tasks.security",
-    "tasks.sessions",
+    "tasks.sessions.sweep",
     "tasks.billing.statements",
     "tasks.termination.advancing",
     "tasks.customers.usage_partitions",

@@ -19,11 +19,11 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, outage_reason
 from models.work import row
 from models.work.control import is_paused
-from tasks import sessions
 from tasks.engine.drain import Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.rescue import rescue_all
 from tasks.ports.context import Ports
+from tasks.sessions import sweep
 
 log = structlog.get_logger()
 
@@ -87,7 +87,7 @@ def _relay(
         for notification in connection.notifies(timeout=timeout, stop_after=1):
             failpoint("relay", "after_notification")
             if notification.payload == SESSIONS:
-                ports.wake(sessions.TASK)
+                ports.wake(sweep.TASK)
             else:
                 waiting.add(notification.payload)
 

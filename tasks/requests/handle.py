@@ -14,7 +14,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks import sessions
 from tasks.billing import invoices, statements
 from tasks.client.requests import (
     DetailsConfirmChange,
@@ -41,6 +40,7 @@ from tasks.failures import Permanent
 from tasks.mail import events, send
 from tasks.ports.context import Ports, current
 from tasks.reminders import holds
+from tasks.sessions import sweep
 from tasks.termination import cancelling, requesting
 
 Handler = Callable[[Session, UUID, UUID, Ports], None]
@@ -53,7 +53,7 @@ HANDLERS: Mapping[str, Handler] = {
     InvoicesIssue.kind: invoices.issue_now,
     InvoicesSend.kind: invoices.send_again,
     InvoicesVoid.kind: invoices.void,
-    SessionsRevoke.kind: sessions.revoke,
+    SessionsRevoke.kind: sweep.revoke,
     EmailsSendAccountSetUp.kind: send.send_account_set_up,
     DetailsConfirmChange.kind: details.confirm_change,
     RemindersPause.kind: holds.pause,

@@ -16,7 +16,6 @@ from sqlalchemy import text
 from email_templates.pdf.glyphs import drawable
 from email_templates.pdf.typesetter import _covered
 from models.base.unit_of_work import Database
-from tasks import sessions
 from tasks.billing import statements
 from tasks.client.requests import ask
 from tasks.engine.drain import drain
@@ -24,6 +23,7 @@ from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tasks.requests.inbound import accept
+from tasks.sessions import sweep
 from workers.adapters.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import CHANGED_ITS_MIND, Asked, sign_up
@@ -129,7 +129,7 @@ def done(database: Database, database_url: str, ports: Ports, settings: Settings
     statements.plan(ports)
     for job in (statements.RENDER, handle.HANDLE, send.SEND_URGENT, send.SEND):
         drain(job, ports)
-    sessions.sweep(ports)
+    sweep.sweep(ports)
     flower = FakeFlower()
     flower.add()
     with database.connection() as connection:

@@ -14,9 +14,9 @@ from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.data_map.map import AccountKeys, belongs, own_map, relation, written_out
-from tasks import sessions
 from tasks.client import sessions as web_session
 from tasks.ports.context import Ports
+from tasks.sessions import sweep as sessions
 from tests.company import a_contact, an_account
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_sessions import a_cookie, a_reader, a_role, many, names, partition, signed_in

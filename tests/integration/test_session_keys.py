@@ -24,9 +24,9 @@ from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, Category, RedisKeys, own_map
 from models.sessions.owner import Named
 from models.termination.termination import Step
-from tasks import sessions
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, SessionStore
+from tasks.sessions import sweep
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_session_owners import freeze, hold, listens
@@ -196,11 +196,11 @@ def test_a_released_hold_lets_the_copies_go(database: Database, ports: Ports, st
     with database.connection() as connection:
         case = place(connection, "held*[1]")
     everything = replace(ports, session_stores=[store])
-    sessions.sweep(everything)
+    sweep.sweep(everything)
     assert len(kept(database)) == 2
     with database.connection() as connection:
         release(connection, case)
-    sessions.sweep(everything)
+    sweep.sweep(everything)
     assert kept(database) == []
 
 
@@ -326,7 +326,7 @@ def test_a_hold_wakes_the_sweep(database: Database, ports: Ports, store: Session
         eventually(lambda: listens(database), "the relay listens", seconds=20)
         hold(database, "held*[1]")
         woken = ports.wake.woken  # type: ignore[attr-defined]
-        eventually(lambda: sessions.TASK in woken, "the sweep is woken", seconds=20)
+        eventually(lambda: sweep.TASK in woken, "the sweep is woken", seconds=20)
     finally:
         stop.set()
         thread.join(timeout=30)

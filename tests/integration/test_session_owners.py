@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map import fence as data_map_fence
-from tasks import sessions
 from tasks.ports.context import Ports, SessionStore
+from tasks.sessions import sweep
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually
@@ -191,7 +191,7 @@ def test_a_sweep_of_everything_reaches_them_and_counts_them(database: Database, 
 
     web = shop()
     freeze(database)
-    assert sessions.sweep(replace(ports, session_stores=[web]))["web"] == 5
+    assert sweep.sweep(replace(ports, session_stores=[web]))["web"] == 5
 
 
 def test_a_freeze_wakes_the_sweep_at_once(database: Database, ports: Ports, shop: Shop) -> None:
@@ -205,7 +205,7 @@ def test_a_freeze_wakes_the_sweep_at_once(database: Database, ports: Ports, shop
         eventually(lambda: listens(database), "the relay listens", seconds=20)
         begun = monotonic()
         freeze(database)
-        eventually(lambda: sessions.TASK in woken, "the sweep is woken", seconds=20)
+        eventually(lambda: sweep.TASK in woken, "the sweep is woken", seconds=20)
         assert monotonic() - begun < 0.9  # before the next poll, which would not find it anyway
     finally:
         stop.set()

@@ -19,9 +19,9 @@ import redis
 from sqlalchemy import create_engine, text
 
 from models.base.unit_of_work import Database
-from tasks import sessions
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports, SessionStore
+from tasks.sessions import sweep
 from workers import bootstrap, session_stores
 from workers.policy import Installation, Verdict, sessions_end_after_a_day
 from workers.settings import Settings, SettingsError, parse
@@ -457,7 +457,7 @@ def test_a_table_that_is_not_what_the_settings_say_is_refused(
     made = store(settings, database, f'name = "web"\nkind = "sql"\n{toml}')
     with pytest.raises(Permanent, match=said):
         made.check()
-    assert sessions.sweep(replace(ports, session_stores=[made])) == {"tenure": 0, "in_trouble": 1}
+    assert sweep.sweep(replace(ports, session_stores=[made])) == {"tenure": 0, "in_trouble": 1}
     assert left(database, "web.visits", "id") == ["old"]
 
 
@@ -504,7 +504,7 @@ def test_a_store_that_is_away_keeps_no_other_from_being_swept(
         store(settings, database, 'name = "cache"\nkind = "redis"\nurl = "redis://127.0.0.1:1/0"\nprefix = "sess:"'),
         store(settings, database, 'name = "far"\nkind = "django"\nurl = "postgresql://u:geheim@127.0.0.1:1/x"'),
     ]
-    told = sessions.sweep(replace(ports, session_stores=[*away, web]))
+    told = sweep.sweep(replace(ports, session_stores=[*away, web]))
     assert (told["web"], told["in_trouble"]) == (1, 2)
     with database.connection() as connection:
         rows = connection.execute(text("SELECT store, trouble FROM tenure.session_sweeps"))
@@ -526,7 +526,7 @@ def test_two_sweeps_at_once_of_all_stores(
 
     def race() -> None:
         start.wait(timeout=30)
-        told.append(sessions.sweep(replace(ports, session_stores=[web, cache])))
+        told.append(sweep.sweep(replace(ports, session_stores=[web, cache])))
 
     threads = [Thread(target=race) for _ in range(2)]
     for thread in threads:
@@ -553,15 +553,15 @@ def test_the_promise_holds_for_every_store_or_is_seen_broken(
     configured = msgspec.structs.replace(settings, session_stores="[[store]]\n" + VISITS + 'expires = "at What?"')
     everything = replace(ports, session_stores=bootstrap.session_stores(configured, database))
     assert installed(database, configured) is Verdict.BROKEN  # never swept
-    sessions.sweep(everything)
+    sweep.sweep(everything)
     assert installed(database, configured) is Verdict.KEPT
     with database.connection() as connection:
         connection.execute(text("UPDATE web.visits SET \"at What?\" = now() + interval '14 days'"))
-    sessions.sweep(everything)
+    sweep.sweep(everything)
     assert installed(database, configured) is Verdict.BROKEN
     with database.connection() as connection:
         connection.execute(text("UPDATE web.visits SET \"at What?\" = now()  + interval '1 day'"))
-    sessions.sweep(everything)
+    sweep.sweep(everything)
     assert installed(database, configured) is Verdict.KEPT
     with database.connection() as connection:
         connection.execute(text("UPDATE tenure.session_sweeps SET swept_at = now() - interval '2 hours'"))

@@ -24,10 +24,10 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.schema import migrations, rights
-from tasks import sessions
 from tasks.client import sessions as web_session
 from tasks.client.sessions import SessionRefused
 from tasks.ports.context import Ports
+from tasks.sessions import sweep
 from tests.company import a_contact, an_account
 from tests.conftest import drop
 
@@ -330,7 +330,7 @@ def test_revoking_ends_the_sessions_of_one_account_of_any_age(
         signed_in(session, account_id, {"mine": "0", "mine too": "25 hours"})
         signed_in(session, other, {"theirs": "0"})
     with database.transaction() as session:
-        sessions.revoke(session, account_id, UUID(int=1), ports)
+        sweep.revoke(session, account_id, UUID(int=1), ports)
     with database.connection() as connection:
         assert names(connection, "sessions") == {"theirs"}
 
@@ -342,7 +342,7 @@ def test_partitions_are_made_ahead_and_sessions_go_into_them(
     database: Database, account_id: UUID, ports: Ports
 ) -> None:
     without_partitions(database)
-    sessions.sweep(ports)
+    sweep.sweep(ports)
     with database.connection() as connection:
         since, until = connection.execute(text("SELECT min(since), max(until) FROM tenure.session_partitions")).one()
         now = connection.execute(text("SELECT now()")).scalar_one()
@@ -351,13 +351,13 @@ def test_partitions_are_made_ahead_and_sessions_go_into_them(
     many(database, account_id, 3, "0")
     assert partitions(database).get("sessions_default", 0) == 0
     before = partitions(database)
-    sessions.sweep(ports)
+    sweep.sweep(ports)
     assert partitions(database) == before
 
 
 def test_a_session_that_has_just_begun_is_one_that_is_left(database: Database, account_id: UUID, ports: Ports) -> None:
     many(database, account_id, 1, "0")
-    assert sessions.sweep(ports)["oldest_seconds"] >= 1
+    assert sweep.sweep(ports)["oldest_seconds"] >= 1
 
 
 def test_a_partition_of_which_all_is_over_is_emptied_and_dropped(
@@ -367,13 +367,13 @@ def test_a_partition_of_which_all_is_over_is_emptied_and_dropped(
     many(database, account_id, 5, "25 hours")
     many(database, account_id, 3, "23 hours 59 minutes")
     many(database, account_id, 2, "0")
-    told = sessions.sweep(ports)
+    told = sweep.sweep(ports)
     assert told["tenure"] == 5
     assert 86_300 < told["oldest_seconds"] < 86_400
     held = partitions(database)
     assert over not in held
     assert held[nearly] == 3
-    assert sessions.sweep(ports)["tenure"] == 0
+    assert sweep.sweep(ports)["tenure"] == 0
 
 
 def test_three_days_without_a_sweep_are_put_right_by_one(database: Database, account_id: UUID, ports: Ports) -> None:
@@ -385,7 +385,7 @@ def test_three_days_without_a_sweep_are_put_right_by_one(database: Database, acc
         cookie = web_session.create(session, account="acme")
     assert partitions(database) == {"sessions_default": 51}
 
-    assert sessions.sweep(ports)["tenure"] == 34
+    assert sweep.sweep(ports)["tenure"] == 34
     assert left(database) == 17
     with database.transaction() as session:
         assert web_session.read(session, cookie) is not None
@@ -393,7 +393,7 @@ def test_three_days_without_a_sweep_are_put_right_by_one(database: Database, acc
     # Those who live stay until they are over; by then none of the default partition is needed any more.
     assert until - now > timedelta(hours=24)
     before = partitions(database)
-    assert sessions.sweep(ports)["tenure"] == 0
+    assert sweep.sweep(ports)["tenure"] == 0
     assert partitions(database) == before
     with database.connection() as connection:
         next_one = connection.execute(text("SELECT min(since) - now() FROM tenure.session_partitions")).scalar_one()
@@ -417,16 +417,16 @@ def test_the_default_partition_is_swept_in_batches_oldest_first(
         looked.append(left(database))
         return False
 
-    own = sessions.OwnSessions(database, batch=10)
+    own = sweep.OwnSessions(database, batch=10)
     assert own.sweep(stopping).gone == 35
     # Committed one by one: another connection saw each.
     assert {35, 25, 15, 5} <= set(looked)
     many(database, account_id, 3, "25 hours")
     many(database, account_id, 3, "99 hours")
     stop = iter([False, True, True])
-    swept = sessions.OwnSessions(database, batch=3).sweep(stop.__next__)
+    swept = sweep.OwnSessions(database, batch=3).sweep(stop.__next__)
     assert (swept.gone, swept.finished) == (3, False)
-    oldest = sessions.OwnSessions(database).left().oldest_at
+    oldest = sweep.OwnSessions(database).left().oldest_at
     assert oldest is not None
     assert datetime.now(UTC) - oldest < timedelta(hours=26)
 
@@ -438,10 +438,10 @@ def test_a_sweep_that_is_broken_off_keeps_what_it_did_and_the_next_goes_on(
         partition(database, age)
         many(database, account_id, 10, age)
     stop = iter([False, True])
-    told = sessions.sweep(replace(ports, stopping=lambda: next(stop, True)))
+    told = sweep.sweep(replace(ports, stopping=lambda: next(stop, True)))
     assert (told["tenure"], told["unfinished"]) == (10, 1)
     assert left(database) == 20
-    assert sessions.sweep(ports)["tenure"] == 20
+    assert sweep.sweep(ports)["tenure"] == 20
     with database.connection() as connection:
         assert connection.execute(text("SELECT swept FROM tenure.session_sweeps")).scalar_one() == 30
 
@@ -460,7 +460,7 @@ def test_two_sweeps_at_once_share_the_work_and_count_each_session_once(
 
     def race() -> None:
         start.wait(timeout=30)
-        swept.append(sessions.sweep(ports)["tenure"])
+        swept.append(sweep.sweep(ports)["tenure"])
 
     threads = [Thread(target=race) for _ in range(3)]
     for thread in threads:
@@ -468,7 +468,7 @@ def test_two_sweeps_at_once_share_the_work_and_count_each_session_once(
     for thread in threads:
         thread.join(timeout=60)
     assert len(swept) == 3
-    assert sum(swept) + sessions.sweep(ports)["tenure"] == 800
+    assert sum(swept) + sweep.sweep(ports)["tenure"] == 800
     assert left(database) == 5
 
 
@@ -484,12 +484,12 @@ def test_log_ins_go_on_beside_a_sweep_and_beside_open_transactions(
     with a_reader(database_url, "SELECT 1 FROM tenure.live_sessions WHERE id = uuidv7()") as reader:
         with database.transaction() as session:
             cookie = web_session.create(session, account="acme")
-            assert sessions.sweep(ports)["tenure"] == 5
+            assert sweep.sweep(ports)["tenure"] == 5
             assert web_session.read(session, cookie) is not None
         # Emptied at once; dropped when nobody holds the table.
         assert partitions(database)[over] == 0
         reader.rollback()
-    sessions.sweep(ports)
+    sweep.sweep(ports)
     assert over not in partitions(database)
 
 
@@ -497,33 +497,33 @@ def test_a_sweep_by_the_clock_rests_between_partitions_and_one_by_hand_does_not(
     database: Database, account_id: UUID, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr(sessions, "sleep", rests.append)
-    for budget, expected in ((None, {0.0}), (timedelta(seconds=30), {sessions.REST})):
+    monkeypatch.setattr(sweep, "sleep", rests.append)
+    for budget, expected in ((None, {0.0}), (timedelta(seconds=30), {sweep.REST})):
         for age in ("25 hours", "27 hours"):
             partition(database, age)
             many(database, account_id, 3, age)
         rests.clear()
-        assert sessions.sweep(ports, budget=budget)["tenure"] == 6
+        assert sweep.sweep(ports, budget=budget)["tenure"] == 6
         assert set(rests) == expected
         # After each that was emptied and each that was dropped; a sweep that finds nothing does not rest.
         assert len(rests) == 4
     rests.clear()
-    sessions.sweep(ports, budget=timedelta(seconds=30))
+    sweep.sweep(ports, budget=timedelta(seconds=30))
     assert rests == []
 
 
 def test_what_a_backup_reads_is_left_to_the_next_sweep_until_it_presses(
     database: Database, database_url: str, account_id: UUID, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "PRESSING", timedelta(hours=27))
+    monkeypatch.setattr(sweep, "PRESSING", timedelta(hours=27))
     partition(database, "26 hours")
     partition(database, "29 hours")
     many(database, account_id, 5, "26 hours")
     many(database, account_id, 7, "29 hours")
     with a_reader(database_url, "SELECT count(*) FROM tenure.sessions"):
-        assert sessions.sweep(ports)["tenure"] == 7
+        assert sweep.sweep(ports)["tenure"] == 7
         assert left(database) == 5
-    assert sessions.sweep(ports)["tenure"] == 5
+    assert sweep.sweep(ports)["tenure"] == 5
 
 
 def test_the_sweep_passes_over_a_session_that_somebody_is_ending(
@@ -532,9 +532,9 @@ def test_the_sweep_passes_over_a_session_that_somebody_is_ending(
     many(database, account_id, 5, "50 hours")
     with database.connection() as connection:
         connection.execute(text("DELETE FROM tenure.sessions WHERE id = (SELECT id FROM tenure.sessions LIMIT 1)"))
-        assert sessions.sweep(ports)["tenure"] == 4
+        assert sweep.sweep(ports)["tenure"] == 4
         connection.rollback()
-    assert sessions.sweep(ports)["tenure"] == 1
+    assert sweep.sweep(ports)["tenure"] == 1
 
 
 def test_a_partition_that_holds_anything_is_neither_dropped_nor_ended_early(
@@ -580,7 +580,7 @@ def test_a_worker_that_owns_no_table_sweeps(database: Database, database_url: st
         "EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure",
     ) as role:
         worker = Database(re.sub(r"//[^@]*@", f"//{role}:worker@", database_url))
-        assert sessions.OwnSessions(worker).sweep(lambda: False).gone == 5
+        assert sweep.OwnSessions(worker).sweep(lambda: False).gone == 5
         worker.engine.dispose()
     assert len(partitions(database)) >= 4
 
