@@ -64,7 +64,7 @@ imports = (
     "tasks.collection.reconciliation",
     "tasks.reminders.tick",
     "tasks.engine.rescue",
-    "tasks.security",
+    "tasks.security.dependency_audit",
     "tasks.sessions.sweep",
     "tasks.billing.statements",
     "tasks.termination.advancing",

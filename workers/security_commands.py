@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE
-from tasks import security
+from tasks.security import dependency_audit
 from workers.operations import in_words, print_json
 from workers.settings import settings
 
@@ -38,7 +38,7 @@ def audit() -> int:
         if ports.auditor is None:
             click.echo("tenure: nothing is audited with TENURE_MODE=local: set TENURE_OSV_URL.", err=True)
             return 2
-        counts = security.audit(ports, every=timedelta(0))
+        counts = dependency_audit.audit(ports, every=timedelta(0))
     if "unavailable" in counts:
         click.echo("tenure: the vulnerability database gave no answer; the next tick tries again.", err=True)
         return 1

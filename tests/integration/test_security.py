@@ -16,7 +16,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.failures import Unavailable
 from tasks.ports.context import Ports, Vulnerability
-from tasks.security import audit
+from tasks.security.dependency_audit import audit
 from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed
 from workers.policy import vulnerabilities_are_patched

@@ -1,0 +1,1 @@
+"""Which installed packages have known vulnerabilities."""
