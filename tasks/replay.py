@@ -28,6 +28,7 @@ from models.customers.account_key import KeyPurpose
 from models.termination.certificate import Certificate, CertificateCopy, CertificateKind
 from models.termination.termination import Stage, Step, Termination
 from tasks import erasures
+from tasks.cases.case import Next
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine, keys_of
 from tasks.crypto import keyring
@@ -38,7 +39,6 @@ from tasks.erasures import COLUMNS, Erasure
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination import advancing
-from tasks.termination.case import Next
 
 #: From the first stage to that in which data are erased.
 WAY: Final = (

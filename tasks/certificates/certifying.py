@@ -21,14 +21,14 @@ from models.termination.certificate import CertificateKind
 from models.termination.legal_hold import LegalHold
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step, Termination
+from tasks.cases.case import Case, Next, StepResult
+from tasks.cases.correspondence import correspondents, queue_mail
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
 from tasks.engine.drain import Held
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.termination.case import Case, Next, StepResult
-from tasks.termination.correspondence import correspondents, queue_mail
 from tasks.termination.retained import retained
 
 #: When it is first looked whether the last message was accepted, so that its addresses can go.

@@ -20,10 +20,10 @@ from sqlalchemy import Connection, text
 from models.termination.purge import Method, StoreKind
 from models.termination.termination import TerminationStep
 from models.work.row import Work
+from tasks.cases.case import Case, NotYet, OnHold
 from tasks.engine.drain import Held, Settled
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.termination.case import Case, NotYet, OnHold
 
 #: How long a transaction may wait for a store in another system. PostgreSQL itself ends none before.
 PATIENCE: Final = "10min"

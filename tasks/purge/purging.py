@@ -20,6 +20,7 @@ from sqlalchemy import func
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks import erasures
+from tasks.cases.case import Case, Next, NotYet, StepResult, enter
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
@@ -27,7 +28,6 @@ from tasks.purge import elsewhere
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow, plan, planned
 from tasks.purge.tables import Tables, key
 from tasks.purge.tables import planned as planned_table
-from tasks.termination.case import Case, Next, NotYet, StepResult, enter
 
 log = structlog.get_logger()
 

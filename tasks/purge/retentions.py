@@ -22,6 +22,7 @@ from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import AccountKeys, MappedTable
 from models.termination.retention import Retention
 from models.work import row as work
+from tasks.cases.case import NotYet, OnHold
 from tasks.certificates import certifying
 from tasks.engine.drain import Held, Job, Settled, drain
 from tasks.engine.failpoints import failpoint
@@ -32,7 +33,6 @@ from tasks.purge import tables
 from tasks.purge.checkpoints import may_delete
 from tasks.purge.rows import BATCH, Batch, Rows, quoted, unreferenced
 from tasks.purge.tables import in_words, reaching, say_who
-from tasks.termination.case import NotYet, OnHold
 
 #: The soonest that is looked again, where something else still refers to rows that may go.
 SOONEST: Final = timedelta(days=1)

@@ -19,13 +19,13 @@ from models.data_map.live_catalogue import read
 from models.data_map.map import MAIN, Name, RedisKeys, relation
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
+from tasks.cases.case import Case, Next, StepResult
 from tasks.engine.drain import Held
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate
 from tasks.purge import elsewhere
 from tasks.purge.order import ACCOUNTS, stays
 from tasks.purge.tables import Tables, key
-from tasks.termination.case import Case, Next, StepResult
 
 #: After so many passes that left something, a person has to find out who writes; each one after it is asked for.
 MOST_PASSES: Final = 5

@@ -23,12 +23,12 @@ from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
+from tasks.cases.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
 from tasks.engine.drain import Held, Job, Settled, drain
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, current
-from tasks.termination.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
 from tasks.termination.steps import STEPS
 
 log = structlog.get_logger()

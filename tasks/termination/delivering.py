@@ -17,13 +17,13 @@ from email_templates.catalogue.message import Message
 from email_templates.catalogue.termination import ExportReady, ExportReminder
 from models.mail.email_message import EmailMessage
 from models.termination.termination import DeliveredBy, Stage, Step, Termination
+from tasks.cases.case import Case, Next, NotYet, StepResult
+from tasks.cases.correspondence import Correspondent, accepted_at, correspondents, queue_mail
 from tasks.engine.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.mail.final_check import Withdrawn, last_look
 from tasks.ports.context import Ports, Terms
-from tasks.termination.case import Case, Next, NotYet, StepResult
-from tasks.termination.correspondence import Correspondent, accepted_at, correspondents, queue_mail
 from tasks.termination.exporting import archive_of, opened
 from tasks.termination.links import new_link
 

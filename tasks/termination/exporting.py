@@ -19,6 +19,7 @@ from models.customers.account_key import KeyPurpose
 from models.data_map import check
 from models.data_map.map import MAIN
 from models.termination.termination import Stage, Step, Termination
+from tasks.cases.case import Case, Next, StepResult, enter
 from tasks.crypto.age import Sealed, SealError
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
@@ -27,7 +28,6 @@ from tasks.export.manifest import RetainedEntry
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.purge.tables import catalogues
-from tasks.termination.case import Case, Next, StepResult, enter
 from tasks.termination.progress import ExportNotes
 from tasks.termination.retained import entries_of, for_a_person
 

@@ -18,10 +18,11 @@ from models.base.unit_of_work import is_lock_timeout
 from models.customers.account import Account, AccountStatus
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
+from tasks.cases import correspondence
+from tasks.cases.case import Case, Next, NotYet, StepResult, enter
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
-from tasks.termination import correspondence, stopping
-from tasks.termination.case import Case, Next, NotYet, StepResult, enter
+from tasks.termination import stopping
 
 #: Milliseconds that the freeze waits for a writer.
 PATIENCE = 5_000

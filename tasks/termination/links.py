@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.termination.export_link import ExportLink
 from models.termination.termination import Termination
-from tasks.termination.correspondence import Correspondent
+from tasks.cases.correspondence import Correspondent
 
 #: The path of the page below the company's own site; what follows is a link's secret.
 PAGE = "/exports"

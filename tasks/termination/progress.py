@@ -20,10 +20,10 @@ from sqlalchemy.sql import bindparam
 
 from models.termination.purge import StoreKind
 from models.termination.termination import Step
+from tasks.cases.case import Case
 from tasks.engine.drain import Held
 from tasks.failures import Failure
 from tasks.termination import preview
-from tasks.termination.case import Case
 
 #: Seconds between two notes of an export.
 EVERY: Final = 1.0

@@ -19,11 +19,11 @@ from models.customers.account import Account
 from models.termination.export_link import ExportLink
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
+from tasks.cases.case import Next
+from tasks.cases.correspondence import Correspondent, correspondents
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination.advancing import add_steps
-from tasks.termination.case import Next
-from tasks.termination.correspondence import Correspondent, correspondents
 from tasks.termination.delivering import READY, announce, reminder_times
 from tasks.termination.links import new_link
 

@@ -17,12 +17,12 @@ from email_templates.catalogue.termination import TerminationConfirmed
 from models.customers.account import Account
 from models.termination.termination import Step, Termination
 from models.work.request import JobRequest
+from tasks.cases import correspondence
+from tasks.cases.case import Next
 from tasks.client.requests import TerminationsRequest
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.termination import correspondence
 from tasks.termination.advancing import add_steps
-from tasks.termination.case import Next
 from tasks.termination.retained import retained
 
 _INSERT = text("""

@@ -18,13 +18,13 @@ from models.customers.account_key import KeyPurpose
 from models.mail.email_message import EmailMessage
 from models.termination.export_link import ExportLink
 from models.termination.termination import Stage
+from tasks.cases.case import Case, NotYet, StepResult
+from tasks.cases.correspondence import accepted_at
 from tasks.certificates import certifying
 from tasks.crypto import keyring
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
 from tasks.ports.context import ObjectStore
-from tasks.termination.case import Case, NotYet, StepResult
-from tasks.termination.correspondence import accepted_at
 from tasks.termination.exporting import archive_of
 
 #: How long the addresses for the last message are kept where nobody accepts it.

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.termination.termination import Step
+from tasks.cases.case import StepFunction
 from tasks.certificates import certifying
 from tasks.purge import purging, verifying
 from tasks.termination import beginning, delivering, exporting, freezing, retiring
-from tasks.termination.case import StepFunction
 
 STEPS: Mapping[Step, StepFunction] = {
     Step.ANNOUNCE: beginning.announce,

@@ -13,12 +13,12 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
+from tasks.cases.case import Case, Next, NotYet, OnHold, StepFunction, StepResult, enter
 from tasks.engine.drain import Held, drain
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tasks.termination.advancing import ADVANCE
-from tasks.termination.case import Case, Next, NotYet, OnHold, StepFunction, StepResult, enter
 from tests.company import an_account
 from tests.terminating import a_termination, go_on, stage, steps
 
