@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, refusal
-from tasks.disclosure import APPROVALS, disclose
+from tasks.export.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
 from workers import bootstrap
 from workers.app import app

@@ -14,7 +14,7 @@ from models.base.unit_of_work import outage_reason
 from models.data_map import check, live_catalogue
 from models.data_map.check import Finding
 from models.data_map.map import MAIN, DataMapError, own_map
-from tasks.disclosure import APPROVALS
+from tasks.export.disclosure import APPROVALS
 from tasks.failures import Permanent
 from workers import outbound
 from workers.bootstrap import company

@@ -27,9 +27,9 @@ from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
 from tasks.engine.drain import Held
+from tasks.export.retained import retained
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tasks.termination.retained import retained
 
 #: When it is first looked whether the last message was accepted, so that its addresses can go.
 FORGOTTEN_AFTER: Final = timedelta(hours=1)

@@ -30,7 +30,6 @@ from models.termination.purge import StoreKind
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.engine.failpoints import failpoint
 from tasks.export import copying, manifest, submitted
-from tasks.export.ahead import ahead
 from tasks.export.manifest import (
     AccountEntry,
     ColumnEntry,
@@ -44,6 +43,7 @@ from tasks.export.manifest import (
     where,
 )
 from tasks.export.naming import Names
+from tasks.export.prefetch import ahead
 from tasks.export.shaping import SESSION, shape
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import ObjectStore, Ports, StoredObject

@@ -17,9 +17,9 @@ from models.mail.email_message import EmailMessage
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult
 from tasks.engine.drain import Held
+from tasks.export.retained import retained
 from tasks.mail.final_check import Withdrawn, last_look
 from tasks.mail.send import queue_for_contacts
-from tasks.termination.retained import retained
 
 #: What makes each mail about a termination one; with the termination's id and the occasion.
 REASON = "termination:{}:{}"

@@ -25,11 +25,11 @@ from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
+from tasks.export.retained import entries_of, for_a_person
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.purge.tables import catalogues
 from tasks.termination.progress import ExportNotes
-from tasks.termination.retained import entries_of, for_a_person
 
 
 def make_record(case: Case, held: Held) -> StepResult:

@@ -20,10 +20,10 @@ from models.work.request import JobRequest
 from tasks.cases import correspondence
 from tasks.cases.case import Next
 from tasks.client.requests import TerminationsRequest
+from tasks.export.retained import retained
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination.advancing import add_steps
-from tasks.termination.retained import retained
 
 _INSERT = text("""
     INSERT INTO tenure.terminations (account_id, requested_by, ends_at, cancel_until)

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from models.customers.account import Account
 from models.data_map.map import AccountKeys
 from tasks.client.files import store_file
-from tasks.disclosure import disclose
 from tasks.engine.drain import drain
+from tasks.export.disclosure import disclose
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination.advancing import PURGE

@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.data_map.map import Category, MappedTable, Name, ObjectPrefix, Path
-from tasks.export.ahead import ahead
 from tasks.export.guard import STARTERS, guard, is_risky, undo
 from tasks.export.naming import Names
+from tasks.export.prefetch import ahead
 from tasks.export.reading import CSVError, cells
 from workers.adapters.parts import FIRST, MOST, part_size, parts
 

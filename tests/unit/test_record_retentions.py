@@ -18,8 +18,8 @@ from email_templates.language.translations import languages
 from email_templates.pages.archive_readme import record_readme
 from tasks.export import manifest
 from tasks.export.manifest import AccountEntry, ColumnEntry, Entry, Kind, Manifest, Omission, RetainedEntry, Snapshot
+from tasks.export.retained import for_a_person
 from tasks.export.verification import verify
-from tasks.termination.retained import for_a_person
 
 COMPANY = Company(name="Harbour Ledger", address=(), email="help@harbour.example", website="harbour.example")
 HEADER = b'"id","dated"\r\n'
