@@ -18,8 +18,7 @@ from sqlalchemy.orm import Session
 from benchmarks.processes import Crew, cpu
 from models.base.unit_of_work import Database
 from models.schema import migrations
-from tasks import erasures
-from tasks.certificates import publishing
+from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
 from workers import embedded
 from workers.adapters.s3 import S3ObjectStore
@@ -79,7 +78,7 @@ class Servers:
     def _forget_erasures(self) -> None:
         """The next database knows nothing of them: workers would take it for restored, and refuse to start (T26)."""
         objects = S3ObjectStore(parse(self.environment))
-        for folder in (erasures.FOLDER, publishing.FOLDER):
+        for folder in (erasure_notes.FOLDER, publishing.FOLDER):
             for stored in objects.list(folder):
                 objects.erase(stored.key)
 

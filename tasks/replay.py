@@ -27,15 +27,14 @@ from sqlalchemy.orm import Session
 from models.customers.account_key import KeyPurpose
 from models.termination.certificate import Certificate, CertificateCopy, CertificateKind
 from models.termination.termination import Stage, Step, Termination
-from tasks import erasures
 from tasks.cases.case import Next
-from tasks.certificates import publishing
+from tasks.certificates import erasure_notes, publishing
 from tasks.certificates.chain import Signed, document, examine, keys_of
+from tasks.certificates.erasure_notes import COLUMNS, Erasure
 from tasks.crypto import keyring
 from tasks.crypto.signing import PublicKey
 from tasks.engine.drain import drain
 from tasks.engine.failpoints import failpoint
-from tasks.erasures import COLUMNS, Erasure
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination import advancing
@@ -130,9 +129,9 @@ class Replayed:
 def replay(ports: Ports, told: Callable[[str], None] = lambda _: None) -> Replayed:
     """Do all of it. Raises Unavailable or Permanent; what was done until then stays done."""
     chain, keys = _chain(ports)
-    unknown = erasures.unknown(ports.database, ports.objects)
+    unknown = erasure_notes.unknown(ports.database, ports.objects)
     # All are read before the first is believed.
-    noted = [erasures.read(ports.objects, each, keys) for each in unknown.erasures]
+    noted = [erasure_notes.read(ports.objects, each, keys) for each in unknown.erasures]
     retired = {each.content["termination"] for each in chain if each.content["kind"] == CertificateKind.ARCHIVE}
     done = Replayed()
     for number, erasure in enumerate(noted, start=1):
@@ -259,8 +258,8 @@ def _waiting(session: Session, certificate: Signed) -> str:
     if session.get(Termination, termination_id) is None:
         return (
             f"Certificate {name} and those after it wait: the erasure that it tells of is not known, since its note "
-            f"{erasures.key(termination_id)} is not in the object store. Put it back from a copy, then run the replay "
-            "again."
+            f"{erasure_notes.key(termination_id)} is not in the object store. Put it back from a copy, then "
+            "run the replay again."
         )
     return f"Certificate {name} and those after it wait until what they say is true again."
 

@@ -22,8 +22,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.schema import migrations
-from tasks import erasures
-from tasks.certificates import publishing
+from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
@@ -107,7 +106,7 @@ def ledger(servers: dict[str, str]) -> S3ObjectStore:
 @pytest.fixture
 def database_url(template: str, ledger: S3ObjectStore) -> Iterator[str]:
     # A new database knows of no erasure: with those of another test in the bucket, it would count as restored.
-    for folder in (erasures.FOLDER, publishing.FOLDER):
+    for folder in (erasure_notes.FOLDER, publishing.FOLDER):
         for stored in ledger.list(folder):
             ledger.erase(stored.key)
     name = f"test_{uuid4().hex}"

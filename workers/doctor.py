@@ -19,7 +19,7 @@ from models.base.base import SCHEMA
 from models.base.unit_of_work import Database, outage_reason
 from models.data_map.map import AccountKeys
 from models.schema import migrations
-from tasks import erasures as ledger
+from tasks.certificates import erasure_notes as ledger
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure, Permanent

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, outage_reason
-from tasks import erasures
+from tasks.certificates import erasure_notes
 from tasks.failures import Unavailable
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import settings
@@ -41,11 +41,11 @@ def refuse(**_: Any) -> None:
             sys.exit(f"tenure: {found}")
 
 
-def _unknown() -> erasures.Unknown:
+def _unknown() -> erasure_notes.Unknown:
     # Not the ports of this process, which children would inherit with their connections.
     database = Database(settings().database_url, pool_size=1)
     try:
-        return erasures.unknown(database, S3ObjectStore(settings()))
+        return erasure_notes.unknown(database, S3ObjectStore(settings()))
     finally:
         database.engine.dispose()
 

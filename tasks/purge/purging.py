@@ -19,8 +19,8 @@ from sqlalchemy import func
 
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
-from tasks import erasures
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
+from tasks.certificates import erasure_notes
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
@@ -45,7 +45,7 @@ def purge(case: Case, held: Held) -> StepResult:
         case = enter(case, held, Stage.PURGING, purge_began_at=func.clock_timestamp())
         failpoint("terminations.purge", "after_enter")
         # Outside of the database, and before anything is deleted; not before nobody can cancel (T26).
-        erasures.note(held.ports, case.id)
+        erasure_notes.note(held.ports, case.id)
         plan(case, held, FIRST, stores)
         failpoint("terminations.purge", "after_plan")
     removed = this.run()
@@ -64,7 +64,7 @@ def purge_again(case: Case, held: Held) -> StepResult:
 def _is_replay(case: Case, held: Held) -> bool:
     """A restored backup may hold other rows than the customer's record does."""
     with held.ports.database.transaction() as session:
-        return erasures.is_replay(session, case.id)
+        return erasure_notes.is_replay(session, case.id)
 
 
 class _Pass:

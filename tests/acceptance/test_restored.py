@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tasks import erasures
+from tasks.certificates import erasure_notes
 from tasks.ports.context import Ports
 from tests.certifying import a_termination
 from tests.faults.faulty_s3 import Faults, faulty
@@ -18,7 +18,7 @@ def restored(database: Database, ports: Ports) -> Database:
     """A database whose backup was made before an erasure that the ledger has."""
     with database.transaction() as session:
         termination = a_termination(session).id
-    erasures.note(ports, termination)
+    erasure_notes.note(ports, termination)
     with database.connection() as connection:
         connection.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER guard"))
         connection.execute(text("DELETE FROM tenure.terminations"))

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys
 from models.termination.certificate import ErasureReplay
-from tasks import erasures
+from tasks.certificates import erasure_notes
 from tasks.crypto.signing import PublicKey, Signer
 from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
@@ -50,8 +50,8 @@ def forget(database: Database) -> None:
 
 
 def test_a_note_has_the_row_of_the_termination_and_nothing_personal(ports: Ports, termination: UUID) -> None:
-    erasures.note(ports, termination)
-    found = erasures.read(ports.objects, termination, keys(ports))
+    erasure_notes.note(ports, termination)
+    found = erasure_notes.read(ports.objects, termination, keys(ports))
     with ports.database.connection() as connection:
         row = connection.execute(
             text("""
@@ -63,16 +63,16 @@ def test_a_note_has_the_row_of_the_termination_and_nothing_personal(ports: Ports
             {"at": found.columns["sealed_at"], "hash": found.columns["archive_sha256"]},
         ).one()
     assert (found.account_id, *back) == (row.account_id, row.sealed_at, row.hash)
-    written = ports.objects.get(erasures.key(termination)).decode()
+    written = ports.objects.get(erasure_notes.key(termination)).decode()
     assert row.name not in written
     assert f'"{row.ref}"' not in written
 
 
 def test_the_same_note_again_changes_nothing(ports: Ports, termination: UUID) -> None:
-    erasures.note(ports, termination)
-    before = ports.objects.get(erasures.key(termination))
-    erasures.note(ports, termination)
-    assert ports.objects.get(erasures.key(termination)) == before
+    erasure_notes.note(ports, termination)
+    before = ports.objects.get(erasure_notes.key(termination))
+    erasure_notes.note(ports, termination)
+    assert ports.objects.get(erasure_notes.key(termination)) == before
 
 
 @pytest.mark.parametrize("there", [b"", b"{}", "another key's"])
@@ -81,11 +81,11 @@ def test_what_lies_under_a_notes_name_and_is_not_ours_is_replaced(
 ) -> None:
     """It would be taken for the note, and nothing would be erased again after a restore."""
     if isinstance(there, bytes):
-        ports.objects.put(erasures.key(termination), there, content_type="application/json")
+        ports.objects.put(erasure_notes.key(termination), there, content_type="application/json")
     else:
-        erasures.note(replace(ports, signer=Signer(a_setting(7))), termination)
-    erasures.note(ports, termination)
-    assert erasures.read(ports.objects, termination, keys(ports)).termination_id == termination
+        erasure_notes.note(replace(ports, signer=Signer(a_setting(7))), termination)
+    erasure_notes.note(ports, termination)
+    assert erasure_notes.read(ports.objects, termination, keys(ports)).termination_id == termination
 
 
 def test_what_is_not_being_erased_is_not_noted(ports: Ports, termination: UUID) -> None:
@@ -94,22 +94,22 @@ def test_what_is_not_being_erased_is_not_noted(ports: Ports, termination: UUID) 
         connection.execute(text("ALTER TABLE tenure.terminations DISABLE TRIGGER guard"))
         connection.execute(text("UPDATE tenure.terminations SET stage = 'delivered'"))
     with pytest.raises(Permanent, match="is delivered, and an erasure is noted when it is purging"):
-        erasures.note(ports, termination)
-    assert list(ports.objects.list(erasures.FOLDER)) == []
+        erasure_notes.note(ports, termination)
+    assert list(ports.objects.list(erasure_notes.FOLDER)) == []
 
 
 def test_without_key_or_store_there_is_no_note(ports: Ports, settings: Settings, termination: UUID) -> None:
     with pytest.raises(Permanent, match="Nothing can be signed"):
-        erasures.note(replace(ports, signer=Signer()), termination)
+        erasure_notes.note(replace(ports, signer=Signer()), termination)
     away = S3ObjectStore(msgspec.structs.replace(settings, s3_endpoint="http://127.0.0.1:1"))
     with pytest.raises(Unavailable):
-        erasures.note(replace(ports, objects=away), termination)
+        erasure_notes.note(replace(ports, objects=away), termination)
 
 
 @pytest.mark.parametrize("tampered", ["account", "termination", "tombstone", "key", "signature", "all", "half"])
 def test_a_note_that_nobody_of_us_signed_erases_nobody(ports: Ports, termination: UUID, tampered: str) -> None:
-    erasures.note(ports, termination)
-    name = erasures.key(termination)
+    erasure_notes.note(ports, termination)
+    name = erasure_notes.key(termination)
     content = ports.objects.get(name)
     read = json.loads(content)
     match tampered:
@@ -125,40 +125,40 @@ def test_a_note_that_nobody_of_us_signed_erases_nobody(ports: Ports, termination
             read["erasure"][field] = str(uuid4())
     ports.objects.put(name, json.dumps(read).encode(), content_type="application/json")
     with pytest.raises(Permanent, match=r"^erasures/.* look who wrote it"):
-        erasures.read(ports.objects, termination, keys(ports))
+        erasure_notes.read(ports.objects, termination, keys(ports))
 
 
 def test_a_note_of_another_name_erases_nobody(ports: Ports, termination: UUID) -> None:
-    erasures.note(ports, termination)
+    erasure_notes.note(ports, termination)
     other = uuid4()
-    ports.objects.put(erasures.key(other), ports.objects.get(erasures.key(termination)), content_type="x")
+    ports.objects.put(erasure_notes.key(other), ports.objects.get(erasure_notes.key(termination)), content_type="x")
     with pytest.raises(Permanent):
-        erasures.read(ports.objects, other, keys(ports))
+        erasure_notes.read(ports.objects, other, keys(ports))
 
 
 def test_a_database_that_does_not_know_an_erasure_is_told(ports: Ports, termination: UUID, tenure: Run) -> None:
     assert "Erasures" not in tenure("doctor").stdout or "all known" in tenure("doctor").stdout
-    erasures.note(ports, termination)
+    erasure_notes.note(ports, termination)
     ports.objects.put("erasures/README", b"not a note", content_type="text/plain")
-    assert not erasures.unknown(ports.database, ports.objects)
+    assert not erasure_notes.unknown(ports.database, ports.objects)
     assert "1 noted in the object store, all known" in tenure("doctor").stdout
     forget(ports.database)
-    unknown = erasures.unknown(ports.database, ports.objects)
+    unknown = erasure_notes.unknown(ports.database, ports.objects)
     assert unknown.erasures == [termination]
     said = tenure("doctor")
     assert said.returncode == 1
     assert "does not know 1 erasure of which the object store tells" in said.stdout
     assert "tenure purge replay" in said.stdout
     with ports.database.transaction() as session:
-        assert not erasures.is_replay(session, termination)
+        assert not erasure_notes.is_replay(session, termination)
         session.add(ErasureReplay(termination_id=termination, found=True))
         session.flush()
-        assert erasures.is_replay(session, termination)
+        assert erasure_notes.is_replay(session, termination)
 
 
 def test_a_database_that_does_not_answer_is_no_answer(ports: Ports) -> None:
     with pytest.raises(DBAPIError):
-        erasures.unknown(Database("postgresql://nobody@127.0.0.1:1/none"), ports.objects)
+        erasure_notes.unknown(Database("postgresql://nobody@127.0.0.1:1/none"), ports.objects)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def contacts(database: Database) -> int:
 def test_a_purge_notes_before_it_deletes(ports: Ports, delivered: UUID) -> None:
     drain(advancing.PURGE, ports)
     assert contacts(ports.database) == 0
-    assert erasures.read(ports.objects, delivered, keys(ports)).termination_id == delivered
+    assert erasure_notes.read(ports.objects, delivered, keys(ports)).termination_id == delivered
 
 
 def test_what_cannot_be_noted_is_not_deleted(ports: Ports, settings: Settings, delivered: UUID) -> None:

@@ -16,8 +16,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.data_map.file import parse
 from models.data_map.map import AccountKeys
-from tasks import erasures
-from tasks.certificates import certifying, publishing
+from tasks.certificates import certifying, erasure_notes, publishing
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
@@ -131,7 +130,7 @@ def test_what_was_erased_is_erased_again_after_a_restore(scene: Scene, tenure: R
     ports = scene.restore()
     assert markers(ports) > 20
     others = everything(ports, scene.leaving)
-    assert "does not know 1 erasure and 2 certificates" in str(erasures.unknown(ports.database, ports.objects))
+    assert "does not know 1 erasure and 2 certificates" in str(erasure_notes.unknown(ports.database, ports.objects))
 
     address = scene.made[0]
     said = tenure("purge", "replay", TENURE_DATABASE_URL=address)
@@ -140,7 +139,7 @@ def test_what_was_erased_is_erased_again_after_a_restore(scene: Scene, tenure: R
 
     assert markers(ports) == 0
     assert everything(ports, scene.leaving) == others
-    assert not erasures.unknown(ports.database, ports.objects)
+    assert not erasure_notes.unknown(ports.database, ports.objects)
     assert chain(ports) == chain(scene.ports)
     assert stage(ports) == "certified"
     assert tenure("certificate", "verify", TENURE_DATABASE_URL=address).returncode == 0
@@ -270,14 +269,14 @@ def test_a_backup_from_the_middle_of_a_purge_is_erased_again(
     try:
         again = replace(ports, database=Database(address))
         assert (markers(again) > 0) == (at in ("first pass", "failed"))
-        assert "2 certificates" in str(erasures.unknown(again.database, again.objects))
+        assert "2 certificates" in str(erasure_notes.unknown(again.database, again.objects))
         others = everything(again, leaving)
         done = replay(again)
         assert (done.erased, done.certificates, done.left) == (1, 2, [])
         assert (markers(again), stage(again)) == (0, "certified")
         assert everything(again, leaving) == others
         assert chain(again) == chain(ports)
-        assert not erasures.unknown(again.database, again.objects), "workers start"
+        assert not erasure_notes.unknown(again.database, again.objects), "workers start"
         again.database.engine.dispose()
     finally:
         removed(address, database_url)
@@ -374,7 +373,7 @@ def test_a_hold_of_the_backup_is_to_be_released_first(scene: Scene, database_url
     assert (done.erased, done.certificates) == (0, 1)
     assert any("held" in each for each in done.left)
     assert markers(ports) > 0
-    assert erasures.unknown(ports.database, ports.objects), "workers do not start"
+    assert erasure_notes.unknown(ports.database, ports.objects), "workers do not start"
     with ports.database.connection() as connection:
         connection.execute(text("SELECT tenure.release_hold(:hold, 'ines')"), {"hold": hold})
     assert replay(ports).left == []
@@ -385,7 +384,7 @@ def test_a_forged_note_stops_it_before_anything_is_erased(scene: Scene) -> None:
     purge(scene.ports, scene.leaving)
     ports = scene.restore()
     forged = uuid4()
-    ports.objects.put(erasures.key(forged), b'{"erasure": {}}', content_type="application/json")
+    ports.objects.put(erasure_notes.key(forged), b'{"erasure": {}}', content_type="application/json")
     before = markers(ports)
     with pytest.raises(Permanent, match="look who wrote it"):
         replay(ports)
@@ -407,13 +406,13 @@ def test_a_forged_certificate_stops_it_too(scene: Scene) -> None:
 
 def test_a_note_that_is_lost_is_named_and_can_be_put_back(scene: Scene) -> None:
     """The certificate's copy tells of it, so that workers do not start all the same."""
-    name = erasures.key(purge(scene.ports, scene.leaving))
+    name = erasure_notes.key(purge(scene.ports, scene.leaving))
     ports = scene.restore()
     kept = ports.objects.get(name)
     ports.objects.erase(name)
     (said,) = replay(ports).left
     assert f"its note {name} is not in the object store" in said
-    assert erasures.unknown(ports.database, ports.objects), "workers do not start"
+    assert erasure_notes.unknown(ports.database, ports.objects), "workers do not start"
     assert markers(ports) > 0
     ports.objects.put(name, kept, content_type="application/json")
     assert replay(ports).left == []
