@@ -24,7 +24,7 @@ from tasks.certificates import erasure_notes
 from tasks.engine.drain import Held
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.purge import elsewhere
+from tasks.purge import stores as elsewhere
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow, plan, planned
 from tasks.purge.tables import Tables, key
 from tasks.purge.tables import planned as planned_table

@@ -23,7 +23,7 @@ from tasks.cases.case import Case, Next, StepResult
 from tasks.engine.drain import Held
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate
-from tasks.purge import elsewhere
+from tasks.purge import stores
 from tasks.purge.order import ACCOUNTS, stays
 from tasks.purge.tables import Tables, key
 
@@ -79,10 +79,10 @@ def _left(case: Case, held: Held) -> Iterator[tuple[str, int]]:
             yield ".".join(key(rows.table)), tables.left(rows)
     with held.ports.database.connection() as connection:
         yield from _referring(connection, case, {rows.table.name for rows in tables if stays(rows.table)}, estate)
-    for store in elsewhere.stores(held.ports, estate, case.account):
+    for store in stores.stores(held.ports, estate, case.account):
         if store.kind is not StoreKind.REDIS:
             yield f"{store.kind} {store.name}", store.left()
-        if isinstance(store, elsewhere.Objects):
+        if isinstance(store, stores.Objects):
             yield f"unfinished uploads below {store.name}", store.unfinished()
     for keys in estate.map.redis:
         yield f"redis {keys.pattern}", _keys(estate, keys, case)

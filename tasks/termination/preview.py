@@ -24,7 +24,8 @@ from models.sessions.session import Session as WebSession
 from models.termination.legal_hold import LegalHold
 from tasks.failures import Failure
 from tasks.ports.context import Estate, Ports
-from tasks.purge import elsewhere, processors
+from tasks.purge import processors
+from tasks.purge import stores as elsewhere
 from tasks.purge.neighbours import patterns, refuse_neighbours
 
 #: They end when the account is frozen (S6), so that the record has none of them.
