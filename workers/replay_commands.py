@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tasks.failures import Failure
-from tasks.replay import Replayed, replay
+from tasks.termination.replay import Replayed, replay
 from workers import bootstrap
 from workers.app import app
 from workers.operations import in_words

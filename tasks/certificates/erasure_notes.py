@@ -3,7 +3,7 @@
 Before the first row of an account is deleted, a signed note of it is put into the object store, outside every backup of
 the database: `erasures/TERMINATION.json`. It has the termination's row and the tombstone's ref, and nothing by which
 anybody is known. A database that does not know an erasure of the ledger was restored from a backup from before it:
-workers do not start on it until `tenure purge replay` has erased the same data again (`tasks/replay.py`).
+workers do not start on it until `tenure purge replay` has erased the same data again (`tasks/termination/replay.py`).
 
 The note is written when the termination is `purging`, from which nobody cancels: what is in the ledger is to be erased,
 and no other. It is signed with the key of the certificates, so that whoever may write to the bucket cannot have a

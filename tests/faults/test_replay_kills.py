@@ -16,8 +16,8 @@ from models.data_map.map import AccountKeys
 from tasks.certificates import publishing
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE
+from tasks.termination.replay import replay
 from tests.commands import Commands
 from tests.company import a_contact, an_account
 from tests.faults.places import all_failpoints

@@ -20,8 +20,8 @@ from tasks.certificates import certifying, erasure_notes, publishing
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
-from tasks.replay import replay
 from tasks.termination.advancing import ADVANCE, PURGE
+from tasks.termination.replay import replay
 from tests.certifying import a_setting
 from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer, freeze
