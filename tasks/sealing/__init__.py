@@ -1,1 +1,0 @@
-"""Encryption of what lies in the object store: the file format, and the keys with which it is opened."""
