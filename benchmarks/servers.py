@@ -20,8 +20,8 @@ from models.base.unit_of_work import Database
 from models.schema import migrations
 from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
-from workers import embedded
 from workers.adapters.s3 import S3ObjectStore
+from workers.embedded import stack as local_stack
 from workers.settings import parse
 
 TEMPLATE = "bench_template"
@@ -42,7 +42,7 @@ class Servers:
 
     def cpu(self) -> float:
         """The seconds of processor time that all servers have used."""
-        return sum(cpu(pid) for pid in embedded.running(self.directory).values())
+        return sum(cpu(pid) for pid in local_stack.running(self.directory).values())
 
     @contextlib.contextmanager
     def filled(self, fill: Callable[[psycopg.Connection[Any]], None]) -> Iterator[str]:
@@ -120,7 +120,7 @@ def servers(*, fast: bool = False) -> Iterator[Servers]:
     directory = Path(tempfile.mkdtemp(prefix="tenure-bench-"))
     directory.chmod(0o755)
     try:
-        with embedded.servers(directory, fast=fast) as environment:
+        with local_stack.servers(directory, fast=fast) as environment:
             _make_template(environment["TENURE_DATABASE_URL"])
             yield Servers(environment, directory)
     finally:

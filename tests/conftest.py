@@ -28,9 +28,10 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.context import Ports
 from tests.commands import Commands
-from workers import bootstrap, embedded
+from workers import bootstrap
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.smtp import SMTPMailer
+from workers.embedded import stack as local_stack
 from workers.identity import dead, identity
 from workers.settings import Settings, parse
 
@@ -56,7 +57,7 @@ def servers() -> Iterator[dict[str, str]]:
     directory = Path(tempfile.mkdtemp(prefix="tenure-", dir=roomy_memory()))
     directory.chmod(0o755)
     try:
-        with embedded.servers(directory) as environment:
+        with local_stack.servers(directory) as environment:
             yield environment
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, text
 from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.ports.context import SessionStore
-from tasks.sessions import sweep as sweep_stores
 from tasks.sessions.sweep import OwnSessions
+from tasks.sessions.sweep import sweep as sweep_stores
 from workers import bootstrap, logs
 from workers.operations import in_words, print_json
 from workers.policy import STORED_AT_MOST

@@ -26,8 +26,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from workers import embedded
-from workers.embedded import EmbeddedServerError, processes
+from workers.embedded import processes
+from workers.embedded import stack as local_stack
+from workers.embedded.errors import EmbeddedServerError
 from workers.embedded.place import LOOPBACK, port_is_free
 from workers.embedded.processes import Process
 
@@ -148,8 +149,8 @@ def down(var: Path, purge: bool, *, table: Mapping[str, Service] = SERVICES) -> 
             if other is not None:
                 raise EmbeddedServerError(f"Another `tenure up` or `tenure down` is at work in {var}{other}.")
             stopped += _stop_services(var, _recorded_services(var), table)
-            stopped += list(embedded.running(var))
-            embedded.stop(var)
+            stopped += list(local_stack.running(var))
+            local_stack.stop(var)
             if purge:
                 _purge(var)
     except EmbeddedServerError as error:
@@ -225,7 +226,7 @@ def _run(
     migrate: tuple[str, ...],
     received: list[int],
 ) -> int:
-    ran_before = embedded.running(var)
+    ran_before = local_stack.running(var)
 
     def interrupted() -> bool:
         return bool(received)
@@ -260,14 +261,14 @@ def _run(
             if received:
                 _console.print("Stopping …")
             _stop_services(var, _recorded_services(var), table, impatient)
-            mine = [name for name in embedded.ALL if not detach or name not in ran_before]
-            embedded.stop(var, names=mine, quick=impatient())
+            mine = [name for name in local_stack.ALL if not detach or name not in ran_before]
+            local_stack.stop(var, names=mine, quick=impatient())
 
 
 def _start_servers(var: Path, detach: bool) -> dict[str, str]:
     """Start what the environment does not name; the settings for everything."""
     # Someone who has sourced our own tenure.env has not configured anything else.
-    ours = embedded.environment(var)
+    ours = local_stack.environment(var)
     configured = {
         name: value
         for name, value in os.environ.items()
@@ -283,7 +284,7 @@ def _start_servers(var: Path, detach: bool) -> dict[str, str]:
         raise EmbeddedServerError(
             f"TENURE_FLOWER_PORT is {port!r}, which is not a free port. Set another, or unset it to let one be chosen."
         )
-    given = embedded.start(var, names=names, keep_running=detach).environment
+    given = local_stack.start(var, names=names, keep_running=detach).environment
     return given | {
         name: value
         for name, value in configured.items()
@@ -382,7 +383,7 @@ def _supervise(
     due: dict[str, float] = {}
     while not interrupted():
         now = time.monotonic()
-        for name in (*embedded.ALL, *table):
+        for name in (*local_stack.ALL, *table):
             process = processes.recorded(var, name)
             if process is None or processes.alive(process):
                 due.pop(name, None)
@@ -410,7 +411,7 @@ def _start_again(var: Path, name: str, table: Mapping[str, Service], values: Map
         if name in table:
             _spawn(var, name, table[name], values, attached=True)
         else:
-            embedded.start(var, names=[name])
+            local_stack.start(var, names=[name])
     except EmbeddedServerError as error:
         _errors.print(str(error))
 
@@ -427,7 +428,7 @@ def _already_up(var: Path, already: Mapping[str, int], services: Collection[str]
 def _recorded_services(var: Path) -> list[str]:
     """Every record that is neither a server's nor an `up`'s own: also of services that a later table lacks."""
     names = sorted(path.stem for path in (var / "run").glob("*.json") if not path.name.startswith("."))
-    return [name for name in names if name not in embedded.ALL and name != "up"]
+    return [name for name in names if name not in local_stack.ALL and name != "up"]
 
 
 def _stop_services(
@@ -452,7 +453,9 @@ def _end_foreground(var: Path) -> list[str]:
     process = processes.running(var, "up")
     if process is None:
         return []
-    ran = [name for name in _recorded_services(var) if service_pid(var, name) is not None] + list(embedded.running(var))
+    ran = [name for name in _recorded_services(var) if service_pid(var, name) is not None] + list(
+        local_stack.running(var)
+    )
     processes.send(process, signal.SIGTERM)
     if not processes.wait_until_gone([process], _DOWN_PATIENCE):
         raise EmbeddedServerError(
@@ -466,7 +469,7 @@ def _show(var: Path, table: Mapping[str, Service], values: Mapping[str, str]) ->
     shown = Table(box=None, pad_edge=False)
     for column in ("what", "process", "where"):
         shown.add_column(column, no_wrap=True)
-    local = embedded.running(var)
+    local = local_stack.running(var)
     for name, address in _ADDRESSES.items():
         process = str(local[name]) if name in local else "not ours"
         shown.add_row(name, process, _without_password(values.get(address, "")))

@@ -13,7 +13,7 @@ import redis
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack
 from tests.processes import Processes
-from workers import embedded
+from workers.embedded import stack as local_stack
 
 #: The lines of each process's log that a failed test shows.
 SHOWN = 80
@@ -61,7 +61,7 @@ def stack() -> Iterator[Stack]:
     directory = Path(tempfile.mkdtemp(prefix="tenure-own-"))
     directory.chmod(0o755)
     try:
-        with embedded.servers(directory, fast=False) as environment:
+        with local_stack.servers(directory, fast=False) as environment:
             yield Stack(directory, environment)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -29,8 +29,8 @@ from tasks.crypto.keyring import Keyring
 from tasks.storage import sealed_objects
 from tests import vault
 from tests.processes import Processes, Running, eventually
-from workers import embedded
 from workers.adapters.s3 import S3ObjectStore
+from workers.embedded import stack as local_stack
 from workers.settings import parse
 
 #: Accounts with one contact each, and in the month that closed last an entry of each kind that cancel each other out:
@@ -185,13 +185,13 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """SIGKILL; PostgreSQL's backends end with their postmaster."""
-        embedded.stop(self.directory, names=(name,), quick=True)
+        local_stack.stop(self.directory, names=(name,), quick=True)
 
     def start(self, name: str) -> None:
-        assert embedded.start(self.directory, names=(name,)).environment.items() <= self.environment.items()
+        assert local_stack.start(self.directory, names=(name,)).environment.items() <= self.environment.items()
 
     def pid(self, name: str) -> int:
-        return embedded.running(self.directory)[name]
+        return local_stack.running(self.directory)[name]
 
 
 def send_task(processes: Processes, *calls: tuple[str, dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ import redis
 from tests.processes import eventually, measured
 from workers import supervisor
 from workers.demo.interruption import Interrupted, signals
-from workers.embedded import EmbeddedServerError
+from workers.embedded.errors import EmbeddedServerError
 
 TENURE = [sys.executable, "-m", "workers.cli"]
 PATIENCE = 280

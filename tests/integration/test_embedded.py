@@ -25,8 +25,9 @@ import pytest
 import redis
 from botocore.config import Config
 
-from workers import embedded
 from workers.embedded import postgres
+from workers.embedded import stack as local_stack
+from workers.embedded.errors import EmbeddedServerError
 
 DEADLINE = 30.0
 MESSAGE = b"From: a@tenure.example\r\nTo: b@example.com\r\nSubject: Hello\r\n\r\n.dot\r\nBody\r\n"
@@ -35,7 +36,7 @@ MESSAGE = b"From: a@tenure.example\r\nTo: b@example.com\r\nSubject: Hello\r\n\r\
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "var"
-    embedded.stop(tmp_path / "var", quick=True)
+    local_stack.stop(tmp_path / "var", quick=True)
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -109,7 +110,7 @@ def all_gone(found: list[psutil.Process]) -> bool:
 
 
 def test_every_server_is_real(tmp_path: Path) -> None:
-    with embedded.servers(tmp_path) as environment:
+    with local_stack.servers(tmp_path) as environment:
         with database(environment) as connection:
             assert connection.info.server_version // 10000 == 18
             shown = [
@@ -151,7 +152,7 @@ def test_every_server_is_real(tmp_path: Path) -> None:
 
 
 def test_the_inbox_takes_what_mail_clients_send(tmp_path: Path) -> None:
-    with embedded.servers(tmp_path, names=["inbox"]) as environment:
+    with local_stack.servers(tmp_path, names=["inbox"]) as environment:
         with mail(environment) as connection:
             connection.ehlo()
             connection.mail("a@tenure.example")
@@ -177,20 +178,20 @@ def test_the_inbox_takes_what_mail_clients_send(tmp_path: Path) -> None:
 
 
 def test_killed_servers_come_back_with_their_data(directory: Path) -> None:
-    stack = embedded.start(directory)
+    stack = local_stack.start(directory)
     write_everywhere(stack.environment)
     found = tree(stack.processes)
     for process in found:
         process.kill()
     assert all_gone(found)
-    again = embedded.start(directory)
+    again = local_stack.start(directory)
     assert again.environment == stack.environment
     assert not set(again.processes.values()) & set(stack.processes.values())
     assert_kept(again.environment)
 
 
 def test_objects_acknowledged_before_a_kill_are_whole_after_it(directory: Path) -> None:
-    stack = embedded.start(directory, names=["s3"])
+    stack = local_stack.start(directory, names=["s3"])
     acknowledged: dict[str, bytes] = {}
 
     def write(writer: int) -> None:
@@ -208,29 +209,29 @@ def test_objects_acknowledged_before_a_kill_are_whole_after_it(directory: Path) 
     os.kill(stack.processes["s3"], signal.SIGKILL)
     for writer in writers:
         writer.join()
-    store = objects(embedded.start(directory, names=["s3"]).environment)
+    store = objects(local_stack.start(directory, names=["s3"]).environment)
     for key, body in acknowledged.items():
         assert store.get_object(Bucket="tenure", Key=key)["Body"].read() == body
 
 
 def test_a_first_start_killed_half_way_does_no_harm(directory: Path) -> None:
-    program = "import sys; from pathlib import Path; from workers import embedded; embedded.start(Path(sys.argv[1]))"
+    program = "import sys; from pathlib import Path; from workers.embedded import stack; stack.start(Path(sys.argv[1]))"
     for file in ("PG_VERSION", "base/1/PG_VERSION"):
         with subprocess.Popen([sys.executable, "-c", program, str(directory)]) as parent:
             assert eventually(lambda name=file: bool(list(directory.glob(f"postgres/making.*/data/{name}"))))
             parent.kill()
-    with database(embedded.start(directory, names=["postgres"]).environment) as connection:
+    with database(local_stack.start(directory, names=["postgres"]).environment) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert [path.name for path in (directory / "postgres").iterdir()] == ["data"]
 
 
 def test_a_lock_file_that_names_a_stranger_is_no_obstacle(directory: Path) -> None:
-    embedded.start(directory, names=["postgres"])
-    embedded.stop(directory, quick=True)
+    local_stack.start(directory, names=["postgres"])
+    local_stack.stop(directory, quick=True)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         lock = directory / "postgres" / "data" / "postmaster.pid"
         lock.write_text(f"{stranger.pid}\n{lock.parent}\n1\n1\n\n127.0.0.1\n1 1\nready\n")
-        stack = embedded.start(directory, names=["postgres"])
+        stack = local_stack.start(directory, names=["postgres"])
         assert stack.processes["postgres"] != stranger.pid
         assert stranger.poll() is None
         stranger.communicate(b"\n")
@@ -239,13 +240,13 @@ def test_a_lock_file_that_names_a_stranger_is_no_obstacle(directory: Path) -> No
 def test_a_stop_leaves_no_process_and_keeps_data_and_ports(directory: Path) -> None:
     # What others of this machine have left behind, who were killed, is not ours.
     before = {path: path.stat().st_ino for path in Path("/tmp").glob("seaweedfs-*.sock")}
-    stack = embedded.start(directory, keep_running=True)
+    stack = local_stack.start(directory, keep_running=True)
     write_everywhere(stack.environment)
     found = tree(stack.processes)
     assert len(found) > 8
-    embedded.stop(directory)
+    local_stack.stop(directory)
     assert all(gone(process) for process in found)
-    assert embedded.running(directory) == {}
+    assert local_stack.running(directory) == {}
     ports = json.loads((directory / "ports.json").read_text()).values()
     # weed's gRPC ports are its ports + 10000.
     left = [
@@ -256,60 +257,60 @@ def test_a_stop_leaves_no_process_and_keeps_data_and_ports(directory: Path) -> N
         if path.stat().st_ino != before.get(path)
     ]
     assert left == []
-    embedded.stop(directory)
-    again = embedded.start(directory)
+    local_stack.stop(directory)
+    again = local_stack.start(directory)
     assert again.environment == stack.environment
     assert_kept(again.environment)
 
 
 def test_a_second_start_adopts_what_runs(directory: Path) -> None:
-    stack = embedded.start(directory)
-    assert embedded.start(directory) == stack
-    assert embedded.environment(directory) == stack.environment
+    stack = local_stack.start(directory)
+    assert local_stack.start(directory) == stack
+    assert local_stack.environment(directory) == stack.environment
 
 
 def test_one_server_alone_comes_back_on_its_port(directory: Path) -> None:
-    stack = embedded.start(directory)
+    stack = local_stack.start(directory)
     broker(stack.environment).set("a", "1")
     os.kill(stack.processes["valkey"], signal.SIGKILL)
-    again = embedded.start(directory, names=["valkey"])
+    again = local_stack.start(directory, names=["valkey"])
     assert again.environment["TENURE_BROKER_URL"] == stack.environment["TENURE_BROKER_URL"]
     assert broker(stack.environment).get("a") is None
-    embedded.stop(directory, names=["valkey"])
-    assert embedded.running(directory) == {name: pid for name, pid in stack.processes.items() if name != "valkey"}
+    local_stack.stop(directory, names=["valkey"])
+    assert local_stack.running(directory) == {name: pid for name, pid in stack.processes.items() if name != "valkey"}
 
 
 def test_a_start_right_after_a_kill_keeps_the_ports(directory: Path) -> None:
-    stack = embedded.start(directory, names=["s3", "valkey"])
+    stack = local_stack.start(directory, names=["s3", "valkey"])
     for _ in range(3):
         for pid in stack.processes.values():
             os.kill(pid, signal.SIGKILL)
-        again = embedded.start(directory, names=["s3", "valkey"])
+        again = local_stack.start(directory, names=["s3", "valkey"])
         assert again.environment == stack.environment
         assert not set(again.processes.values()) & set(stack.processes.values())
         stack = again
 
 
 def test_a_server_that_no_longer_answers_is_replaced(directory: Path) -> None:
-    stack = embedded.start(directory, names=["valkey"])
+    stack = local_stack.start(directory, names=["valkey"])
     os.kill(stack.processes["valkey"], signal.SIGSTOP)
-    again = embedded.start(directory, names=["valkey"])
+    again = local_stack.start(directory, names=["valkey"])
     assert again.processes != stack.processes
     assert broker(again.environment).ping()
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(directory: Path) -> None:
-    before = embedded.start(directory, names=["valkey", "inbox"]).environment
-    embedded.stop(directory)
+    before = local_stack.start(directory, names=["valkey", "inbox"]).environment
+    local_stack.stop(directory)
     with socket.create_server(("127.0.0.1", urlsplit(before["TENURE_BROKER_URL"]).port or 0)):
-        after = embedded.start(directory, names=["valkey", "inbox"]).environment
+        after = local_stack.start(directory, names=["valkey", "inbox"]).environment
     assert after["TENURE_BROKER_URL"] != before["TENURE_BROKER_URL"]
     assert after["TENURE_MAIL_URL"] == before["TENURE_MAIL_URL"]
     assert broker(after).ping()
 
 
 def test_nothing_listens_beyond_loopback(directory: Path) -> None:
-    stack = embedded.start(directory)
+    stack = local_stack.start(directory)
     listening = {}
     for process in tree(stack.processes):
         # A PostgreSQL backend may end while it is looked at; those that listen stay.
@@ -322,14 +323,14 @@ def test_nothing_listens_beyond_loopback(directory: Path) -> None:
 
 
 def test_secrets_are_for_the_owner_alone(directory: Path) -> None:
-    embedded.start(directory, names=["valkey"])
+    local_stack.start(directory, names=["valkey"])
     for name in ("secrets.json", "valkey/valkey.conf"):
         assert (directory / name).stat().st_mode & 0o077 == 0
 
 
 def test_two_directories_live_side_by_side_even_at_the_end_of_a_long_path(tmp_path: Path) -> None:
     long = tmp_path / ("a folder, with 'much' of a name " * 5) / "var"
-    with embedded.servers(tmp_path / "var") as one, embedded.servers(long) as other:
+    with local_stack.servers(tmp_path / "var") as one, local_stack.servers(long) as other:
         assert one["TENURE_DATABASE_URL"] != other["TENURE_DATABASE_URL"]
         write_everywhere(one)
         write_everywhere(other)
@@ -338,8 +339,8 @@ def test_two_directories_live_side_by_side_even_at_the_end_of_a_long_path(tmp_pa
 
 
 def test_servers_are_gone_after_the_body_raised(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="in the middle"), embedded.servers(tmp_path):
-        found = tree(embedded.running(tmp_path))
+    with pytest.raises(RuntimeError, match="in the middle"), local_stack.servers(tmp_path):
+        found = tree(local_stack.running(tmp_path))
         raise RuntimeError("in the middle")
     assert all_gone(found)
 
@@ -347,14 +348,14 @@ def test_servers_are_gone_after_the_body_raised(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends an orphan on Linux only")
 def test_attached_servers_die_with_their_parent(directory: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from workers import embedded;"
-        "embedded.start(Path(sys.argv[1]), fast=True); print('up', flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from workers.embedded import stack as local_stack;"
+        "local_stack.start(Path(sys.argv[1]), fast=True); print('up', flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "up\n"
-        found = tree(embedded.running(directory))
+        found = tree(local_stack.running(directory))
         assert len(found) > 8
     finally:
         parent.kill()
@@ -364,31 +365,31 @@ def test_attached_servers_die_with_their_parent(directory: Path) -> None:
 
 def test_detached_servers_outlive_their_parent(directory: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from workers import embedded;"
-        "embedded.start(Path(sys.argv[1]), keep_running=True); os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from workers.embedded import stack as local_stack;"
+        "local_stack.start(Path(sys.argv[1]), keep_running=True); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(directory)], check=False).returncode == -signal.SIGKILL
-    write_everywhere(embedded.environment(directory))
-    assert len(embedded.running(directory)) == 4
+    write_everywhere(local_stack.environment(directory))
+    assert len(local_stack.running(directory)) == 4
 
 
 def test_a_stranger_with_a_recorded_pid_is_left_alone(directory: Path) -> None:
-    embedded.start(directory, names=["inbox"])
-    embedded.stop(directory)
+    local_stack.start(directory, names=["inbox"])
+    local_stack.stop(directory)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
         (directory / "run" / "inbox.json").write_text(json.dumps({"pid": stranger.pid, "started": "long ago"}))
-        embedded.stop(directory)
+        local_stack.stop(directory)
         assert stranger.poll() is None
         stranger.communicate(b"\n")
 
 
 def test_lost_passwords_are_told_in_a_sentence(directory: Path) -> None:
-    embedded.start(directory, names=["postgres"], fast=True)
-    embedded.stop(directory)
+    local_stack.start(directory, names=["postgres"], fast=True)
+    local_stack.stop(directory)
     (directory / "secrets.json").unlink()
-    with pytest.raises(embedded.EmbeddedServerError, match="do not open the database"):
-        embedded.start(directory, names=["postgres"], fast=True)
-    assert embedded.running(directory) == {}
+    with pytest.raises(EmbeddedServerError, match="do not open the database"):
+        local_stack.start(directory, names=["postgres"], fast=True)
+    assert local_stack.running(directory) == {}
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root closes a folder to PostgreSQL")
@@ -401,7 +402,7 @@ def test_root_may_install_it_where_nobody_else_may_enter(directory: Path, monkey
     for folder in (postgres._binaries().parent, package.with_name(f"{package.name}.libs")):
         shutil.copytree(folder, closed / folder.relative_to(package.parent), symlinks=True)
     monkeypatch.setattr(postgres, "_binaries", lambda: closed / package.name / "pginstall18" / "bin")
-    with embedded.servers(directory, names=["postgres"]) as environment, database(environment) as connection:
+    with local_stack.servers(directory, names=["postgres"]) as environment, database(environment) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     shutil.rmtree(closed)
 
@@ -411,7 +412,7 @@ def test_an_ordinary_user_needs_no_root() -> None:
     nobody = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        launcher = Path(embedded.__file__).with_name("launch.py")
+        launcher = Path(local_stack.__file__).with_name("launch.py")
         # May read what root installed for itself (--enter-closed), and has no other right.
         become = [
             sys.executable,
@@ -423,10 +424,10 @@ def test_an_ordinary_user_needs_no_root() -> None:
             "--",
         ]
         program = (
-            "import os, sys; from pathlib import Path; from workers import embedded; assert os.geteuid() != 0\n"
-            "with embedded.servers(Path(sys.argv[1])) as environment:\n"
+            "import os, sys; from pathlib import Path; from workers.embedded import stack; assert os.geteuid() != 0\n"
+            "with stack.servers(Path(sys.argv[1])) as environment:\n"
             "    import psycopg; psycopg.connect(environment['TENURE_DATABASE_URL']).close(); print('served')\n"
-            "print(embedded.running(Path(sys.argv[1])))"
+            "print(local_stack.running(Path(sys.argv[1])))"
         )
         run = subprocess.run(
             [*become, sys.executable, "-c", program, f"{folder}/var"],

@@ -19,7 +19,8 @@ import psutil
 import psycopg
 import pytest
 
-from workers import embedded, supervisor
+from workers import supervisor
+from workers.embedded import stack as local_stack
 from workers.supervisor import Service
 
 DEADLINE = 30.0
@@ -170,7 +171,7 @@ def test_a_shell_can_read_the_addresses(var: Path) -> None:
     assert finished(tenure("down", var))[0] == 0
     assert finished(tenure("up", var, "--detach", **values))[0] == 0
     assert supervisor.read_environment(var) == values
-    assert len(embedded.running(var)) == 4
+    assert len(local_stack.running(var)) == 4
 
 
 def test_a_second_up_changes_nothing(var: Path) -> None:
@@ -223,7 +224,7 @@ def test_down_ends_an_up_in_front(var: Path) -> None:
 def test_killed_in_front_it_takes_all_with_it_and_can_start_again(var: Path) -> None:
     front = in_front(var)
     mains = [process for process in everything(var) if process.pid != front.pid]
-    servers = embedded.running(var)
+    servers = local_stack.running(var)
     front.kill()
     front.wait()
     front.stdout.close() if front.stdout else None
@@ -234,12 +235,12 @@ def test_killed_in_front_it_takes_all_with_it_and_can_start_again(var: Path) -> 
 
 def test_in_front_what_dies_is_started_again(var: Path) -> None:
     front = in_front(var)
-    worker, valkey = supervisor.service_pid(var, "worker"), embedded.running(var)["valkey"]
+    worker, valkey = supervisor.service_pid(var, "worker"), local_stack.running(var)["valkey"]
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
     os.kill(valkey, signal.SIGKILL)
     assert eventually(lambda: supervisor.service_pid(var, "worker") not in (None, worker))
-    assert eventually(lambda: embedded.running(var).get("valkey") not in (None, valkey))
+    assert eventually(lambda: local_stack.running(var).get("valkey") not in (None, valkey))
     # What is stopped on purpose stays stopped.
     supervisor.stop_service(var, "beat", table=TABLE)
     front.send_signal(signal.SIGTERM)
@@ -271,10 +272,10 @@ def test_a_killed_service_can_be_started_again(var: Path) -> None:
 
 
 def test_an_address_of_the_environment_takes_the_place_of_a_server(var: Path, tmp_path: Path) -> None:
-    with embedded.servers(tmp_path / "elsewhere", names=["postgres", "valkey"]) as elsewhere:
+    with local_stack.servers(tmp_path / "elsewhere", names=["postgres", "valkey"]) as elsewhere:
         configured = {name: elsewhere[name] for name in ("TENURE_DATABASE_URL", "TENURE_BROKER_URL")}
         assert finished(tenure("up", var, "--detach", **configured))[0] == 0
-        assert sorted(embedded.running(var)) == ["inbox", "s3"]
+        assert sorted(local_stack.running(var)) == ["inbox", "s3"]
         values = supervisor.read_environment(var)
         assert {name: values[name] for name in configured} == configured
         assert finished(tenure("down", var))[0] == 0
@@ -286,13 +287,13 @@ def test_a_failed_migration_is_told_and_leaves_nothing(var: Path) -> None:
     assert code == 1
     assert "no such revision" in said
     assert "Traceback" not in said
-    assert embedded.running(var) == {}
+    assert local_stack.running(var) == {}
 
 
 def test_a_service_that_ends_is_told_and_leaves_nothing(var: Path) -> None:
     table = {**TABLE, "beat": Service((sys.executable, "-c", "raise SystemExit('no timetable')"))}
     assert supervisor.up(var, True, table=table, services=tuple(table), migrate=MIGRATE) == 1
-    assert embedded.running(var) == {}
+    assert local_stack.running(var) == {}
     assert not any(supervisor.service_pid(var, name) for name in table)
 
 
@@ -301,7 +302,7 @@ def test_a_taken_flower_port_is_told(var: Path) -> None:
         code, said = finished(tenure("up", var, "--detach", TENURE_FLOWER_PORT=str(taken.getsockname()[1])))
     assert code == 1
     assert "TENURE_FLOWER_PORT" in said
-    assert embedded.running(var) == {}
+    assert local_stack.running(var) == {}
 
 
 def test_an_unusable_folder_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from workers import supervisor
-from workers.embedded import EmbeddedServerError, processes
+from workers.embedded import processes
+from workers.embedded.errors import EmbeddedServerError
 from workers.embedded.payments import PaymentProvider
 from workers.embedded.processes import Process
 

