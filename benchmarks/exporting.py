@@ -62,7 +62,7 @@ def ours(_rows: int) -> Callable[[], int]:
     from tasks.export.archive import Archive, write
     from workers import bootstrap
     from workers.app import app
-    from workers.settings import settings
+    from workers.settings.settings import settings
 
     assert isal_zlib
     assert stream_zip
@@ -87,7 +87,7 @@ def orm(rows: int) -> Callable[[], int]:
 
     from models.base.unit_of_work import sqlalchemy_url
     from workers.adapters.s3 import S3ObjectStore
-    from workers.settings import settings
+    from workers.settings.settings import settings
 
     chosen = settings()
     engine = create_engine(sqlalchemy_url(chosen.database_url))

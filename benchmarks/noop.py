@@ -57,7 +57,7 @@ def noop() -> dict[str, int]:
 
 if __name__ == "__main__":
     from workers import bootstrap, logs, relay
-    from workers.settings import settings
+    from workers.settings.settings import settings
 
     logs.configure(json=False)
     relay.main(bootstrap.ports(settings(), app), [NOOP])

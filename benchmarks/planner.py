@@ -9,7 +9,7 @@ from benchmarks.processes import peak
 from tasks.billing.statement_plan import plan
 from workers import bootstrap
 from workers.app import app
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def ours(rows: int) -> Callable[[], int]:
     from tasks.termination.advancing import PURGE
     from workers import bootstrap
     from workers.app import app
-    from workers.settings import settings
+    from workers.settings.settings import settings
 
     path = (Path.parse("account_id = account.id"),)
     columns = {

@@ -16,7 +16,7 @@ from benchmarks.processes import peak
 from models.base.unit_of_work import Database
 from models.billing.statement import Statement
 from tasks.billing.statements import load
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def main(half: int, go: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
 from workers.adapters.s3 import S3ObjectStore
 from workers.embedded import stack as local_stack
-from workers.settings import parse
+from workers.settings.settings import parse
 
 TEMPLATE = "bench_template"
 

@@ -24,7 +24,7 @@ from benchmarks.servers import Observer, Servers
 from models.base.unit_of_work import Database
 from tasks.sessions.sweep import REST, OwnSessions
 from workers.adapters.sql_sessions import SQLSessions
-from workers.session_stores import SQLTable, parse
+from workers.settings.session_stores import SQLTable, parse
 
 BATCH = 10_000
 OWN = "Tenure: partitions emptied"

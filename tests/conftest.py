@@ -33,7 +33,7 @@ from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.smtp import SMTPMailer
 from workers.embedded import stack as local_stack
 from workers.identity import dead, identity
-from workers.settings import Settings, parse
+from workers.settings.settings import Settings, parse
 
 pytest_plugins = ["tests.clock", "tests.golden_files"]
 

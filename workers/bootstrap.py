@@ -21,7 +21,6 @@ from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
 from tasks.ports.payments import PaymentGateway
 from workers import lifecycle
-from workers import session_stores as stores
 from workers.adapters import mail
 from workers.adapters.erasure import ErasureAddress
 from workers.adapters.osv import OSV
@@ -32,8 +31,9 @@ from workers.adapters.session_keys import KeyOwners
 from workers.adapters.sql_sessions import SQLSessions
 from workers.adapters.stripe import StripeGateway
 from workers.identity import dead, identity
-from workers.session_stores import RedisKeys
-from workers.settings import Mode, Settings
+from workers.settings import session_stores as stores
+from workers.settings.session_stores import RedisKeys
+from workers.settings.settings import Mode, Settings
 from workers.waker import RedisWaker
 
 

@@ -12,7 +12,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.timetable import TIMETABLE
 from workers.routing import INBOUND, QUEUES, ROUTES
-from workers.settings import SettingsError, settings
+from workers.settings.settings import SettingsError, settings
 
 try:
     _settings = settings()

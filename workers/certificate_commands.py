@@ -23,7 +23,7 @@ from tasks.failures import Failure
 from workers import certificate_page
 from workers.adapters.s3 import S3ObjectStore
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 WHAT: Mapping[str, str] = {
     CertificateKind.KEY: "key",

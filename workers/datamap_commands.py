@@ -22,7 +22,7 @@ from models.data_map.file import CompanyMap
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import MAIN, DataMapError, own_map, table_name
 from workers.operations import in_words, print_json
-from workers.settings import Settings, settings
+from workers.settings.settings import Settings, settings
 
 
 def discover(customers: str, ref: str | None, database: str, file: Path | None) -> int:

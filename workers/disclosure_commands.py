@@ -20,7 +20,7 @@ from tasks.failures import Failure
 from workers import bootstrap
 from workers.app import app
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 LOG = text("""
     SELECT disclosure.id, account.ref AS account, reference, legal_basis, asked_by, asked_at,

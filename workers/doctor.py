@@ -29,7 +29,7 @@ from workers.adapters.mail import transports
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.ses import SESMailer
 from workers.adapters.smtp import SMTPMailer
-from workers.settings import Settings, SettingsError, settings
+from workers.settings.settings import Settings, SettingsError, settings
 
 OLDEST_POSTGRESQL = 18
 #: Seconds that this machine's clock and the database's may differ.

@@ -42,7 +42,7 @@ from tasks.termination.downloads import Found
 from tasks.termination.exporting import opened
 from tasks.termination.links import PAGE
 from workers import page_certificate
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import MutableMapping
 
-from workers.settings import SettingsError, settings
+from workers.settings.settings import SettingsError, settings
 
 
 def protect(environment: MutableMapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from tasks.engine.registry import JOBS
 from workers.beat import TICKED
 from workers.operations import in_words
 from workers.relay import APPLICATION_NAME
-from workers.settings import Settings, settings
+from workers.settings.settings import Settings, settings
 
 #: Work that waits longer than this while a worker is up is not being done.
 PATIENCE = timedelta(minutes=5)

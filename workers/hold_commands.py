@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, refusal
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 HOLDS = text("""
     SELECT hold.id, account.ref AS account, hold.reference, hold.reason, hold.placed_by, hold.placed_at,

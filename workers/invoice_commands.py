@@ -25,7 +25,7 @@ from tasks.client.documents import open_invoice
 from workers.bootstrap import letterhead
 from workers.operations import in_words, print_json
 from workers.sent_document import NotSaved, save
-from workers.settings import settings
+from workers.settings.settings import settings
 
 ACCOUNT = text("SELECT id, status, invoiced_from FROM tenure.accounts WHERE ref = :ref")
 ISSUED = text("""

@@ -19,7 +19,7 @@ from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
 from tasks.storage import rewrapping
 from workers.operations import counted, in_words, print_json
-from workers.settings import Settings, settings
+from workers.settings.settings import Settings, settings
 
 
 def state(names: tuple[str, ...], name: str) -> str:

@@ -16,7 +16,7 @@ from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
 from workers import logs, restored
-from workers.settings import settings
+from workers.settings.settings import settings
 
 log = structlog.get_logger()
 

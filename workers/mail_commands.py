@@ -17,7 +17,7 @@ from email_templates.language.reader import reader
 from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.rendering import render
 from workers.operations import print_json
-from workers.settings import SettingsError, settings
+from workers.settings.settings import SettingsError, settings
 
 #: Who signs a preview where no company is set.
 SAMPLE_COMPANY = Company(

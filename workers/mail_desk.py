@@ -26,7 +26,7 @@ from tasks.mail.addresses import checked
 from tasks.mail.send import Queued, queue
 from workers import bootstrap
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 #: What a person may send: the others say what the platform knows, and a person could only say it wrongly.
 BY_HAND: Final = ("service-notice", "policy-updated")

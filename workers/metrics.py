@@ -26,7 +26,7 @@ from models.work import row as work
 from models.work.row import work_tables
 from workers.policy import PROMISES
 from workers.promises import Installation, Verdict
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 log = structlog.get_logger()
 

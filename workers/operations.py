@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from models.schema import migrations
 from workers import logs
-from workers.settings import Mode, Settings, SettingsError, settings
+from workers.settings.settings import Mode, Settings, SettingsError, settings
 
 
 @contextmanager

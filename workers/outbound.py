@@ -15,9 +15,9 @@ import psutil
 from sqlalchemy.engine import make_url
 
 from models.data_map import file as data_map_file
-from workers import session_stores
 from workers.adapters import osv
-from workers.settings import Mode, Settings
+from workers.settings import session_stores
+from workers.settings.settings import Mode, Settings
 
 #: A host and a port.
 Address = tuple[str, int]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.x509 import load_pem_x509_certificates
 
-from workers.settings import PREFIX, Settings, SettingsError
+from workers.settings.settings import PREFIX, Settings, SettingsError
 
 CERTIFICATE, KEY = f"{PREFIX}DOWNLOAD_CERTIFICATE", f"{PREFIX}DOWNLOAD_KEY"
 

@@ -15,7 +15,7 @@ from models.base.unit_of_work import Database
 from tasks.collection.reconciliation import Compared, compare
 from tasks.failures import Failure
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 ATTEMPTS = text("""
     SELECT invoice.number, attempt.number AS attempt, attempt.id, attempt.state, attempt.outcome, attempt.currency,

@@ -18,7 +18,6 @@ from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
-from workers import session_stores
 from workers.mail_evidence import (
     details_are_asked_after,
     foreign_links_are_text,
@@ -30,8 +29,9 @@ from workers.page_evidence import pages_set_no_cookie
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.reminder_evidence import reminders_leave_once_and_in_time
 from workers.routing import QUEUES
-from workers.session_stores import Store
-from workers.settings import Mode, Settings, settings
+from workers.settings import session_stores
+from workers.settings.session_stores import Store
+from workers.settings.settings import Mode, Settings, settings
 from workers.termination_evidence import (
     all_data_are_mapped,
     connections_are_configured,

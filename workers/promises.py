@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 
 class Verdict(StrEnum):

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 #: By the account's ref, before and after the purge, or the termination's id; the newest without one.
 _PURGES = text("""

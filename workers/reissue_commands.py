@@ -12,7 +12,7 @@ from tasks.mail.addresses import NotAnAddress, checked
 from tasks.termination import reissuing
 from workers import bootstrap
 from workers.operations import in_words
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def reissue(which: str, to: str | None, by_hand: bool) -> int:

@@ -23,7 +23,7 @@ from tasks.reminders.holds import set_pause
 from tasks.reminders.ladder import Customer, Next
 from tasks.reminders.ladder import explain as next_step
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 #: Letters of a simulation that are listed one by one; more are counted by day.
 LISTED = 40

@@ -9,7 +9,7 @@ from tasks.termination.replay import Replayed, replay
 from workers import bootstrap
 from workers.app import app
 from workers.operations import in_words
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from models.base.unit_of_work import Database, outage_reason
 from tasks.certificates import erasure_notes
 from tasks.failures import Unavailable
 from workers.adapters.s3 import S3ObjectStore
-from workers.settings import settings
+from workers.settings.settings import settings
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, outage_reason
 from models.schema import rights
 from workers.operations import counted, in_words
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def grant(worker: str | None, web: str | None, apply: bool) -> int:

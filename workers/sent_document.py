@@ -12,7 +12,7 @@ from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.ports.context import ObjectStore
 from workers.adapters.s3 import S3ObjectStore
-from workers.settings import settings
+from workers.settings.settings import settings
 
 #: One of `tasks.client.documents`, but for what it opens.
 Open = Callable[[Database, ObjectStore, Keyring], Opened]

@@ -23,7 +23,7 @@ from tasks.sessions.sweep import sweep as sweep_stores
 from workers import bootstrap, logs
 from workers.operations import in_words, print_json
 from workers.policy import STORED_AT_MOST
-from workers.settings import settings
+from workers.settings.settings import settings
 
 PARTITIONS = text("""
     SELECT (SELECT count(*) FROM tenure.session_partitions) AS partitions,

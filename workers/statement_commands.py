@@ -31,7 +31,7 @@ from tasks.client.documents import open_statement
 from tasks.failures import Failure
 from workers.operations import counted, in_words, print_json
 from workers.sent_document import NotSaved, save
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 class Refused(Exception):

@@ -18,7 +18,7 @@ from tasks.ports.context import Ports
 from tasks.termination import cancelling, preview, requesting
 from workers import bootstrap, termination_preview, termination_progress
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 
 def terminate(ref: str, *, ends_on: date | None, grace: float | None, json: bool) -> int:

@@ -27,7 +27,7 @@ from models.work.row import Work, work_tables
 from tasks.client.requests import RequestRefused, ask
 from tasks.engine.registry import JOBS
 from workers.operations import in_words, print_json
-from workers.settings import settings
+from workers.settings.settings import settings
 
 #: What every work row has.
 COLUMNS = (

@@ -31,7 +31,7 @@ from tests import vault
 from tests.processes import Processes, Running, eventually
 from workers.adapters.s3 import S3ObjectStore
 from workers.embedded import stack as local_stack
-from workers.settings import parse
+from workers.settings.settings import parse
 
 #: Accounts with one contact each, and in the month that closed last an entry of each kind that cancel each other out:
 #: exactly one statement each, whatever the day of the test.

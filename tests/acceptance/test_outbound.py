@@ -26,7 +26,7 @@ from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, Running, eventually
 from workers import outbound
 from workers.promises import Installation, Verdict
-from workers.settings import parse
+from workers.settings.settings import parse
 from workers.termination_evidence import connections_are_configured
 
 REPOSITORY = Path(__file__).parents[2]

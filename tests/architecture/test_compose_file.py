@@ -12,7 +12,7 @@ import pytest
 
 from tests.architecture.repository import ROOT, VARIABLE, app_services, compose, filled
 from workers.routing import QUEUES
-from workers.settings import PREFIX, Mode, Settings, parse
+from workers.settings.settings import PREFIX, Mode, Settings, parse
 
 SETTINGS = {f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(Settings)}
 

@@ -12,7 +12,7 @@ import pytest
 from tasks.client.requests import KINDS
 from tests.architecture.repository import ROOT, project
 from workers.cli import cli
-from workers.settings import PREFIX, Settings
+from workers.settings.settings import PREFIX, Settings
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINE_WIDTH = 120

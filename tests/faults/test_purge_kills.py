@@ -30,7 +30,7 @@ from workers import bootstrap
 from workers.adapters.stripe import StripeGateway
 from workers.app import app
 from workers.embedded.payments import PaymentProvider
-from workers.settings import parse
+from workers.settings.settings import parse
 
 #: The places of the sweep of retentions. Of a purge those within it: around its step are those of every step.
 RETENTIONS = "retentions.end:"

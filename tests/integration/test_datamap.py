@@ -22,7 +22,7 @@ from tasks.failures import Permanent
 from tests.company import an_account
 from tests.integration.conftest import Run
 from workers import bootstrap
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql"
 CATALOGUE = {"album", "artist", "employee", "genre", "media_type", "playlist", "playlist_track", "track"}

@@ -31,7 +31,7 @@ from workers.demo.calendar import billing_date, billing_dates
 from workers.demo.checks import CHECKS, Finding, Scene, expected_statements
 from workers.demo.company import Company, make
 from workers.demo.planting import Planted, plant
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 TODAY = date(2026, 11, 22)
 

@@ -26,7 +26,7 @@ from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.purging import a_delivered_termination
 from workers.adapters.s3 import S3ObjectStore
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 
 @pytest.fixture

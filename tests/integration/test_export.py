@@ -57,7 +57,7 @@ from tests import vault
 from tests.commands import Commands
 from tests.company import an_account
 from workers.adapters.s3 import S3ObjectStore
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 OWN = "account = account.ref"
 

@@ -14,7 +14,7 @@ from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 from workers import invoice_commands
 from workers.cli import cli
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 
 @pytest.fixture

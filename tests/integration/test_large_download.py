@@ -36,7 +36,7 @@ from tests.processes import Processes, Running, eventually
 from tests.terminating import a_termination
 from workers import bootstrap, download_page
 from workers.app import app
-from workers.settings import parse
+from workers.settings.settings import parse
 
 MIB = 1 << 20
 LARGE, SMALL = 300 * MIB, MIB

@@ -31,7 +31,7 @@ from tests.company import a_contact, an_account, an_entry
 from workers import mail_evidence, page_evidence
 from workers.policy import PROMISES, only_catalogued_messages, statements_are_sent
 from workers.promises import Installation, Verdict
-from workers.settings import Mode, Settings
+from workers.settings.settings import Mode, Settings
 
 MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES}
 

@@ -21,7 +21,7 @@ from tasks.termination.preview import Fate, Preview, Store, find, preview
 from tests.company import a_contact, an_account, an_entry
 from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.s3 import S3ObjectStore
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 SHOP = """
     CREATE SCHEMA shop;

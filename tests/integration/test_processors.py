@@ -32,7 +32,7 @@ from tests.terminating import stage, steps
 from workers import bootstrap
 from workers.adapters import erasure
 from workers.adapters.erasure import ErasureAddress
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 LIST = Processor("Mailing list", "names and addresses", "delete the subscriber", "LIST_URL", "LIST_TOKEN")
 

@@ -36,7 +36,7 @@ from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.s3 import S3ObjectStore
 from workers.adapters.stripe import StripeGateway
 from workers.embedded.payments import PaymentProvider
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 BUCKETS = ("versioned", "locked")
 COMPANY = DataMap(

@@ -21,7 +21,7 @@ from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed
 from workers.policy import vulnerabilities_are_patched
 from workers.promises import Evidence, Installation, Verdict
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 NOTICE = "PYSEC-2026-1"
 ADVISORY = {

@@ -36,7 +36,7 @@ from workers import bootstrap, relay
 from workers.adapters import redis_sessions
 from workers.adapters.redis_sessions import RedisSessions
 from workers.adapters.session_keys import Matcher, expression
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 DAY = 86_400_000
 PATTERN = "session:{account_ref}:*"

@@ -22,7 +22,7 @@ from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually
 from workers import bootstrap, relay
 from workers.adapters import sql_sessions
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 #: A row is its account's by the user, and one belongs to nobody.
 SHOP = """

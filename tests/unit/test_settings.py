@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from workers.settings import Mode, SettingsError, parse
+from workers.settings.settings import Mode, SettingsError, parse
 
 #: A value that must stand in no error.
 SECRET = "s3cr3t-hunter2"

@@ -19,7 +19,7 @@ import msgspec
 
 from models.data_map.map import AccountKeys
 from tasks.failures import Permanent, Unavailable
-from workers.settings import LOOPBACK
+from workers.settings.settings import LOOPBACK
 
 #: Seconds to connect, and for any one piece of an answer.
 TIMEOUT: Final = 30

@@ -33,7 +33,7 @@ from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Left, Swept
 from tasks.purge.neighbours import refuse_neighbours
 from workers.adapters.session_keys import KeyOwners, Matcher, expression
-from workers.session_stores import RedisKeys
+from workers.settings.session_stores import RedisKeys
 
 DAY = timedelta(hours=24)
 #: Keys looked at in one script: the server does nothing else meanwhile, for two milliseconds or so.

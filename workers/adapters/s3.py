@@ -16,7 +16,7 @@ from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Locked, StoredObject, StoredVersion
 from workers.adapters.parts import MOST
 from workers.adapters.parts import parts as regrouped
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -39,7 +39,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Estate, Left, Swept
 from workers.adapters.session_owners import Owners, owners
-from workers.session_stores import SQLTable
+from workers.settings.session_stores import SQLTable
 
 DAY = timedelta(hours=24)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -32,7 +32,7 @@ from workers.demo.page import Page
 from workers.demo.watching import STALLED, Stalled
 from workers.embedded.payments import DECLINED_CARD
 from workers.operations import counted
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 #: So many customers at the most; of four, one pays by transfer, and the second one's card is declined.
 MOST: Final = 12

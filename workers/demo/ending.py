@@ -45,7 +45,7 @@ from workers.demo.stack import CERTIFICATE, KEY, RECORD
 from workers.demo.watching import STALLED, Stalled
 from workers.download_page import application
 from workers.operations import counted
-from workers.settings import Settings
+from workers.settings.settings import Settings
 
 #: Of each text that is shown, so many lines.
 LINES = 4

@@ -40,7 +40,7 @@ from workers.demo.stack import INVOICE, STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
 from workers.embedded.errors import EmbeddedServerError
 from workers.operations import counted
-from workers.settings import Settings, parse
+from workers.settings.settings import Settings, parse
 
 
 def main(var: Path, *, accounts: int, keep: bool) -> int:

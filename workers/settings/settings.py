@@ -22,7 +22,7 @@ from email_templates.language.company import Company
 from tasks.crypto.wrapping import wrapping_keys, written_secrets
 from tasks.engine import failpoints
 from tasks.ports.durations import Terms
-from workers import session_stores
+from workers.settings import session_stores
 
 PREFIX = "TENURE_"
 MAIL_SCHEMES = ("smtps://", "smtp+starttls://", "ses://", "smtp://")
