@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Servers
 from tasks.ports.context import Envelope
-from workers.adapters.smtp import SMTPMailer
+from workers.adapters.mail.smtp import SMTPMailer
 
 SENDER = "billing@tenure.example"
 RECIPIENT = "jane@customer.example"

@@ -21,8 +21,8 @@ from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
 from tasks.ports.payments import PaymentGateway
 from workers import lifecycle
-from workers.adapters import mail
 from workers.adapters.erasure import ErasureAddress
+from workers.adapters.mail import address
 from workers.adapters.osv import OSV
 from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.redis_sessions import RedisSessions
@@ -44,7 +44,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
     return Ports(
         database=database,
         objects=S3ObjectStore(settings),
-        mailer=mail.mailer(settings.mail_url),
+        mailer=address.mailer(settings.mail_url),
         letterhead=letterhead(settings),
         wake=RedisWaker(app),
         worker=identity(),

@@ -25,10 +25,10 @@ from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure, Permanent
 from tasks.storage import rewrapping
 from workers import bootstrap
-from workers.adapters.mail import transports
+from workers.adapters.mail.address import transports
+from workers.adapters.mail.ses import SESMailer
+from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.s3 import S3ObjectStore
-from workers.adapters.ses import SESMailer
-from workers.adapters.smtp import SMTPMailer
 from workers.settings.settings import Settings, SettingsError, settings
 
 OLDEST_POSTGRESQL = 18

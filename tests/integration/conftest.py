@@ -16,7 +16,7 @@ from tasks.ports.context import Ports
 from tests.commands import Commands
 from tests.database_proxy import DatabaseProxy
 from tests.mail_server import MailServer
-from workers.adapters.smtp import SMTPMailer
+from workers.adapters.mail.smtp import SMTPMailer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -26,7 +26,7 @@ from tests.mail_server import MailServer
 from tests.paying import SELLER
 from tests.reminding import a_debtor, a_policy, an_invoice, letters, pay, reminded, run
 from tests.ses_server import SESServer
-from workers.adapters.ses import SESMailer
+from workers.adapters.mail.ses import SESMailer
 from workers.embedded.payments import PaymentProvider
 
 #: A Wednesday in Berlin.

@@ -28,8 +28,8 @@ from tests.database_proxy import DatabaseProxy
 from tests.mail_server import DROP, MailServer, end
 from tests.mailing import due_now, notice, queued, row
 from tests.ses_server import ACCEPT_AND_DROP, SESServer
-from workers.adapters.ses import SESMailer
-from workers.adapters.smtp import SMTPMailer
+from workers.adapters.mail.ses import SESMailer
+from workers.adapters.mail.smtp import SMTPMailer
 
 
 def again(database: Database, ports: Ports, times: int = 3) -> None:
@@ -240,7 +240,7 @@ def test_a_zombie_whose_mail_was_taken_over_before_the_dot_does_not_send_it(
 def test_a_connection_that_idled_too_long_is_asked_before_a_message_is_entrusted_to_it(
     database: Database, server_ports: Ports, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.adapters.smtp.IDLE", 0.0)
+    monkeypatch.setattr("workers.adapters.mail.smtp.IDLE", 0.0)
     queued(database, server_ports)
     assert drain(SEND, server_ports) == {"sent": 1}
     # The server has hung up meanwhile.

@@ -16,10 +16,10 @@ from tasks.ports.context import Ambiguous, Envelope, Mailer, Receipt
 from tests import mail_server, ses_server
 from tests.mail_server import MailServer
 from tests.ses_server import SESServer
-from workers.adapters.failover import FailoverMailer
-from workers.adapters.mail import mailer
-from workers.adapters.ses import SESMailer
-from workers.adapters.smtp import SMTPMailer
+from workers.adapters.mail.address import mailer
+from workers.adapters.mail.failover import FailoverMailer
+from workers.adapters.mail.ses import SESMailer
+from workers.adapters.mail.smtp import SMTPMailer
 
 CONTENT = b"Message-ID: <1@tenure.example>\r\nSubject: x\r\n\r\n.\r\n..hello\r\n"
 ENVELOPE = Envelope("billing@tenure.example", "jane@customer.example", CONTENT, "0198-row")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from workers.adapters.smtp import dot_stuffed
+from workers.adapters.mail.smtp import dot_stuffed
 
 deterministic = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 

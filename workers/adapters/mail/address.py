@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.ports.context import Mailer
-from workers.adapters.failover import FailoverMailer
-from workers.adapters.ses import SESMailer
-from workers.adapters.smtp import TIMEOUT, SMTPMailer
+from workers.adapters.mail.failover import FailoverMailer
+from workers.adapters.mail.ses import SESMailer
+from workers.adapters.mail.smtp import TIMEOUT, SMTPMailer
 
 
 def transports(addresses: str, *, timeout: float = TIMEOUT) -> Sequence[SMTPMailer | SESMailer]:

@@ -1,0 +1,1 @@
+"""Mail transports: SMTP, SES, and failover between them."""
