@@ -86,7 +86,7 @@ def orm(rows: int) -> Callable[[], int]:
     from sqlalchemy.orm import DeclarativeBase, Session
 
     from models.base.unit_of_work import sqlalchemy_url
-    from workers.adapters.s3 import S3ObjectStore
+    from workers.adapters.objects.s3 import S3ObjectStore
     from workers.settings.settings import settings
 
     chosen = settings()

@@ -20,7 +20,7 @@ from models.base.unit_of_work import Database
 from models.schema import migrations
 from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.embedded import stack as local_stack
 from workers.settings.settings import parse
 

@@ -23,7 +23,7 @@ from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Observer, Servers
 from models.base.unit_of_work import Database
 from tasks.sessions.sweep import REST, OwnSessions
-from workers.adapters.sql_sessions import SQLSessions
+from workers.adapters.sessions.sql import SQLSessions
 from workers.settings.session_stores import SQLTable, parse
 
 BATCH = 10_000

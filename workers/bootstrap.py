@@ -23,13 +23,13 @@ from tasks.ports.payments import PaymentGateway
 from workers import lifecycle
 from workers.adapters.erasure import ErasureAddress
 from workers.adapters.mail import address
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.adapters.osv import OSV
+from workers.adapters.payments.stripe import StripeGateway
 from workers.adapters.redis_keys import RedisKeyStore
-from workers.adapters.redis_sessions import RedisSessions
-from workers.adapters.s3 import S3ObjectStore
-from workers.adapters.session_keys import KeyOwners
-from workers.adapters.sql_sessions import SQLSessions
-from workers.adapters.stripe import StripeGateway
+from workers.adapters.sessions.keys import KeyOwners
+from workers.adapters.sessions.redis import RedisSessions
+from workers.adapters.sessions.sql import SQLSessions
 from workers.identity import dead, identity
 from workers.settings import session_stores as stores
 from workers.settings.session_stores import RedisKeys

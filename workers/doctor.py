@@ -28,7 +28,7 @@ from workers import bootstrap
 from workers.adapters.mail.address import transports
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import SMTPMailer
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings, SettingsError, settings
 
 OLDEST_POSTGRESQL = 18

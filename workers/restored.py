@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, outage_reason
 from tasks.certificates import erasure_notes
 from tasks.failures import Unavailable
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import settings
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from tasks.client.documents import Opened
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.ports.context import ObjectStore
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import settings
 
 #: One of `tasks.client.documents`, but for what it opens.

@@ -16,7 +16,7 @@ from models.data_map.map import Category, Personal
 class HeldSessionKey(Base):
     """The last that a sweep saw of it. The key itself, by which one is signed in, is kept as its hash alone.
 
-    Keys in Redis end by themselves, so the copy is made while the session lives (`workers/adapters/redis_sessions.py`).
+    Keys in Redis end by themselves, so the copy is made while the session lives (`workers/adapters/sessions/redis.py`).
     It goes as a `HeldSession` does.
     """
 

@@ -1,4 +1,5 @@
-"""What collection needs of a payment provider: its words, and the port that `workers/adapters/stripe.py` fills (B20).
+"""What collection needs of a payment provider: its words, and the port that `workers/adapters/payments/stripe.py` fills
+(B20).
 
 A payment is one attempt of ours as the provider knows it. What moved money because of it are its movements; each has an
 id of the provider's that is never used twice, and so has the ledger entry that is made of it. Movements only become

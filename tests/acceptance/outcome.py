@@ -29,7 +29,7 @@ from tasks.crypto.keyring import Keyring
 from tasks.storage import sealed_objects
 from tests import vault
 from tests.processes import Processes, Running, eventually
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.embedded import stack as local_stack
 from workers.settings.settings import parse
 

@@ -20,8 +20,8 @@ from tasks.client.files import sweep
 from tasks.ports.context import Ports
 from tests.company import an_account
 from tests.faults.places import all_failpoints
-from workers.adapters.parts import FIRST as PART
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.parts import FIRST as PART
+from workers.adapters.objects.s3 import S3ObjectStore
 
 #: In a web process, and so in no pipeline of `test_failpoints.py`.
 UPLOAD = "files.store:"
@@ -34,7 +34,7 @@ from models.base.unit_of_work import Database
 from tasks.engine import failpoints
 from tasks.crypto.keyring import Keyring
 from tasks.client.files import store_file
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings import settings
 
 failpoints.arm(os.environ)

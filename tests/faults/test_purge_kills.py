@@ -27,7 +27,7 @@ from tests.marked import a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
 from tests.terminating import stage
 from workers import bootstrap
-from workers.adapters.stripe import StripeGateway
+from workers.adapters.payments.stripe import StripeGateway
 from workers.app import app
 from workers.embedded.payments import PaymentProvider
 from workers.settings.settings import parse

@@ -18,7 +18,7 @@ from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.faults.faulty_s3 import Faults, faulty
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import parse
 
 COUNT = 12

@@ -24,7 +24,7 @@ from tasks.ports.context import Ports
 from tasks.requests import handle
 from tasks.requests.inbound import accept
 from tasks.sessions import sweep
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import CHANGED_ITS_MIND, Asked, sign_up
 from workers.demo.calendar import billing_date, billing_dates

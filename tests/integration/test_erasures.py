@@ -25,7 +25,7 @@ from tests.certifying import a_setting, a_termination
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.purging import a_delivered_termination
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings
 
 

@@ -56,7 +56,7 @@ from tasks.ports.context import Ports
 from tests import vault
 from tests.commands import Commands
 from tests.company import an_account
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings
 
 OWN = "account = account.ref"

@@ -24,7 +24,7 @@ from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests.integration.conftest import Run
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
-from workers.adapters.stripe import StripeGateway
+from workers.adapters.payments.stripe import StripeGateway
 from workers.embedded.payments import PaymentProvider
 
 

@@ -32,9 +32,9 @@ from tests.faults.faulty_s3 import Faults, faulty
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
 from tests.terminating import stage, steps
+from workers.adapters.objects.s3 import S3ObjectStore
+from workers.adapters.payments.stripe import StripeGateway
 from workers.adapters.redis_keys import RedisKeyStore
-from workers.adapters.s3 import S3ObjectStore
-from workers.adapters.stripe import StripeGateway
 from workers.embedded.payments import PaymentProvider
 from workers.settings.settings import Settings
 

@@ -207,7 +207,7 @@ def test_a_collection_is_not_begun_while_a_reminder_of_its_invoice_is_being_sent
     database: Database, server_ports: Ports, server: MailServer, number: str
 ) -> None:
     with PaymentProvider() as provider:
-        from workers.adapters.stripe import StripeGateway
+        from workers.adapters.payments.stripe import StripeGateway
 
         paying = replace(
             server_ports,

@@ -27,7 +27,7 @@ from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, everything
 from tests.restoring import backed_up, removed, restored
-from workers.adapters.stripe import StripeGateway
+from workers.adapters.payments.stripe import StripeGateway
 from workers.embedded.payments import PaymentProvider
 
 

@@ -33,9 +33,9 @@ from tests.integration.test_session_owners import freeze, hold, listens
 from tests.processes import eventually
 from tests.terminating import a_termination, go_on, stage, steps
 from workers import bootstrap, relay
-from workers.adapters import redis_sessions
-from workers.adapters.redis_sessions import RedisSessions
-from workers.adapters.session_keys import Matcher, expression
+from workers.adapters.sessions import redis as redis_sessions
+from workers.adapters.sessions.keys import Matcher, expression
+from workers.adapters.sessions.redis import RedisSessions
 from workers.settings.settings import Settings
 
 DAY = 86_400_000

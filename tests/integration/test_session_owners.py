@@ -21,7 +21,7 @@ from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually
 from workers import bootstrap, relay
-from workers.adapters import sql_sessions
+from workers.adapters.sessions import sql
 from workers.settings.settings import Settings
 
 #: A row is its account's by the user, and one belongs to nobody.
@@ -178,7 +178,7 @@ def test_a_hold_waits_for_the_batch_that_deletes(
             seen.append(left(database))
 
     threads: list[Any] = []
-    monkeypatch.setattr(sql_sessions, "failpoint", in_the_middle)
+    monkeypatch.setattr(sql, "failpoint", in_the_middle)
     web.sweep(lambda: False)
     threads[0].join(timeout=30)
     assert waited == [True, True]

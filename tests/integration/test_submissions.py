@@ -28,8 +28,8 @@ from tasks.ports.context import Ports
 from tasks.storage.text import as_json
 from tests import vault
 from tests.company import an_account
-from workers.adapters import parts
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects import parts
+from workers.adapters.objects.s3 import S3ObjectStore
 
 NOW = timedelta(0)
 

@@ -34,7 +34,7 @@ from tasks.termination.reissuing import Reissued, find, reissue
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.terminating import a_termination, stage, steps
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 
 TERMS = Terms(window=timedelta(days=30), reminders=(timedelta(days=14), timedelta(days=3)))
 

@@ -15,7 +15,7 @@ from tasks.export.guard import STARTERS, guard, is_risky, undo
 from tasks.export.naming import Names
 from tasks.export.prefetch import ahead
 from tasks.export.reading import CSVError, cells
-from workers.adapters.parts import FIRST, MOST, part_size, parts
+from workers.adapters.objects.parts import FIRST, MOST, part_size, parts
 
 patient = settings(deadline=None)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

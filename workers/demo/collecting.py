@@ -24,7 +24,7 @@ from sqlalchemy import Row, text
 from email_templates.language.currencies import minor_digits
 from models.base.unit_of_work import Database
 from tasks.reminders.calendar import calendar
-from workers.adapters.stripe import from_stripe
+from workers.adapters.payments.stripe import from_stripe
 from workers.demo.books import PLANS, price
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer

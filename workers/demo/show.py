@@ -25,7 +25,7 @@ from tasks.failures import Failure
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from workers import bootstrap
-from workers.adapters.s3 import S3ObjectStore
+from workers.adapters.objects.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
 from workers.demo.checks import Finding, Flower, Scene

@@ -14,8 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Locked, StoredObject, StoredVersion
-from workers.adapters.parts import MOST
-from workers.adapters.parts import parts as regrouped
+from workers.adapters.objects.parts import MOST
+from workers.adapters.objects.parts import parts as regrouped
 from workers.settings.settings import Settings
 
 if TYPE_CHECKING:

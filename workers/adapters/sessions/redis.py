@@ -32,7 +32,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Left, Swept
 from tasks.purge.neighbours import refuse_neighbours
-from workers.adapters.session_keys import KeyOwners, Matcher, expression
+from workers.adapters.sessions.keys import KeyOwners, Matcher, expression
 from workers.settings.session_stores import RedisKeys
 
 DAY = timedelta(hours=24)

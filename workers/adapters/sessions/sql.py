@@ -38,7 +38,7 @@ from models.data_map.map import AccountKeys, Name
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Estate, Left, Swept
-from workers.adapters.session_owners import Owners, owners
+from workers.adapters.sessions.owners import Owners, owners
 from workers.settings.session_stores import SQLTable
 
 DAY = timedelta(hours=24)

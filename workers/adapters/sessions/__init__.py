@@ -1,0 +1,1 @@
+"""Session stores of other programs."""
