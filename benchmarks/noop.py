@@ -17,7 +17,7 @@ from tasks.engine.drain import Held, Job, drain
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app
-from workers.routing import ROUTES
+from workers.celery.routing import ROUTES
 
 TASK = "benchmarks.noop"
 QUEUE = "sweeps"
@@ -56,7 +56,8 @@ def noop() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    from workers import bootstrap, logs, relay
+    from workers import bootstrap, relay
+    from workers.celery import logs
     from workers.settings.settings import settings
 
     logs.configure(json=False)

@@ -10,13 +10,13 @@ import sys
 
 from celery import Celery
 
-from workers import lifecycle
+from workers.celery import lifecycle
 
 app = Celery("tenure")
-app.config_from_object("workers.celery_config")
+app.config_from_object("workers.celery.config")
 lifecycle.connect(app)
 
 if "flower" in sys.argv:
-    from workers.flower import protect
+    from workers.celery.flower import protect
 
     protect(os.environ)

@@ -20,7 +20,6 @@ from tasks.engine import failpoints
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
 from tasks.ports.payments import PaymentGateway
-from workers import lifecycle
 from workers.adapters.erasure import ErasureAddress
 from workers.adapters.mail import address
 from workers.adapters.objects.s3 import S3ObjectStore
@@ -30,11 +29,12 @@ from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.sessions.keys import KeyOwners
 from workers.adapters.sessions.redis import RedisSessions
 from workers.adapters.sessions.sql import SQLSessions
+from workers.celery import lifecycle
+from workers.celery.waker import RedisWaker
 from workers.identity import dead, identity
 from workers.settings import session_stores as stores
 from workers.settings.session_stores import RedisKeys
 from workers.settings.settings import Mode, Settings
-from workers.waker import RedisWaker
 
 
 def ports(settings: Settings, app: Celery) -> Ports:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from models.base.unit_of_work import Database
 from models.work import control, row
 from tasks.engine.registry import JOBS
-from workers.beat import TICKED
+from workers.celery.beat import TICKED
 from workers.operations import in_words
 from workers.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from models.schema import migrations
-from workers import logs
+from workers.celery import logs
 from workers.settings.settings import Mode, Settings, SettingsError, settings
 
 

@@ -18,6 +18,7 @@ from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
+from workers.celery.routing import QUEUES
 from workers.mail_evidence import (
     details_are_asked_after,
     foreign_links_are_text,
@@ -28,7 +29,6 @@ from workers.operations import in_words, print_json
 from workers.page_evidence import pages_set_no_cookie
 from workers.promises import Evidence, Installation, Verdict, judged
 from workers.reminder_evidence import reminders_leave_once_and_in_time
-from workers.routing import QUEUES
 from workers.settings import session_stores
 from workers.settings.session_stores import Store
 from workers.settings.settings import Mode, Settings, settings

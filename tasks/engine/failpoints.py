@@ -4,8 +4,8 @@
     TENURE_FAILPOINTS="emails.send:after_mark=kill#3"               # at the third time it gets there
     TENURE_FAILPOINTS_FIRED=/some/folder                            # each at most once over all processes that share it
 
-They are armed by `workers/lifecycle.py` and `tenure relay`; in production, settings refuse to start a process that has
-them in its environment.
+They are armed by `workers/celery/lifecycle.py` and `tenure relay`; in production, settings refuse to start a process
+that has them in its environment.
 """
 
 from __future__ import annotations

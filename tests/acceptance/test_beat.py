@@ -11,8 +11,8 @@ from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, eventually, throughout
-from workers.routing import QUEUES
-from workers.waker import LONGEST_QUEUE
+from workers.celery.routing import QUEUES
+from workers.celery.waker import LONGEST_QUEUE
 
 TASKS = {entry.task for entry in TIMETABLE}
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.architecture.repository import ROOT, VARIABLE, app_services, compose, filled
-from workers.routing import QUEUES
+from workers.celery.routing import QUEUES
 from workers.settings.settings import PREFIX, Mode, Settings, parse
 
 SETTINGS = {f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(Settings)}

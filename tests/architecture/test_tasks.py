@@ -13,7 +13,7 @@ import pytest
 
 from scheduler.timetable import TIMETABLE
 from tasks.client.requests import KINDS
-from workers.routing import INBOUND, QUEUES, ROUTES
+from workers.celery.routing import INBOUND, QUEUES, ROUTES
 
 #: No server is there, and none is needed: importing the app connects to nothing.
 NOWHERE = {

@@ -20,7 +20,7 @@ from tasks.engine.drain import Held, Job, drain
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app
-from workers.routing import ROUTES
+from workers.celery.routing import ROUTES
 
 TASK = "tests.poison"
 QUEUE = "sweeps"

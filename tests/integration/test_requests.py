@@ -47,7 +47,7 @@ from tasks.requests.handle import HANDLE, HANDLERS, MESSAGE_HANDLERS
 from tasks.requests.inbound import accept
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
-from workers.routing import ROUTES
+from workers.celery.routing import ROUTES
 
 #: Nothing of this may stand in an error.
 SECRET = "jane.doe@customer.example"

@@ -10,9 +10,9 @@ import redis
 from celery import Celery
 
 from scheduler.timetable import TIMETABLE
-from workers import beat
-from workers.routing import ROUTES
-from workers.waker import _key
+from workers.celery import beat
+from workers.celery.routing import ROUTES
+from workers.celery.waker import _key
 
 EVERY = {entry.task: entry.every.total_seconds() for entry in TIMETABLE}
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 from kombu import Connection, Queue
 
-from workers.transport import Transport
+from workers.celery.transport import Transport
 
 
 def test_a_channel_with_messages_in_hand_is_closed_though_its_connection_is_gone(servers: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Connection, text
 
-from workers.routing import QUEUES
+from workers.celery.routing import QUEUES
 
 _COUNTS = text("""
     SELECT (SELECT count(*) FROM tenure.accounts WHERE status = 'active' AND statement_due_at <= now()) AS unplanned,

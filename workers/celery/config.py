@@ -11,7 +11,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.timetable import TIMETABLE
-from workers.routing import INBOUND, QUEUES, ROUTES
+from workers.celery.routing import INBOUND, QUEUES, ROUTES
 from workers.settings.settings import SettingsError, settings
 
 try:
@@ -20,7 +20,7 @@ except SettingsError as error:
     sys.exit(f"tenure: {error}")
 
 broker_url = _settings.broker_url
-TRANSPORT_ALIASES.update(redis="workers.transport:Transport", rediss="workers.transport:Transport")
+TRANSPORT_ALIASES.update(redis="workers.celery.transport:Transport", rediss="workers.celery.transport:Transport")
 # kombu checks nothing on a rediss:// link unless it is told to.
 broker_use_ssl: Any = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker_url.startswith("rediss://") else None
 broker_connection_retry_on_startup = True
@@ -85,11 +85,11 @@ worker_soft_shutdown_timeout = 20.0
 worker_enable_soft_shutdown_on_idle = False
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-worker_consumer = "workers.consumer:Consumer"
+worker_consumer = "workers.celery.consumer:Consumer"
 
 enable_utc = True
 timezone = "UTC"
-beat_scheduler = "workers.beat:Ticks"
+beat_scheduler = "workers.celery.beat:Ticks"
 beat_max_loop_interval = 1
 beat_schedule = {
     entry.task: {"task": entry.task, "schedule": timedelta(seconds=entry.every.total_seconds())} for entry in TIMETABLE

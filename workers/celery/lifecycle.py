@@ -15,7 +15,7 @@ from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
-from workers import logs, restored
+from workers.celery import logs, restored
 from workers.settings.settings import settings
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.client.requests import KINDS
 from tasks.requests.inbound import quarantine
-from workers.inspection import examine
+from workers.celery.inspection import examine
 from workers.settings.settings import settings
 
 log = structlog.get_logger()

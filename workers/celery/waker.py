@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from tasks.engine.failpoints import failpoint
-from workers.routing import ROUTES
+from workers.celery.routing import ROUTES
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from typing import Any
 from celery.beat import ScheduleEntry, Scheduler
 
 from scheduler.timetable import TIMETABLE
-from workers.waker import RedisWaker
+from workers.celery.waker import RedisWaker
 
 #: A key in Redis that lives as long as a Beat has ticked lately; `tenure health beat` looks for it.
 TICKED = "tenure:ticked"

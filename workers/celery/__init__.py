@@ -1,0 +1,1 @@
+"""Celery as Tenure runs it: configuration, queues, beat, waker, consumer, signals, logs."""
