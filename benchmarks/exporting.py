@@ -60,9 +60,9 @@ def ours(_rows: int) -> Callable[[], int]:
 
     from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
     from tasks.export.archive import Archive, write
-    from workers import bootstrap
     from workers.app import app
     from workers.settings.settings import settings
+    from workers.wiring import bootstrap
 
     assert isal_zlib
     assert stream_zip

@@ -56,9 +56,10 @@ def noop() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    from workers import bootstrap, relay
+    from workers import relay
     from workers.celery import logs
     from workers.settings.settings import settings
+    from workers.wiring import bootstrap
 
     logs.configure(json=False)
     relay.main(bootstrap.ports(settings(), app), [NOOP])

@@ -7,9 +7,9 @@ from time import monotonic, process_time
 
 from benchmarks.processes import peak
 from tasks.billing.statement_plan import plan
-from workers import bootstrap
 from workers.app import app
 from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 
 def main() -> None:

@@ -117,9 +117,9 @@ def ours(rows: int) -> Callable[[], int]:
     from tasks.engine.drain import drain
     from tasks.ports.context import Estate
     from tasks.termination.advancing import PURGE
-    from workers import bootstrap
     from workers.app import app
     from workers.settings.settings import settings
+    from workers.wiring import bootstrap
 
     path = (Path.parse("account_id = account.id"),)
     columns = {

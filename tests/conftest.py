@@ -28,12 +28,12 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.context import Ports
 from tests.commands import Commands
-from workers import bootstrap
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.embedded import stack as local_stack
-from workers.identity import dead, identity
 from workers.settings.settings import Settings, parse
+from workers.wiring import bootstrap
+from workers.wiring.identity import dead, identity
 
 pytest_plugins = ["tests.clock", "tests.golden_files"]
 

@@ -17,10 +17,10 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, refusal
 from tasks.export.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
-from workers import bootstrap
 from workers.app import app
 from workers.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 LOG = text("""
     SELECT disclosure.id, account.ref AS account, reference, legal_basis, asked_by, asked_at,

@@ -24,12 +24,12 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure, Permanent
 from tasks.storage import rewrapping
-from workers import bootstrap
 from workers.adapters.mail.address import transports
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings, SettingsError, settings
+from workers.wiring import bootstrap
 
 OLDEST_POSTGRESQL = 18
 #: Seconds that this machine's clock and the database's may differ.

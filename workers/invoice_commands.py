@@ -22,10 +22,10 @@ from models.base.unit_of_work import Database
 from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.invoice_issue import issue_batch
 from tasks.client.documents import open_invoice
-from workers.bootstrap import letterhead
 from workers.operations import in_words, print_json
 from workers.sent_document import NotSaved, save
 from workers.settings.settings import settings
+from workers.wiring.bootstrap import letterhead
 
 ACCOUNT = text("SELECT id, status, invoiced_from FROM tenure.accounts WHERE ref = :ref")
 ISSUED = text("""

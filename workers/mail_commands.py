@@ -109,7 +109,7 @@ def _example(message: type[Message], variant: str) -> Message:
 
 def _company() -> Company:
     """The company of this installation where it is set up, and an invented one where it is not."""
-    from workers.bootstrap import letterhead  # noqa: PLC0415 - it imports every adapter
+    from workers.wiring.bootstrap import letterhead  # noqa: PLC0415 - it imports every adapter
 
     try:
         return letterhead(settings()).company

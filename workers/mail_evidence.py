@@ -15,8 +15,8 @@ from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.lint import findings
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.rendering import render
-from workers.bootstrap import letterhead
 from workers.promises import Evidence, Installation, Verdict, judged
+from workers.wiring.bootstrap import letterhead
 
 #: How long a check that is due, or the confirmation of a change, may wait.
 CHECK_PATIENCE = timedelta(hours=3)

@@ -64,8 +64,9 @@ def relay() -> None:
     with in_words():
         chosen = _logging()
         from tasks.engine.registry import JOBS
-        from workers import bootstrap, relay
+        from workers import relay
         from workers.app import app
+        from workers.wiring import bootstrap
 
         relay.main(bootstrap.ports(chosen, app), JOBS)
 
@@ -81,8 +82,9 @@ def metrics() -> int:
 def download_page() -> int:
     with in_words():
         chosen = _logging()
-        from workers import bootstrap, download_page
+        from workers import download_page
         from workers.app import app
+        from workers.wiring import bootstrap
 
         return download_page.serve(chosen, bootstrap.ports(chosen, app))
 

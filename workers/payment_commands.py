@@ -83,8 +83,8 @@ def _standing(row: Row[Any]) -> str:
 
 def reconcile(day: date | None, json: bool) -> int:
     """Compare provider and ledger, of one day (UTC) or since yesterday; 1 where they differ or cannot be compared."""
-    from workers import bootstrap  # noqa: PLC0415 - it imports every adapter
     from workers.app import app  # noqa: PLC0415
+    from workers.wiring import bootstrap  # noqa: PLC0415 - it imports every adapter
 
     with in_words():
         ports = bootstrap.ports(settings(), app)

@@ -10,9 +10,9 @@ import click
 from tasks.failures import Permanent
 from tasks.mail.addresses import NotAnAddress, checked
 from tasks.termination import reissuing
-from workers import bootstrap
 from workers.operations import in_words
 from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 
 def reissue(which: str, to: str | None, by_hand: bool) -> int:

@@ -30,8 +30,8 @@ ACCEPT = text("""
 
 def audit() -> int:
     """Look now, whenever it was looked last; 1 where something is open or nothing could be seen."""
-    from workers import bootstrap  # noqa: PLC0415 - Celery is needed for this command alone
     from workers.app import app  # noqa: PLC0415
+    from workers.wiring import bootstrap  # noqa: PLC0415 - Celery is needed for this command alone
 
     with in_words():
         ports = bootstrap.ports(settings(), app)

@@ -20,11 +20,11 @@ from tasks.failures import Failure
 from tasks.ports.context import SessionStore
 from tasks.sessions.sweep import OwnSessions
 from tasks.sessions.sweep import sweep as sweep_stores
-from workers import bootstrap
 from workers.celery import logs
 from workers.operations import in_words, print_json
 from workers.policy import STORED_AT_MOST
 from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 PARTITIONS = text("""
     SELECT (SELECT count(*) FROM tenure.session_partitions) AS partitions,

@@ -40,8 +40,8 @@ class Refused(Exception):
 
 def run(ref: str | None, period: date | None, json: bool) -> int:
     """Plan what has closed, of all accounts or of one; the workers render and send it."""
-    from workers import bootstrap  # noqa: PLC0415 - it brings Celery, which only this command needs
     from workers.app import app  # noqa: PLC0415
+    from workers.wiring import bootstrap  # noqa: PLC0415 - it brings Celery, which only this command needs
 
     with in_words():
         ports = bootstrap.ports(settings(), app)

@@ -16,9 +16,10 @@ from models.base.unit_of_work import Database
 from tasks.failures import Failure, Permanent
 from tasks.ports.context import Ports
 from tasks.termination import cancelling, preview, requesting
-from workers import bootstrap, termination_preview, termination_progress
+from workers import termination_preview, termination_progress
 from workers.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 
 def terminate(ref: str, *, ends_on: date | None, grace: float | None, json: bool) -> int:

@@ -1,4 +1,4 @@
-"""What tasks need of the outside world, as small protocols; `workers/bootstrap.py` builds the real ones."""
+"""What tasks need of the outside world, as small protocols; `workers/wiring/bootstrap.py` builds the real ones."""
 
 from __future__ import annotations
 

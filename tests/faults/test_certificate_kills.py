@@ -35,7 +35,7 @@ import sys
 from uuid import UUID
 from models import CertificateKind
 from tasks.certificates.issuing import issue
-from workers import bootstrap
+from workers.wiring import bootstrap
 from workers.app import app
 from workers.settings import settings
 

@@ -33,7 +33,7 @@ from models.data_map.map import own_map
 from models.base.base import Base
 from models.data_map.map import AccountKeys
 from tasks.export.archive import Archive, export
-from workers import bootstrap
+from workers.wiring import bootstrap
 from workers.app import app
 from workers.settings import settings
 

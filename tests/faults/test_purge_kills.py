@@ -26,11 +26,11 @@ from tests.faults.places import all_failpoints
 from tests.marked import a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
 from tests.terminating import stage
-from workers import bootstrap
 from workers.adapters.payments.stripe import StripeGateway
 from workers.app import app
 from workers.embedded.payments import PaymentProvider
 from workers.settings.settings import parse
+from workers.wiring import bootstrap
 
 #: The places of the sweep of retentions. Of a purge those within it: around its step are those of every step.
 RETENTIONS = "retentions.end:"
@@ -48,7 +48,7 @@ import sys
 from tasks.engine.drain import drain
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
-from workers import bootstrap
+from workers.wiring import bootstrap
 from workers.app import app
 from workers.settings import settings
 

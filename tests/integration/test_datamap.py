@@ -21,8 +21,8 @@ from models.data_map.map import AccountKeys, DataMap, Name, belongs, own_map, re
 from tasks.failures import Permanent
 from tests.company import an_account
 from tests.integration.conftest import Run
-from workers import bootstrap
 from workers.settings.settings import Settings
+from workers.wiring import bootstrap
 
 CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql"
 CATALOGUE = {"album", "artist", "employee", "genre", "media_type", "playlist", "playlist_track", "track"}

@@ -686,7 +686,7 @@ from uuid import UUID, uuid4
 from benchmarks.processes import peak
 from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Path, table_name
 from tasks.export.archive import Archive, export
-from workers import bootstrap
+from workers.wiring import bootstrap
 from workers.app import app
 from workers.settings import settings
 

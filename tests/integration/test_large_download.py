@@ -34,9 +34,10 @@ from tests.company import a_contact, an_account
 from tests.conftest import TEMPLATE, RecordedWaker, drop
 from tests.processes import Processes, Running, eventually
 from tests.terminating import a_termination
-from workers import bootstrap, download_page
+from workers import download_page
 from workers.app import app
 from workers.settings.settings import parse
+from workers.wiring import bootstrap
 
 MIB = 1 << 20
 LARGE, SMALL = 300 * MIB, MIB

@@ -29,10 +29,10 @@ from tests.integration.conftest import Run
 from tests.marked import freeze
 from tests.purging import a_delivered_termination, counts, failure, passes
 from tests.terminating import stage, steps
-from workers import bootstrap
 from workers.adapters import erasure
 from workers.adapters.erasure import ErasureAddress
 from workers.settings.settings import Settings
+from workers.wiring import bootstrap
 
 LIST = Processor("Mailing list", "names and addresses", "delete the subscriber", "LIST_URL", "LIST_TOKEN")
 

@@ -20,9 +20,10 @@ from tasks.sessions import sweep
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually
-from workers import bootstrap, relay
+from workers import relay
 from workers.adapters.sessions import sql
 from workers.settings.settings import Settings
+from workers.wiring import bootstrap
 
 #: A row is its account's by the user, and one belongs to nobody.
 SHOP = """

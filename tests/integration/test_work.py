@@ -29,7 +29,7 @@ from models.work import row as work
 from models.work.request import JobRequest
 from models.work.row import Claim, Work
 from tests.company import a_contact, an_account
-from workers.identity import dead, host, identity
+from workers.wiring.identity import dead, host, identity
 
 LEASE = timedelta(seconds=60)
 #: A lease that has run out when it is given.

@@ -35,7 +35,7 @@ def ask_to_stop() -> None:
 
 def connect(app: Celery) -> None:
     """Attach to the signals of Celery; called once, when the app is made."""
-    from workers import bootstrap  # noqa: PLC0415 - it needs `stopping`
+    from workers.wiring import bootstrap  # noqa: PLC0415 - it needs `stopping`
 
     context.provide(lambda: bootstrap.ports(settings(), app))
 

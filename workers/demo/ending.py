@@ -37,7 +37,7 @@ from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
 from tasks.ports.context import ObjectStore, Ports
 from tasks.termination import preview
-from workers import bootstrap, certificate_page, termination_preview
+from workers import certificate_page, termination_preview
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
 from workers.demo.page import Page
@@ -46,6 +46,7 @@ from workers.demo.watching import STALLED, Stalled
 from workers.download_page import application
 from workers.operations import counted
 from workers.settings.settings import Settings
+from workers.wiring import bootstrap
 
 #: Of each text that is shown, so many lines.
 LINES = 4

@@ -24,7 +24,6 @@ from tasks.crypto.keyring import Keyring
 from tasks.failures import Failure
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
-from workers import bootstrap
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
@@ -41,6 +40,7 @@ from workers.demo.watching import Expected, Stalled, watch
 from workers.embedded.errors import EmbeddedServerError
 from workers.operations import counted
 from workers.settings.settings import Settings, parse
+from workers.wiring import bootstrap
 
 
 def main(var: Path, *, accounts: int, keep: bool) -> int:

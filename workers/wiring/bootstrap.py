@@ -31,10 +31,10 @@ from workers.adapters.sessions.redis import RedisSessions
 from workers.adapters.sessions.sql import SQLSessions
 from workers.celery import lifecycle
 from workers.celery.waker import RedisWaker
-from workers.identity import dead, identity
 from workers.settings import session_stores as stores
 from workers.settings.session_stores import RedisKeys
 from workers.settings.settings import Mode, Settings
+from workers.wiring.identity import dead, identity
 
 
 def ports(settings: Settings, app: Celery) -> Ports:
