@@ -56,8 +56,8 @@ def noop() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    from workers import relay
     from workers.celery import logs
+    from workers.services import relay
     from workers.settings.settings import settings
     from workers.wiring import bootstrap
 

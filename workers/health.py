@@ -15,7 +15,7 @@ from models.work import control, row
 from tasks.engine.registry import JOBS
 from workers.celery.beat import TICKED
 from workers.operations import in_words
-from workers.relay import APPLICATION_NAME
+from workers.services.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings
 
 #: Work that waits longer than this while a worker is up is not being done.

@@ -64,8 +64,8 @@ def relay() -> None:
     with in_words():
         chosen = _logging()
         from tasks.engine.registry import JOBS
-        from workers import relay
         from workers.app import app
+        from workers.services import relay
         from workers.wiring import bootstrap
 
         relay.main(bootstrap.ports(chosen, app), JOBS)
@@ -82,8 +82,8 @@ def metrics() -> int:
 def download_page() -> int:
     with in_words():
         chosen = _logging()
-        from workers import download_page
         from workers.app import app
+        from workers.services import download_page
         from workers.wiring import bootstrap
 
         return download_page.serve(chosen, bootstrap.ports(chosen, app))

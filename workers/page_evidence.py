@@ -8,8 +8,8 @@ from email_templates.language.translations import languages
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.markup import page as parsed
 from email_templates.pages.download_page import Offered, Refusal, page, refusal
-from workers.download_page import headers
 from workers.promises import Evidence, Installation, judged
+from workers.services.download_page import headers
 from workers.wiring.bootstrap import letterhead
 
 #: By what a page would set a cookie, or have somebody else set one.

@@ -36,7 +36,7 @@ from tasks.termination.cancelling import cancel
 from tests.browser import browser, chromium
 from tests.company import a_contact, an_account
 from tests.terminating import a_termination, steps
-from workers.download_page import application
+from workers.services.download_page import application
 
 
 @dataclass

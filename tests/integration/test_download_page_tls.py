@@ -33,7 +33,7 @@ from tests.integration.conftest import Run
 from tests.processes import Processes, Running, eventually
 from tests.terminating import a_termination, go_on, stage
 from tests.tls import HOST, written
-from workers.page_certificate import CERTIFICATE, KEY
+from workers.services.tls import CERTIFICATE, KEY
 
 
 class Page:

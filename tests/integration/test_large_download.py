@@ -34,8 +34,8 @@ from tests.company import a_contact, an_account
 from tests.conftest import TEMPLATE, RecordedWaker, drop
 from tests.processes import Processes, Running, eventually
 from tests.terminating import a_termination
-from workers import download_page
 from workers.app import app
+from workers.services import download_page
 from workers.settings.settings import parse
 from workers.wiring import bootstrap
 

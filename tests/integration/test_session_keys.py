@@ -32,10 +32,10 @@ from tests.integration.test_legal_holds import beside, place, release, someone_w
 from tests.integration.test_session_owners import freeze, hold, listens
 from tests.processes import eventually
 from tests.terminating import a_termination, go_on, stage, steps
-from workers import relay
 from workers.adapters.sessions import redis as redis_sessions
 from workers.adapters.sessions.keys import Matcher, expression
 from workers.adapters.sessions.redis import RedisSessions
+from workers.services import relay
 from workers.settings.settings import Settings
 from workers.wiring import bootstrap
 

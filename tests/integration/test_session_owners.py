@@ -20,8 +20,8 @@ from tasks.sessions import sweep
 from tests.company import an_account
 from tests.integration.test_legal_holds import beside, place, someone_waits
 from tests.processes import eventually
-from workers import relay
 from workers.adapters.sessions import sql
+from workers.services import relay
 from workers.settings.settings import Settings
 from workers.wiring import bootstrap
 

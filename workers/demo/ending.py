@@ -43,8 +43,8 @@ from workers.demo.company import Company, Customer
 from workers.demo.page import Page
 from workers.demo.stack import CERTIFICATE, KEY, RECORD
 from workers.demo.watching import STALLED, Stalled
-from workers.download_page import application
 from workers.operations import counted
+from workers.services.download_page import application
 from workers.settings.settings import Settings
 from workers.wiring import bootstrap
 

@@ -5,7 +5,7 @@
     GET  /exports/-/SIGNED/record.zip   the record, decrypted on its way; in parts where that is asked for
 
 It speaks HTTP behind the company's own web tier, which forwards `/exports/` to it, or HTTPS where it has a certificate
-(`workers/page_certificate.py`), and is off unless it is started.
+(`workers/services/tls.py`), and is off unless it is started.
 A letter's link alone downloads nothing, since mail scanners follow links: that takes the button. No cookie, no
 script, nothing from anywhere else; no address is logged, because it is a secret.
 """
@@ -41,7 +41,7 @@ from tasks.termination.delivering import files_in, records_in
 from tasks.termination.downloads import Found
 from tasks.termination.exporting import opened
 from tasks.termination.links import PAGE
-from workers import page_certificate
+from workers.services import tls
 from workers.settings.settings import Settings
 
 log = structlog.get_logger()
@@ -288,7 +288,7 @@ def headers(*, encrypted: bool = False) -> dict[str, str]:
 
 def serve(chosen: Settings, ports: Ports) -> int:
     """Answer until SIGTERM or Ctrl-C. Returns the exit code. Raises SettingsError where its certificate is none."""
-    context = page_certificate.context(chosen)
+    context = tls.context(chosen)
     server = uvicorn.Server(
         uvicorn.Config(
             application(ports, encrypted=context is not None),

@@ -1,0 +1,1 @@
+"""Processes that are no Celery worker: the relay and the download page."""
