@@ -20,10 +20,10 @@ from tasks.certificates import publishing
 from tasks.certificates.chain import Examined, Head, Signed, document, examine
 from tasks.crypto.signing import PublicKey, Signer
 from tasks.failures import Failure
-from workers import certificate_page
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal import certificate
 
 WHAT: Mapping[str, str] = {
     CertificateKind.KEY: "key",
@@ -83,7 +83,7 @@ def show(which: str, json: bool) -> int:
     signer = Signer(settings().certificate_keys)
     console = Console(highlight=False)
     for each in found:
-        certificate_page.show(console, each, key=_public(signer, each), copied=copied[each.number])
+        certificate.show(console, each, key=_public(signer, each), copied=copied[each.number])
     return 0
 
 

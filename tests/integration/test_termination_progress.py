@@ -28,7 +28,7 @@ from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.purging import a_delivered_termination
 from tests.terminating import a_termination, go_on
-from workers import termination_progress
+from workers.terminal import termination_progress
 
 ROWS = 6_000
 TABLE = ("table", "main", "tenure.submitted_records")
