@@ -102,7 +102,7 @@ def download_page() -> None:
 @cli.command()
 def doctor() -> None:
     """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
-    from workers import doctor as examination
+    from workers.observe import doctor as examination
 
     sys.exit(examination.main())
 
@@ -111,7 +111,7 @@ def doctor() -> None:
 @as_json
 def policy(json: bool) -> None:
     """Each promise of the privacy policy with live evidence. Exits 1 where one is broken."""
-    from workers import policy as promises
+    from workers.observe.promises import report as promises
 
     sys.exit(promises.main(json))
 
@@ -419,7 +419,7 @@ def certificate_key() -> None:
 @click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
 def health(part: str) -> None:
     """Whether a part of this installation gets due work done; for container health checks."""
-    from workers import health as examination
+    from workers.observe import health as examination
 
     sys.exit(examination.main(part))
 

@@ -74,7 +74,7 @@ def relay() -> None:
 def metrics() -> int:
     with in_words():
         chosen = _logging()
-        from workers import metrics
+        from workers.observe import metrics
 
         return metrics.serve(chosen)
 

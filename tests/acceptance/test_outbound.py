@@ -24,10 +24,10 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.processes import Processes, Running, eventually
-from workers import outbound
-from workers.promises import Installation, Verdict
+from workers.observe import outbound
+from workers.observe.promises.evidence import Installation, Verdict
+from workers.observe.promises.terminations import connections_are_configured
 from workers.settings.settings import parse
-from workers.termination_evidence import connections_are_configured
 
 REPOSITORY = Path(__file__).parents[2]
 #: Loaded by every interpreter that has its folder on PYTHONPATH, before anything else.

@@ -21,7 +21,7 @@ from tasks.engine.prune import prune
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import customers
-from workers.metrics import Figures
+from workers.observe.metrics import Figures
 from workers.settings.settings import Settings
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"

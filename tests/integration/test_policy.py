@@ -28,9 +28,9 @@ from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests.company import a_contact, an_account, an_entry
-from workers import mail_evidence, page_evidence
-from workers.policy import PROMISES, only_catalogued_messages, statements_are_sent
-from workers.promises import Installation, Verdict
+from workers.observe.promises import mail, pages
+from workers.observe.promises.evidence import Installation, Verdict
+from workers.observe.promises.report import PROMISES, only_catalogued_messages, statements_are_sent
 from workers.settings.settings import Mode, Settings
 
 MEASURED = {promise.measure.__name__: promise.measure for promise in PROMISES}
@@ -207,9 +207,9 @@ def test_a_template_that_loads_or_links_is_seen(
         assert verdict(sound, settings, measure) is Verdict.KEPT
         with monkeypatch.context() as patch:
             plant(planted, patch)
-            mail_evidence._looks.cache_clear()
+            mail._looks.cache_clear()
             assert verdict(sound, settings, measure) is Verdict.BROKEN
-        mail_evidence._looks.cache_clear()
+        mail._looks.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_a_page_that_could_set_a_cookie_is_seen(
 def test_an_answer_that_sets_a_cookie_is_seen(
     sound: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = {**page_evidence.headers(), "Set-Cookie": "who=acme"}
-    monkeypatch.setattr(page_evidence, "headers", lambda: sent)
+    sent = {**pages.headers(), "Set-Cookie": "who=acme"}
+    monkeypatch.setattr(pages, "headers", lambda: sent)
     assert verdict(sound, settings, "pages_set_no_cookie") is Verdict.BROKEN
 
 

@@ -19,8 +19,8 @@ from tasks.ports.context import Ports, Vulnerability
 from tasks.security.dependency_audit import audit
 from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed
-from workers.policy import vulnerabilities_are_patched
-from workers.promises import Evidence, Installation, Verdict
+from workers.observe.promises.evidence import Evidence, Installation, Verdict
+from workers.observe.promises.report import vulnerabilities_are_patched
 from workers.settings.settings import Settings
 
 NOTICE = "PYSEC-2026-1"

@@ -19,26 +19,26 @@ from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
 from workers.celery.routing import QUEUES
-from workers.mail_evidence import (
+from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.observe.promises.mail import (
     details_are_asked_after,
     foreign_links_are_text,
     messages_follow_their_reader,
     messages_load_nothing,
 )
-from workers.operations import in_words, print_json
-from workers.page_evidence import pages_set_no_cookie
-from workers.promises import Evidence, Installation, Verdict, judged
-from workers.reminder_evidence import reminders_leave_once_and_in_time
-from workers.settings import session_stores
-from workers.settings.session_stores import Store
-from workers.settings.settings import Mode, Settings, settings
-from workers.termination_evidence import (
+from workers.observe.promises.pages import pages_set_no_cookie
+from workers.observe.promises.reminders import reminders_leave_once_and_in_time
+from workers.observe.promises.terminations import (
     all_data_are_mapped,
     connections_are_configured,
     disclosures_were_approved,
     processors_are_listed,
     records_are_purged,
 )
+from workers.operations import in_words, print_json
+from workers.settings import session_stores
+from workers.settings.session_stores import Store
+from workers.settings.settings import Mode, Settings, settings
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)

@@ -24,8 +24,8 @@ from models.base.unit_of_work import Database, outage_reason
 from models.work import counter
 from models.work import row as work
 from models.work.row import work_tables
-from workers.policy import PROMISES
-from workers.promises import Installation, Verdict
+from workers.observe.promises.evidence import Installation, Verdict
+from workers.observe.promises.report import PROMISES
 from workers.settings.settings import Settings
 
 log = structlog.get_logger()

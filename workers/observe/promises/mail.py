@@ -15,7 +15,7 @@ from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.lint import findings
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.rendering import render
-from workers.promises import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
 from workers.wiring.bootstrap import letterhead
 
 #: How long a check that is due, or the confirmation of a change, may wait.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tasks.reminders import book
 from tasks.reminders.ladder import decide
-from workers.promises import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
 
 #: How long a letter that is due may wait to be written.
 PATIENCE = timedelta(hours=1)

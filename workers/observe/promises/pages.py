@@ -8,7 +8,7 @@ from email_templates.language.translations import languages
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.markup import page as parsed
 from email_templates.pages.download_page import Offered, Refusal, page, refusal
-from workers.promises import Evidence, Installation, judged
+from workers.observe.promises.evidence import Evidence, Installation, judged
 from workers.services.download_page import headers
 from workers.wiring.bootstrap import letterhead
 

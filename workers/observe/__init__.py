@@ -1,0 +1,1 @@
+"""What an operator sees: health, metrics, the doctor, and whether promises are kept."""
