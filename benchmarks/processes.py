@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from workers.embedded import processes
-from workers.embedded.processes import Process
+from workers.local import processes
+from workers.local.processes import Process
 
 #: Seconds until something that must happen has happened.
 PATIENCE = 600.0

@@ -21,7 +21,7 @@ from models.schema import migrations
 from tasks.certificates import erasure_notes, publishing
 from tasks.client.requests import publish
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.embedded import stack as local_stack
+from workers.local import stack as local_stack
 from workers.settings.settings import parse
 
 TEMPLATE = "bench_template"

@@ -30,7 +30,7 @@ from tasks.ports.context import Ports
 from tests.commands import Commands
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.embedded import stack as local_stack
+from workers.local import stack as local_stack
 from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap
 from workers.wiring.identity import dead, identity

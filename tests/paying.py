@@ -11,7 +11,7 @@ from sqlalchemy import text
 from email_templates.language.company import Company
 from models.base.unit_of_work import Database
 from tasks.billing.invoice_issue import issue_batch
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
 PRICE = 12_345

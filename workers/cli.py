@@ -39,7 +39,7 @@ def up(var: Path, detach: bool) -> None:
     For every address that the environment does not set (TENURE_DATABASE_URL, TENURE_BROKER_URL, TENURE_S3_ENDPOINT,
     TENURE_MAIL_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
     """
-    from workers import supervisor
+    from workers.local import supervisor
 
     sys.exit(supervisor.up(var, detach))
 
@@ -49,7 +49,7 @@ def up(var: Path, detach: bool) -> None:
 @click.option("--purge", is_flag=True, help="Remove the data, too.")
 def down(var: Path, purge: bool) -> None:
     """Stop exactly what `tenure up` started. The data stay for the next `up`."""
-    from workers import supervisor
+    from workers.local import supervisor
 
     sys.exit(supervisor.down(var, purge))
 

@@ -13,7 +13,7 @@ import redis
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack
 from tests.processes import Processes
-from workers.embedded import stack as local_stack
+from workers.local import stack as local_stack
 
 #: The lines of each process's log that a failed test shows.
 SHOWN = 80

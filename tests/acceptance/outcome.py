@@ -30,7 +30,7 @@ from tasks.storage import sealed_objects
 from tests import vault
 from tests.processes import Processes, Running, eventually
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.embedded import stack as local_stack
+from workers.local import stack as local_stack
 from workers.settings.settings import parse
 
 #: Accounts with one contact each, and in the month that closed last an entry of each kind that cancel each other out:

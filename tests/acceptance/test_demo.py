@@ -25,9 +25,9 @@ import pytest
 import redis
 
 from tests.processes import eventually, measured
-from workers import supervisor
 from workers.demo.interruption import Interrupted, signals
-from workers.embedded.errors import EmbeddedServerError
+from workers.local import supervisor
+from workers.local.errors import EmbeddedServerError
 
 TENURE = [sys.executable, "-m", "workers.cli"]
 PATIENCE = 280

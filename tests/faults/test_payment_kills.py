@@ -20,7 +20,7 @@ from tests.acceptance.outcome import Outcome
 from tests.faults.places import all_failpoints
 from tests.paying import is_charged_once, mails, payers
 from tests.processes import Processes, eventually
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 #: The places of this pipeline.
 PAYMENTS = "payments."

@@ -28,7 +28,7 @@ from tests.purging import a_delivered_termination, counts, everything, failure, 
 from tests.terminating import stage
 from workers.adapters.payments.stripe import StripeGateway
 from workers.app import app
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 from workers.settings.settings import parse
 from workers.wiring import bootstrap
 

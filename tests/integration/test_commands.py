@@ -19,7 +19,7 @@ from models.base.unit_of_work import Database
 from tests.commands import Commands, executed
 from tests.company import an_account
 from tests.processes import eventually
-from workers.embedded import processes
+from workers.local import processes
 
 #: Runs until it is told to end, with a connection of its own.
 LASTING = "relay"

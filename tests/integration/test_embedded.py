@@ -25,9 +25,9 @@ import pytest
 import redis
 from botocore.config import Config
 
-from workers.embedded import postgres
-from workers.embedded import stack as local_stack
-from workers.embedded.errors import EmbeddedServerError
+from workers.local import stack as local_stack
+from workers.local.errors import EmbeddedServerError
+from workers.local.servers import postgres
 
 DEADLINE = 30.0
 MESSAGE = b"From: a@tenure.example\r\nTo: b@example.com\r\nSubject: Hello\r\n\r\n.dot\r\nBody\r\n"

@@ -25,7 +25,7 @@ from tasks.requests import handle
 from tests.integration.conftest import Run
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.payments.stripe import StripeGateway
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 
 @pytest.fixture

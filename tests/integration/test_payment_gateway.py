@@ -17,7 +17,7 @@ from tasks.failures import Permanent, Unavailable
 from tasks.ports.payments import NotGenuine, Order, PaymentGateway, Standing, Unanswered
 from workers.adapters.payments import stripe
 from workers.adapters.payments.stripe import StripeGateway, from_stripe, to_stripe
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 ORDER = Order(key="attempt-1", customer="cus_1", method="pm_1", currency="EUR", amount=1_999, description="INV-000001")
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

@@ -24,7 +24,7 @@ from tasks.ports.context import Ports
 from tests.company import a_contact
 from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.payments.stripe import StripeGateway
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from tests.terminating import stage, steps
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.adapters.payments.stripe import StripeGateway
 from workers.adapters.redis_keys import RedisKeyStore
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 from workers.settings.settings import Settings
 
 BUCKETS = ("versioned", "locked")

@@ -27,7 +27,7 @@ from tests.paying import SELLER
 from tests.reminding import a_debtor, a_policy, an_invoice, letters, pay, reminded, run
 from tests.ses_server import SESServer
 from workers.adapters.mail.ses import SESMailer
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 #: A Wednesday in Berlin.
 TEN = datetime(2027, 6, 9, 8, tzinfo=UTC)

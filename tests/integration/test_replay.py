@@ -28,7 +28,7 @@ from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, everything
 from tests.restoring import backed_up, removed, restored
 from workers.adapters.payments.stripe import StripeGateway
-from workers.embedded.payments import PaymentProvider
+from workers.local.servers.payments import PaymentProvider
 
 
 @dataclass

@@ -19,9 +19,9 @@ import psutil
 import psycopg
 import pytest
 
-from workers import supervisor
-from workers.embedded import stack as local_stack
-from workers.supervisor import Service
+from workers.local import stack as local_stack
+from workers.local import supervisor
+from workers.local.supervisor import Service
 
 DEADLINE = 30.0
 

@@ -30,7 +30,7 @@ from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
 from workers.demo.page import Page
 from workers.demo.watching import STALLED, Stalled
-from workers.embedded.payments import DECLINED_CARD
+from workers.local.servers.payments import DECLINED_CARD
 from workers.operations import counted
 from workers.settings.settings import Settings
 

@@ -37,7 +37,7 @@ from workers.demo.page import Page
 from workers.demo.planting import Planted, plant
 from workers.demo.stack import INVOICE, STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
-from workers.embedded.errors import EmbeddedServerError
+from workers.local.errors import EmbeddedServerError
 from workers.operations import counted
 from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap

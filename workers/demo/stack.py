@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from workers import supervisor
-from workers.embedded import processes
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.payments import PaymentProvider
-from workers.embedded.processes import Process
+from workers.local import processes, supervisor
+from workers.local.errors import EmbeddedServerError
+from workers.local.processes import Process
+from workers.local.servers.payments import PaymentProvider
 
 #: All but Beat, which begins when there is something to look at: its first ticks then find it all.
 _SERVICES = ("worker", "relay", "flower")
@@ -92,7 +91,7 @@ class Stack:
         """The payment provider, which charges nobody; its address."""
         log = self.folder / "log" / f"{_PROVIDER}.log"
         provider = processes.spawn(
-            [sys.executable, "-m", "workers.embedded.payments", *_FAULTS],
+            [sys.executable, "-m", "workers.local.servers.payments", *_FAULTS],
             log=log,
             environment=os.environ,
             directory=Path.cwd(),

@@ -7,9 +7,9 @@ import contextlib
 import signal
 import socket
 
-from workers.embedded.place import LOOPBACK, Place
-from workers.embedded.processes import write_atomically
-from workers.embedded.server import Launch, Server, missing, nothing, package_folder
+from workers.local.place import LOOPBACK, Place
+from workers.local.processes import write_atomically
+from workers.local.server import Launch, Server, missing, nothing, package_folder
 
 _ADDRESS = "TENURE_BROKER_URL"
 

@@ -26,11 +26,11 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from workers.embedded import processes
-from workers.embedded import stack as local_stack
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.place import LOOPBACK, port_is_free
-from workers.embedded.processes import Process
+from workers.local import processes
+from workers.local import stack as local_stack
+from workers.local.errors import EmbeddedServerError
+from workers.local.place import LOOPBACK, port_is_free
+from workers.local.processes import Process
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers.embedded.place import LOOPBACK, Place
-from workers.embedded.server import Launch, Server, missing
+from workers.local.place import LOOPBACK, Place
+from workers.local.server import Launch, Server, missing
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client

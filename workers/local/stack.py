@@ -16,22 +16,15 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.embedded import processes
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.mail import INBOX
-from workers.embedded.objects import OBJECTS
-from workers.embedded.place import (
-    Place,
-    assign_ports,
-    exclusive,
-    existing_place,
-    open_place,
-    port_is_free,
-)
-from workers.embedded.postgres import POSTGRES
-from workers.embedded.processes import Process
-from workers.embedded.server import Server
-from workers.embedded.valkey import VALKEY
+from workers.local import processes
+from workers.local.errors import EmbeddedServerError
+from workers.local.place import Place, assign_ports, exclusive, existing_place, open_place, port_is_free
+from workers.local.processes import Process
+from workers.local.server import Server
+from workers.local.servers.mail import INBOX
+from workers.local.servers.objects import OBJECTS
+from workers.local.servers.postgres import POSTGRES
+from workers.local.servers.valkey import VALKEY
 
 _SERVERS = {server.name: server for server in (POSTGRES, VALKEY, OBJECTS, INBOX)}
 ALL = tuple(_SERVERS)

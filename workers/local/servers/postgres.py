@@ -18,10 +18,10 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.place import LOOPBACK, Place
-from workers.embedded.processes import Identity, exit_code, spawn, tail
-from workers.embedded.server import Launch, Server, missing, package_folder
+from workers.local.errors import EmbeddedServerError
+from workers.local.place import LOOPBACK, Place
+from workers.local.processes import Identity, exit_code, spawn, tail
+from workers.local.server import Launch, Server, missing, package_folder
 
 DATABASE = "tenure"
 ROLE = "tenure"

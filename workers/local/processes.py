@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from workers.embedded.errors import EmbeddedServerError
+from workers.local.errors import EmbeddedServerError
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _HAS_PROC = Path("/proc/self/stat").exists()

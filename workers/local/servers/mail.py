@@ -1,4 +1,4 @@
-"""The local mail server: our own SMTP inbox (`workers/inbox.py`), which keeps each message as a file."""
+"""The local mail server: our own SMTP inbox (`workers/local/servers/inbox.py`), which keeps each message as a file."""
 
 import contextlib
 import importlib.util
@@ -6,8 +6,8 @@ import signal
 import socket
 import sys
 
-from workers.embedded.place import LOOPBACK, Place
-from workers.embedded.server import Launch, Server, missing, nothing
+from workers.local.place import LOOPBACK, Place
+from workers.local.server import Launch, Server, missing, nothing
 
 _ADDRESS = "TENURE_MAIL_URL"
 
@@ -20,7 +20,7 @@ def _prepare(place: Place) -> None:
 
 def _launch(place: Place) -> Launch:
     folder = place.folder("inbox", 0o700)
-    command = [sys.executable, "-m", "workers.inbox"]
+    command = [sys.executable, "-m", "workers.local.servers.inbox"]
     return Launch([*command, "--port", str(place.ports["inbox"]), "--directory", str(folder)], place.directory)
 
 

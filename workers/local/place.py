@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.processes import write_atomically
+from workers.local.errors import EmbeddedServerError
+from workers.local.processes import write_atomically
 
 LOOPBACK = "127.0.0.1"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.embedded.errors import EmbeddedServerError
-from workers.embedded.place import Place
-from workers.embedded.processes import Identity
+from workers.local.errors import EmbeddedServerError
+from workers.local.place import Place
+from workers.local.processes import Identity
 
 
 def nothing(_place: Place) -> None:

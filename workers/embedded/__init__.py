@@ -1,1 +1,0 @@
-"""Servers from wheels, on loopback."""

@@ -1,0 +1,1 @@
+"""Each server of the local stack, from a wheel, on loopback."""
