@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EXECUTABLE = (sys.executable, "-m", "workers.cli")
+EXECUTABLE = (sys.executable, "-m", "workers.commands.cli")
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "MALLOC_", "LD_")

@@ -128,7 +128,11 @@ def own(stack: Stack, tmp_path: Path) -> Iterator[tuple[Processes, Outcome]]:
     with Processes(stack.environment, tmp_path) as processes:
         environment = processes.environment()
         subprocess.run(
-            [sys.executable, "-m", "workers.cli", "migrate"], check=True, timeout=60, env=environment, cwd=tmp_path
+            [sys.executable, "-m", "workers.commands.cli", "migrate"],
+            check=True,
+            timeout=60,
+            env=environment,
+            cwd=tmp_path,
         )
         database = Database(stack.environment["TENURE_DATABASE_URL"])
         customers(database, COUNT)

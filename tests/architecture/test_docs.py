@@ -11,7 +11,7 @@ import pytest
 
 from tasks.client.requests import KINDS
 from tests.architecture.repository import ROOT, project
-from workers.cli import cli
+from workers.commands.cli import cli
 from workers.settings.settings import PREFIX, Settings
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -99,7 +99,10 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
     [
         ("tasks.client.requests", ["celery", "kombu", "redis", "boto3", "typst", "jinja2", "workers"]),
         ("workers.wiring.bootstrap", ["stripe", "requests"]),
-        ("workers.cli", ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"]),
+        (
+            "workers.commands.cli",
+            ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"],
+        ),
         ("tasks.client.sessions", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
         ("scheduler.timetable", ["sqlalchemy", "celery", "models", "tasks", "workers.app"]),
         ("models", ["celery", "boto3", "redis", "tasks"]),

@@ -18,7 +18,7 @@ from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Servers, servers
 from benchmarks.table import number, table
 from tests.golden_files import Golden
-from workers.command import help_text
+from workers.commands.command import help_text
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -142,4 +142,4 @@ def test_all_rows_are_chosen_where_none_is_named() -> None:
 
 def test_golden_help(golden: Golden) -> None:
     """What `tenure --help` prints at once is what click makes of the commands."""
-    golden("../../workers/help.txt", help_text())
+    golden("../../workers/commands/help.txt", help_text())

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
-from workers import invoice_commands
-from workers.cli import cli
+from workers.commands import invoices
+from workers.commands.cli import cli
 from workers.settings.settings import Settings
 
 
@@ -32,7 +32,7 @@ def customer(database: Database) -> str:
 @pytest.fixture
 def command(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The commands in this process: starting one for each mistake takes longer than the mistake."""
-    monkeypatch.setattr(invoice_commands, "settings", lambda: settings)
+    monkeypatch.setattr(invoices, "settings", lambda: settings)
     return CliRunner()
 
 

@@ -25,13 +25,13 @@ from email_templates.language.currencies import minor_digits
 from models.base.unit_of_work import Database
 from tasks.reminders.calendar import calendar
 from workers.adapters.payments.stripe import from_stripe
+from workers.commands.operations import counted
 from workers.demo.books import PLANS, price
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
 from workers.demo.page import Page
 from workers.demo.watching import STALLED, Stalled
 from workers.local.servers.payments import DECLINED_CARD
-from workers.operations import counted
 from workers.settings.settings import Settings
 
 #: So many customers at the most; of four, one pays by transfer, and the second one's card is declined.

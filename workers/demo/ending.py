@@ -37,12 +37,12 @@ from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
 from tasks.ports.context import ObjectStore, Ports
 from tasks.termination import preview
+from workers.commands.operations import counted
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
 from workers.demo.page import Page
 from workers.demo.stack import CERTIFICATE, KEY, RECORD
 from workers.demo.watching import STALLED, Stalled
-from workers.operations import counted
 from workers.services.download_page import application
 from workers.settings.settings import Settings
 from workers.terminal import certificate as certificate_page

@@ -25,6 +25,7 @@ from tasks.failures import Failure
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from workers.adapters.objects.s3 import S3ObjectStore
+from workers.commands.operations import counted
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
 from workers.demo.checks import Finding, Flower, Scene
@@ -38,7 +39,6 @@ from workers.demo.planting import Planted, plant
 from workers.demo.stack import INVOICE, STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
 from workers.local.errors import EmbeddedServerError
-from workers.operations import counted
 from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap
 

@@ -14,7 +14,7 @@ from models.base.unit_of_work import Database
 from models.work import control, row
 from tasks.engine.registry import JOBS
 from workers.celery.beat import TICKED
-from workers.operations import in_words
+from workers.commands.operations import in_words
 from workers.services.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings
 

@@ -1,4 +1,4 @@
-"""What evidence for a promise is; `workers/observe/promises/report.py` lists the promises and where theirs comes from."""
+"""What evidence for a promise is. `workers/observe/promises/report.py` lists the promises and their evidence."""
 
 from __future__ import annotations
 

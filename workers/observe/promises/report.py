@@ -19,6 +19,7 @@ from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
 from workers.celery.routing import QUEUES
+from workers.commands.operations import in_words, print_json
 from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
 from workers.observe.promises.mail import (
     details_are_asked_after,
@@ -35,7 +36,6 @@ from workers.observe.promises.terminations import (
     processors_are_listed,
     records_are_purged,
 )
-from workers.operations import in_words, print_json
 from workers.settings import session_stores
 from workers.settings.session_stores import Store
 from workers.settings.settings import Mode, Settings, settings

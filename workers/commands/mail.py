@@ -16,7 +16,7 @@ from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.rendering import render
-from workers.operations import print_json
+from workers.commands.operations import print_json
 from workers.settings.settings import SettingsError, settings
 
 #: Who signs a preview where no company is set.

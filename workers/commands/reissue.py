@@ -10,7 +10,7 @@ import click
 from tasks.failures import Permanent
 from tasks.mail.addresses import NotAnAddress, checked
 from tasks.termination import reissuing
-from workers.operations import in_words
+from workers.commands.operations import in_words
 from workers.settings.settings import settings
 from workers.wiring import bootstrap
 

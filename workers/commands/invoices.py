@@ -22,8 +22,8 @@ from models.base.unit_of_work import Database
 from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.invoice_issue import issue_batch
 from tasks.client.documents import open_invoice
-from workers.operations import in_words, print_json
-from workers.sent_document import NotSaved, save
+from workers.commands.documents import NotSaved, save
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 from workers.wiring.bootstrap import letterhead
 

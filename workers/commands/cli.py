@@ -57,7 +57,7 @@ def down(var: Path, purge: bool) -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database to the schema of this version, wholly or not at all."""
-    from workers import operations
+    from workers.commands import operations
 
     operations.migrate()
 
@@ -68,7 +68,7 @@ def migrate() -> None:
 @click.option("--apply", is_flag=True, help="Grant them, all or none, instead of printing the statements.")
 def roles(worker: str | None, web: str | None, apply: bool) -> None:
     """What the database's roles may do: after each migration, as the owner of the schema."""
-    from workers import role_commands
+    from workers.commands import roles as role_commands
 
     sys.exit(role_commands.grant(worker, web, apply))
 
@@ -76,7 +76,7 @@ def roles(worker: str | None, web: str | None, apply: bool) -> None:
 @cli.command()
 def relay() -> None:
     """Wake workers within a fraction of a second of a request. Any number may run."""
-    from workers import operations
+    from workers.commands import operations
 
     operations.relay()
 
@@ -84,7 +84,7 @@ def relay() -> None:
 @cli.command()
 def metrics() -> None:
     """Figures for Prometheus, at TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
-    from workers import operations
+    from workers.commands import operations
 
     sys.exit(operations.metrics())
 
@@ -94,7 +94,7 @@ def download_page() -> None:
     """The page from which customers download the record of their data, at TENURE_DOWNLOAD_ADDRESS and
     TENURE_DOWNLOAD_PORT. Any number may run.
     """
-    from workers import operations
+    from workers.commands import operations
 
     sys.exit(operations.download_page())
 
@@ -143,7 +143,7 @@ def terminate() -> None:
 @as_json
 def terminate_start(*, ref: str, dry_run: bool, ends_on: datetime | None, grace: float | None, json: bool) -> None:
     """End the contract of the account REF, or see what that would come to. Exits 1 where something stops it."""
-    from workers import termination_commands
+    from workers.commands import terminate as termination_commands
 
     if dry_run:
         sys.exit(termination_commands.dry_run(ref, json))
@@ -159,7 +159,7 @@ def terminate_show(*, ref: str, watch: bool, json: bool) -> None:
 
     Exits 1 where it is held or failed. With --watch --json, one line of JSON for each change.
     """
-    from workers import termination_commands
+    from workers.commands import terminate as termination_commands
 
     sys.exit(termination_commands.show(ref, json, watch))
 
@@ -168,7 +168,7 @@ def terminate_show(*, ref: str, watch: bool, json: bool) -> None:
 @click.argument("ref")
 def terminate_cancel(ref: str) -> None:
     """Take the termination of REF back, as long as none of its data was deleted."""
-    from workers import termination_commands
+    from workers.commands import terminate as termination_commands
 
     sys.exit(termination_commands.cancel(ref))
 
@@ -190,7 +190,7 @@ archive_key = click.option(
 @click.option("--manifest-sha256", help="What the manifest's SHA-256 must be, as it was announced.")
 def export_verify(file: Path, key: Path | None, manifest_sha256: str | None) -> None:
     """Compare every file of an archive with its manifest. Needs no server. Exits 1 where something is wrong."""
-    from workers import export_commands
+    from workers.commands import export as export_commands
 
     sys.exit(export_commands.verify(file, key, manifest_sha256))
 
@@ -200,7 +200,7 @@ def export_verify(file: Path, key: Path | None, manifest_sha256: str | None) -> 
 @archive_key
 def export_show(file: Path, key: Path | None) -> None:
     """What an archive holds, and what it does not and why."""
-    from workers import export_commands
+    from workers.commands import export as export_commands
 
     sys.exit(export_commands.show(file, key))
 
@@ -211,9 +211,9 @@ def export_show(file: Path, key: Path | None) -> None:
 @click.option("--print", "by_hand", is_flag=True, help="Write to nobody: print one link, for you to hand over.")
 def export_reissue(which: str, to: str | None, by_hand: bool) -> None:
     """New links to the record of an account whose contract has ended; the old ones end. No new export is made."""
-    from workers import reissue_commands
+    from workers.commands import reissue
 
-    sys.exit(reissue_commands.reissue(which, to, by_hand))
+    sys.exit(reissue.reissue(which, to, by_hand))
 
 
 @cli.group()
@@ -226,7 +226,7 @@ def purge() -> None:
 @as_json
 def purge_show(ref: str | None, json: bool) -> None:
     """How far a purge came, store by store: of an account's ref, or the newest."""
-    from workers import purge_commands
+    from workers.commands import purge as purge_commands
 
     sys.exit(purge_commands.show(ref, json))
 
@@ -234,7 +234,7 @@ def purge_show(ref: str | None, json: bool) -> None:
 @purge.command("replay")
 def purge_replay() -> None:
     """After a backup was restored: erase again what was erased since. Exits 1 where something is left to do."""
-    from workers import replay_commands
+    from workers.commands import replay as replay_commands
 
     sys.exit(replay_commands.main())
 
@@ -254,7 +254,7 @@ def hold() -> None:
 @by_person
 def hold_place(account: str, reference: str, reason: str, by: str | None) -> None:
     """Keep all that is stored about an account."""
-    from workers import hold_commands
+    from workers.commands import hold as hold_commands
 
     sys.exit(hold_commands.place(account, reference, reason, by))
 
@@ -264,7 +264,7 @@ def hold_place(account: str, reference: str, reason: str, by: str | None) -> Non
 @by_person
 def hold_release(held: UUID, by: str | None) -> None:
     """Release a hold; a purge that waited for it goes on by itself."""
-    from workers import hold_commands
+    from workers.commands import hold as hold_commands
 
     sys.exit(hold_commands.release(held, by))
 
@@ -275,7 +275,7 @@ def hold_release(held: UUID, by: str | None) -> None:
 @as_json
 def hold_list(account: str | None, everything: bool, json: bool) -> None:
     """The holds in force, with the stage of the termination that waits."""
-    from workers import hold_commands
+    from workers.commands import hold as hold_commands
 
     sys.exit(hold_commands.list_holds(account, everything, json))
 
@@ -289,7 +289,7 @@ def keys() -> None:
 @as_json
 def keys_show(json: bool) -> None:
     """How many keys each key-encryption key wraps. Exits 1 where one that is needed is not set."""
-    from workers import key_commands
+    from workers.commands import keys as key_commands
 
     sys.exit(key_commands.show(json))
 
@@ -300,7 +300,7 @@ def keys_rewrap() -> None:
 
     No object is touched, and nothing has to stop meanwhile. A run that was broken off is begun again.
     """
-    from workers import key_commands
+    from workers.commands import keys as key_commands
 
     sys.exit(key_commands.rewrap())
 
@@ -317,7 +317,7 @@ def disclose() -> None:
 @by_person
 def disclose_ask(account: str, reference: str, legal_basis: str, by: str | None) -> None:
     """Ask for the disclosure of an account's data."""
-    from workers import disclosure_commands
+    from workers.commands import disclose as disclosure_commands
 
     sys.exit(disclosure_commands.ask(account, reference, legal_basis, by))
 
@@ -327,7 +327,7 @@ def disclose_ask(account: str, reference: str, legal_basis: str, by: str | None)
 @by_person
 def disclose_approve(disclosure: UUID, by: str | None) -> None:
     """Approve one that somebody else asked for."""
-    from workers import disclosure_commands
+    from workers.commands import disclose as disclosure_commands
 
     sys.exit(disclosure_commands.note(disclosure, "approved", by))
 
@@ -337,7 +337,7 @@ def disclose_approve(disclosure: UUID, by: str | None) -> None:
 @by_person
 def disclose_refuse(disclosure: UUID, by: str | None) -> None:
     """Refuse one: it is never made."""
-    from workers import disclosure_commands
+    from workers.commands import disclose as disclosure_commands
 
     sys.exit(disclosure_commands.note(disclosure, "refused", by))
 
@@ -348,7 +348,7 @@ def disclose_refuse(disclosure: UUID, by: str | None) -> None:
 @by_person
 def disclose_make(disclosure: UUID, out: Path, by: str | None) -> None:
     """Make the record of one that two have approved. It is sent to nobody."""
-    from workers import disclosure_commands
+    from workers.commands import disclose as disclosure_commands
 
     sys.exit(disclosure_commands.make(disclosure, out, by))
 
@@ -357,7 +357,7 @@ def disclose_make(disclosure: UUID, out: Path, by: str | None) -> None:
 @as_json
 def disclose_list(json: bool) -> None:
     """The log of all disclosures."""
-    from workers import disclosure_commands
+    from workers.commands import disclose as disclosure_commands
 
     sys.exit(disclosure_commands.list_disclosures(json))
 
@@ -371,7 +371,7 @@ def certificate() -> None:
 @as_json
 def certificate_list(json: bool) -> None:
     """All certificates, the oldest first."""
-    from workers import certificate_commands
+    from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.list_certificates(json))
 
@@ -381,7 +381,7 @@ def certificate_list(json: bool) -> None:
 @as_json
 def certificate_show(which: str, json: bool) -> None:
     """One certificate, by its number (19 or PC-2026-00019), or all of a termination, by its id."""
-    from workers import certificate_commands
+    from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.show(which, json))
 
@@ -391,7 +391,7 @@ def certificate_show(which: str, json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 def certificate_export(which: str | None, out: Path | None) -> None:
     """The whole chain as a file that can be checked anywhere; or one certificate with the keys that it takes."""
-    from workers import certificate_commands
+    from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.export(which, out))
 
@@ -402,7 +402,7 @@ def certificate_export(which: str | None, out: Path | None) -> None:
 @click.option("--head", metavar="NUMBER:SHA256", help="A certificate that you know of, such as the latest.")
 def certificate_verify(file: Path | None, keys: tuple[str, ...], head: str | None) -> None:
     """Check a file, which needs no server; without one, this installation's chain. Exits 1 where something is wrong."""
-    from workers import certificate_commands
+    from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.verify(file, keys, head))
 
@@ -410,7 +410,7 @@ def certificate_verify(file: Path | None, keys: tuple[str, ...], head: str | Non
 @certificate.command("key")
 def certificate_key() -> None:
     """The public key by which certificates are checked. Publish it."""
-    from workers import certificate_commands
+    from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.key())
 
@@ -441,7 +441,7 @@ def demo(var: Path, accounts: int, keep: bool) -> None:
 @click.option("--dedupe-key", help="The same key again is the same request.")
 def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> None:
     """Ask for work by hand: tenure request statements.send account=acme"""
-    from workers import operations
+    from workers.commands import operations
 
     sys.exit(operations.request(kind, arguments, dedupe_key))
 
@@ -454,7 +454,7 @@ def security() -> None:
 @security.command("audit")
 def security_audit() -> None:
     """Look up every installed package now. Exits 1 where something is open."""
-    from workers import security_commands
+    from workers.commands import security as security_commands
 
     sys.exit(security_commands.audit())
 
@@ -463,7 +463,7 @@ def security_audit() -> None:
 @as_json
 def security_findings(json: bool) -> None:
     """What is open, for how long, and the versions without it. Exits 1 where anything is."""
-    from workers import security_commands
+    from workers.commands import security as security_commands
 
     sys.exit(security_commands.findings(json))
 
@@ -475,7 +475,7 @@ def security_findings(json: bool) -> None:
 @click.option("--why", required=True, help="Why it does no harm here.")
 def security_accept(package: str, advisory: str, until: datetime, why: str) -> None:
     """Record that a finding does no harm here."""
-    from workers import security_commands
+    from workers.commands import security as security_commands
 
     sys.exit(security_commands.accept(package, advisory, until.date(), why))
 
@@ -489,7 +489,7 @@ def sessions() -> None:
 @as_json
 def sessions_stats(json: bool) -> None:
     """Sessions in each store, the oldest, and what was swept. Exits 1 where any is older than it may be."""
-    from workers import session_commands
+    from workers.commands import sessions as session_commands
 
     sys.exit(session_commands.stats(json))
 
@@ -498,7 +498,7 @@ def sessions_stats(json: bool) -> None:
 @as_json
 def sessions_sweep(json: bool) -> None:
     """Sweep every store now, to the end. Exits 1 where one could not be."""
-    from workers import session_commands
+    from workers.commands import sessions as session_commands
 
     sys.exit(session_commands.sweep(json))
 
@@ -523,7 +523,7 @@ def datamap() -> None:
 @map_file
 def datamap_discover(customers: str, ref: str | None, database: str, file: Path | None) -> None:
     """Follow the foreign keys from your customers, and print entries for datamap.toml."""
-    from workers import datamap_commands
+    from workers.commands import datamap as datamap_commands
 
     sys.exit(datamap_commands.discover(customers, ref, database, file))
 
@@ -533,7 +533,7 @@ def datamap_discover(customers: str, ref: str | None, database: str, file: Path 
 @as_json
 def datamap_check(file: Path | None, json: bool) -> None:
     """Compare the map with the live databases. Exits 1 where they disagree, or an index is missing."""
-    from workers import datamap_commands
+    from workers.commands import datamap as datamap_commands
 
     sys.exit(datamap_commands.check(file, json))
 
@@ -543,7 +543,7 @@ def datamap_check(file: Path | None, json: bool) -> None:
 @map_file
 def datamap_fence(apply: bool, file: Path | None) -> None:
     """Triggers by which your own tables refuse what is written for a customer whose contract has ended."""
-    from workers import datamap_commands
+    from workers.commands import datamap as datamap_commands
 
     sys.exit(datamap_commands.fence(file, apply))
 
@@ -559,7 +559,7 @@ def invoices() -> None:
 @as_json
 def invoices_issue(account: str | None, all_due: bool, json: bool) -> None:
     """Issue invoices now. What is on one already is never invoiced twice."""
-    from workers import invoice_commands
+    from workers.commands import invoices as invoice_commands
 
     sys.exit(invoice_commands.issue(account, all_due, json))
 
@@ -574,7 +574,7 @@ def invoices_issue(account: str | None, all_due: bool, json: bool) -> None:
 @as_json
 def invoices_show(number: str, out: Path | None, json: bool) -> None:
     """An invoice or credit note: its lines, what settled it, what is open."""
-    from workers import invoice_commands
+    from workers.commands import invoices as invoice_commands
 
     sys.exit(invoice_commands.show(number, json) if out is None else invoice_commands.sent(number, out))
 
@@ -590,7 +590,7 @@ def invoices_credit(
     *, number: str, amount: str | None, lines: str | None, whole: bool, reason: str | None, json: bool
 ) -> None:
     """Correct an invoice, which itself never changes, by a credit note."""
-    from workers import invoice_commands
+    from workers.commands import invoices as invoice_commands
 
     sys.exit(invoice_commands.credit_invoice(number, amount=amount, lines=lines, whole=whole, reason=reason, json=json))
 
@@ -609,7 +609,7 @@ def work() -> None:
 @as_json
 def work_list(state: str | None, table: str | None, limit: int, json: bool) -> None:
     """How each table stands, and the rows that want a person. Exits 1 where there are any."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.list_work(state, table, limit, json))
 
@@ -619,7 +619,7 @@ def work_list(state: str | None, table: str | None, limit: int, json: bool) -> N
 @as_json
 def work_show(row: UUID, json: bool) -> None:
     """One row, whole: state, attempts, who holds it, and why it failed."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.show(row, json))
 
@@ -629,7 +629,7 @@ def work_show(row: UUID, json: bool) -> None:
 @click.option("--failed", "table", metavar="TABLE", help="All failed rows of this table.")
 def work_retry(rows: tuple[UUID, ...], table: str | None) -> None:
     """Make failed, cancelled or unknown rows due again."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.retry(rows, table))
 
@@ -639,7 +639,7 @@ def work_retry(rows: tuple[UUID, ...], table: str | None) -> None:
 @click.option("--why", default="Cancelled by an operator.", help="Kept with the row.")
 def work_cancel(rows: tuple[UUID, ...], why: str) -> None:
     """Take waiting or failed rows out of the work for good."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.cancel(rows, why))
 
@@ -650,7 +650,7 @@ def work_cancel(rows: tuple[UUID, ...], why: str) -> None:
 @as_json
 def work_quarantine(replay: UUID | None, limit: int, json: bool) -> None:
     """The messages that could not be accepted, with their reasons. Exits 1 where there are any."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.quarantine(replay, limit, json))
 
@@ -659,7 +659,7 @@ def work_quarantine(replay: UUID | None, limit: int, json: bool) -> None:
 @click.argument("task")
 def work_pause(task: str) -> None:
     """Stop claiming the rows of a job, such as emails.send, on all workers. What is running goes on."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.pause(task, True))
 
@@ -668,7 +668,7 @@ def work_pause(task: str) -> None:
 @click.argument("task")
 def work_resume(task: str) -> None:
     """Go on with a paused job."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.pause(task, False))
 
@@ -679,7 +679,7 @@ def work_resume(task: str) -> None:
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second, over all workers.")
 def work_limit(task: str, concurrency: int | None, rate: float | None) -> None:
     """Limit a job over all workers; without options, lift its limits."""
-    from workers import work_commands
+    from workers.commands import work as work_commands
 
     sys.exit(work_commands.limit(task, concurrency, rate))
 
@@ -693,7 +693,7 @@ def mail() -> None:
 @as_json
 def mail_list(json: bool) -> None:
     """The closed catalogue: each message, its promise, and why it is not marketing."""
-    from workers import mail_commands
+    from workers.commands import mail as mail_commands
 
     sys.exit(mail_commands.list_messages(json))
 
@@ -712,7 +712,7 @@ def mail_preview(
     *, name: str, variant: str, language: str, time_zone: str, html: Path | None, text: bool, show: bool
 ) -> None:
     """A message as it will look, filled with a believable context."""
-    from workers import mail_commands
+    from workers.commands import mail as mail_commands
 
     if text and (html or show):
         raise click.UsageError("--text does not go with --html or --open.")
@@ -734,7 +734,7 @@ def statements() -> None:
 @as_json
 def statements_run(account: str | None, period: datetime | None, json: bool) -> None:
     """Plan every period that has closed, as the clock does each minute. Workers render and send what is planned."""
-    from workers import statement_commands
+    from workers.commands import statements as statement_commands
 
     sys.exit(statement_commands.run(account, period.date() if period else None, json))
 
@@ -744,7 +744,7 @@ def statements_run(account: str | None, period: datetime | None, json: bool) -> 
 @as_json
 def statements_show(which: str, json: bool) -> None:
     """A statement with its lines and ageing; or, of an account's ref, the list of its statements."""
-    from workers import statement_commands
+    from workers.commands import statements as statement_commands
 
     sys.exit(statement_commands.show(which, json))
 
@@ -759,7 +759,7 @@ def statements_show(which: str, json: bool) -> None:
 )
 def statements_render(statement: UUID, out: Path, sent: bool) -> None:
     """Make the document again. Exits 1 where it is not the one that was sent, byte for byte."""
-    from workers import statement_commands
+    from workers.commands import statements as statement_commands
 
     sys.exit((statement_commands.sent if sent else statement_commands.render)(statement, out))
 
@@ -771,7 +771,7 @@ def statements_render(statement: UUID, out: Path, sent: bool) -> None:
 @click.option("--set", "values", multiple=True, metavar="FIELD=VALUE", help="What it says; a list is given again.")
 def mail_send(name: str, to: tuple[str, ...], accounts: tuple[str, ...], values: tuple[str, ...]) -> None:
     """Send a notice of the catalogue by hand, once for the same words: tenure mail send service-notice --to …"""
-    from workers import mail_desk
+    from workers.commands import mail_desk
 
     sys.exit(mail_desk.send(name, to, accounts, values))
 
@@ -781,7 +781,7 @@ def mail_send(name: str, to: tuple[str, ...], accounts: tuple[str, ...], values:
 @as_json
 def mail_failed(limit: int, json: bool) -> None:
     """What did not arrive, or of which nobody can tell, with the reason. Exits 1 where there is any."""
-    from workers import mail_desk
+    from workers.commands import mail_desk
 
     sys.exit(mail_desk.failed(limit, json))
 
@@ -794,7 +794,7 @@ def mail_failed(limit: int, json: bool) -> None:
 @as_json
 def mail_suppressions(*, add: str | None, lifted: str | None, why: str | None, limit: int, json: bool) -> None:
     """The addresses that are not written to, and why; add one, or lift one."""
-    from workers import mail_desk
+    from workers.commands import mail_desk
 
     if add and lifted:
         raise click.UsageError("--add does not go with --lift.")
@@ -811,7 +811,7 @@ def payments() -> None:
 @as_json
 def payments_show(about: str, json: bool) -> None:
     """The attempts to collect an invoice, by its number, or all of an account, by its ref."""
-    from workers import payment_commands
+    from workers.commands import payments as payment_commands
 
     sys.exit(payment_commands.show(about, json))
 
@@ -821,7 +821,7 @@ def payments_show(about: str, json: bool) -> None:
 @as_json
 def payments_reconcile(day: datetime | None, json: bool) -> None:
     """Compare provider and ledger now, and record what the ledger lacks. Exits 1 where they differ after that."""
-    from workers import payment_commands
+    from workers.commands import payments as payment_commands
 
     sys.exit(payment_commands.reconcile(day.date() if day else None, json))
 
@@ -836,7 +836,7 @@ def reminders() -> None:
 @as_json
 def reminders_explain(invoice: str, json: bool) -> None:
     """The next reminder of an invoice: which step, when, and why then; or why none. And those that it had."""
-    from workers import reminder_commands
+    from workers.commands import reminders as reminder_commands
 
     sys.exit(reminder_commands.explain(invoice, json))
 
@@ -847,7 +847,7 @@ def reminders_explain(invoice: str, json: bool) -> None:
 @as_json
 def reminders_simulate(days: int, account: str | None, json: bool) -> None:
     """The letters of the next DAYS, if nobody pays and nothing else happens. Sends nothing."""
-    from workers import reminder_commands
+    from workers.commands import reminders as reminder_commands
 
     sys.exit(reminder_commands.run_simulation(days, account, json))
 
@@ -858,7 +858,7 @@ def reminders_simulate(days: int, account: str | None, json: bool) -> None:
 @click.option("--over", is_flag=True, help="End the pause.")
 def reminders_pause(about: str, until: datetime | None, over: bool) -> None:
     """Send no reminders of an invoice, or of a whole account, for a while."""
-    from workers import reminder_commands
+    from workers.commands import reminders as reminder_commands
 
     sys.exit(reminder_commands.pause(about, until.date() if until else None, over))
 

@@ -29,8 +29,8 @@ from tasks.billing.statement_plan import plan
 from tasks.billing.statements import RENDER, RENDER_LONG, ToRender, load
 from tasks.client.documents import open_statement
 from tasks.failures import Failure
-from workers.operations import counted, in_words, print_json
-from workers.sent_document import NotSaved, save
+from workers.commands.documents import NotSaved, save
+from workers.commands.operations import counted, in_words, print_json
 from workers.settings.settings import settings
 
 

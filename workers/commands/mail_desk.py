@@ -24,7 +24,7 @@ from models.customers.contact import Contact
 from models.mail.suppression import SuppressionReason, lift, suppress
 from tasks.mail.addresses import checked
 from tasks.mail.send import Queued, queue
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 from workers.wiring import bootstrap
 

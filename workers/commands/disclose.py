@@ -18,7 +18,7 @@ from models.base.unit_of_work import Database, refusal
 from tasks.export.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
 from workers.app import app
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 from workers.wiring import bootstrap
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 
 #: By the account's ref, before and after the purge, or the termination's id; the newest without one.

@@ -7,7 +7,7 @@ import click
 from tasks.failures import Failure
 from tasks.termination.replay import Replayed, replay
 from workers.app import app
-from workers.operations import in_words
+from workers.commands.operations import in_words
 from workers.settings.settings import settings
 from workers.wiring import bootstrap
 

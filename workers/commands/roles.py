@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, outage_reason
 from models.schema import rights
-from workers.operations import counted, in_words
+from workers.commands.operations import counted, in_words
 from workers.settings.settings import settings
 
 

@@ -18,7 +18,7 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
 from tasks.storage import rewrapping
-from workers.operations import counted, in_words, print_json
+from workers.commands.operations import counted, in_words, print_json
 from workers.settings.settings import Settings, settings
 
 

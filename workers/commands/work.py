@@ -26,7 +26,7 @@ from models.work.request import Quarantined
 from models.work.row import Work, work_tables
 from tasks.client.requests import RequestRefused, ask
 from tasks.engine.registry import JOBS
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 
 #: What every work row has.

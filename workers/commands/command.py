@@ -1,4 +1,4 @@
-"""Where the `tenure` command begins: its help is answered at once, all else by `workers/cli.py`.
+"""Where the `tenure` command begins: its help is answered at once, all else by `workers/commands/cli.py`.
 
 Importing click takes several times as long as starting Python. `help.txt` is what click says of the declarations in
 `cli.py`, kept; a test compares the two, and `python -m workers.command` writes it anew.
@@ -21,7 +21,7 @@ def main() -> None:
         with open(KEPT, encoding="utf-8") as kept:  # noqa: PTH123
             sys.stdout.write(kept.read())
         return
-    from workers.cli import cli  # noqa: PLC0415 - it is what takes long
+    from workers.commands.cli import cli  # noqa: PLC0415 - it is what takes long
 
     cli(prog_name="tenure")
 
@@ -30,7 +30,7 @@ def help_text() -> str:
     """The help as click makes it of the declarations."""
     import click  # noqa: PLC0415
 
-    from workers.cli import cli  # noqa: PLC0415
+    from workers.commands.cli import cli  # noqa: PLC0415
 
     names = cli.context_settings["help_option_names"]
     context = click.Context(

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, refusal
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 
 HOLDS = text("""

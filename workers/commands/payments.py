@@ -14,7 +14,7 @@ from models.base.money import Money
 from models.base.unit_of_work import Database
 from tasks.collection.reconciliation import Compared, compare
 from tasks.failures import Failure
-from workers.operations import in_words, print_json
+from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 
 ATTEMPTS = text("""
