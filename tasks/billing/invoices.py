@@ -34,10 +34,10 @@ from tasks.billing import documents
 from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.invoice_issue import issue, issue_batch
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
-from tasks.engine.task import Tick
+from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.ports.context import Ports, current
@@ -313,6 +313,4 @@ def issue_due_invoices() -> dict[str, int]:
     return counts
 
 
-@shared_task(name=RENDER.task, base=Tick)
-def render_invoices() -> dict[str, int]:
-    return drain(RENDER, current())
+render_invoices = tick(RENDER)

@@ -29,10 +29,10 @@ from models.work.row import WorkState
 from tasks.billing import documents
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.statement_plan import plan, plan_batch
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
-from tasks.engine.task import Tick
+from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.ports.context import Ports, current
@@ -236,11 +236,7 @@ def plan_statements() -> dict[str, int]:
     return counts
 
 
-@shared_task(name=RENDER.task, base=Tick)
-def render_statements() -> dict[str, int]:
-    return drain(RENDER, current())
+render_statements = tick(RENDER)
 
 
-@shared_task(name=RENDER_LONG.task, base=Tick)
-def render_long_statements() -> dict[str, int]:
-    return drain(RENDER_LONG, current())
+render_long_statements = tick(RENDER_LONG)

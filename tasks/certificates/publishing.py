@@ -11,18 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import ObjectStore, Ports, current
+from tasks.ports.context import ObjectStore, Ports
 
 FOLDER: Final = "certificates/"
 CONTENT_TYPE: Final = "application/json"
@@ -87,6 +86,4 @@ PUBLISH: Job[Any, None] = Job(
 )
 
 
-@shared_task(name=PUBLISH.task, base=Tick)
-def publish() -> dict[str, int]:
-    return drain(PUBLISH, current())
+publish = tick(PUBLISH)

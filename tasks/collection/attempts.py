@@ -23,11 +23,11 @@ from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
 from tasks.collection.outcome import not_made, record_payment
 from tasks.collection.plan import plan
-from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import Tick, tick
 from tasks.failures import Unavailable
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports, current, provider_is_configured
 from tasks.ports.payments import Order, Payment, PaymentGateway, Unanswered
 
 log = structlog.get_logger()
@@ -220,16 +220,7 @@ def plan_attempts() -> dict[str, int]:
     return {"planned": planned}
 
 
-@shared_task(name=COLLECT.task, base=Tick)
-def collect_due() -> dict[str, int]:
-    ports = current()
-    return drain(COLLECT, ports) if ports.payments else {}
+collect_due = tick(COLLECT, only_if=provider_is_configured)
 
 
-@shared_task(name=SETTLE.task, base=Tick)
-def settle_unknown() -> dict[str, int]:
-    ports = current()
-    if ports.payments is None:
-        return {}
-    take_up(ports)
-    return drain(SETTLE, ports)
+settle_unknown = tick(SETTLE, only_if=provider_is_configured, first=take_up)

@@ -14,7 +14,6 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
-from celery import shared_task
 from sqlalchemy import select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -24,11 +23,11 @@ from models.collection.payment_event import PaymentEvent
 from models.work.request import JobRequest
 from tasks.collection.attempts import configured
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports, provider_is_configured
 from tasks.ports.payments import Event, NotGenuine, Payment, PaymentGateway
 
 
@@ -150,7 +149,4 @@ READ = Job(
 )  # fmt: skip
 
 
-@shared_task(name=READ.task, base=Tick)
-def read_events() -> dict[str, int]:
-    ports = current()
-    return drain(READ, ports) if ports.payments else {}
+read_events = tick(READ, only_if=provider_is_configured)

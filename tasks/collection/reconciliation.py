@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from uuid import UUID
 
 import structlog
-from celery import shared_task
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
@@ -22,11 +21,11 @@ from models.collection.reconciliation import Reconciliation
 from tasks.collection.attempts import configured
 from tasks.collection.events import attempt_of
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports, provider_is_configured
 from tasks.ports.payments import Movement
 
 log = structlog.get_logger()
@@ -153,10 +152,4 @@ def plan(ports: Ports) -> int:
     return planned
 
 
-@shared_task(name=RECONCILE.task, base=Tick)
-def reconcile_days() -> dict[str, int]:
-    ports = current()
-    if ports.payments is None:
-        return {}
-    plan(ports)
-    return drain(RECONCILE, ports)
+reconcile_days = tick(RECONCILE, only_if=provider_is_configured, first=plan)

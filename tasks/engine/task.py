@@ -1,15 +1,18 @@
-"""The base of every task: what each of them gets, and none repeats."""
+"""The base of every tick, and `tick`, which makes the Celery task of a job and registers the job."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import Task
+from celery import Task, shared_task
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import is_outage, outage_reason
+from tasks.engine import registry
+from tasks.engine.drain import Job, drain
 from tasks.failures import Bug, describe
 from tasks.ports import context
 
@@ -44,3 +47,30 @@ class Tick(Task):  # type: ignore[type-arg]
             # A tick that found nothing to do is not worth a line.
             log.log(logging.INFO if any(counts.values()) else logging.DEBUG, "task.done", **counts)
             return counts
+
+
+def tick(
+    job: Job[Any, Any],
+    *,
+    only_if: Callable[[context.Ports], bool] = lambda _ports: True,
+    first: Callable[[context.Ports], object] = lambda _ports: None,
+    soft_time_limit: int | None = None,
+    time_limit: int | None = None,
+) -> Task[..., dict[str, int]]:
+    """Make the Celery task that drains `job`, and register the job. Its queue stands in its row of the timetable.
+
+    The task does nothing unless `only_if` holds, and calls `first` before it drains. Time limits are in seconds; None
+    means those of the settings. Raises ValueError if another job has the name of its task.
+    """
+    registry.register(job)
+
+    # None is Celery's own default, which its types leave out.
+    @shared_task(name=job.task, base=Tick, soft_time_limit=soft_time_limit, time_limit=time_limit)  # type: ignore[arg-type]
+    def drain_job() -> dict[str, int]:
+        ports = context.current()
+        if not only_if(ports):
+            return {}
+        first(ports)
+        return drain(job, ports)
+
+    return drain_job

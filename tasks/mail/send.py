@@ -16,7 +16,6 @@ from typing import NoReturn
 from uuid import UUID, uuid4
 
 import structlog
-from celery import shared_task
 from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
@@ -30,13 +29,13 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
-from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
-from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt, current
+from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt
 from tasks.reminders import final_check
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import ObjectKeys, object_keys
@@ -315,11 +314,7 @@ SEND_URGENT = _job("emails.send_urgent", "urgent", ())
 SEND = _job("emails.send", "NOT urgent", ("requests.handle", "emails.send_urgent"))
 
 
-@shared_task(name=SEND_URGENT.task, base=Tick)
-def send_urgent() -> dict[str, int]:
-    return drain(SEND_URGENT, current())
+send_urgent = tick(SEND_URGENT)
 
 
-@shared_task(name=SEND.task, base=Tick)
-def send_bulk() -> dict[str, int]:
-    return drain(SEND, current())
+send_bulk = tick(SEND)

@@ -296,6 +296,11 @@ class Ports:
         return replace(company, map=own_map(Base) + company.map, databases={MAIN: self.database, **company.databases})
 
 
+def provider_is_configured(ports: Ports) -> bool:
+    """Return whether there is a payment provider: without one, nothing is collected."""
+    return ports.payments is not None
+
+
 class _Current:
     build: Callable[[], Ports] | None = None
     ports: Ports | None = None

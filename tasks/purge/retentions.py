@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from celery import shared_task
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -24,11 +23,11 @@ from models.termination.retention import Retention
 from models.work import row as work
 from tasks.cases.case import NotYet, OnHold
 from tasks.certificates import certifying
-from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports
 from tasks.purge import tables
 from tasks.purge.checkpoints import may_delete
 from tasks.purge.rows import BATCH, Batch, Rows, quoted, unreferenced
@@ -165,6 +164,4 @@ def record(session: Session, results: Mapping[UUID, Kept], ports: Ports) -> None
 END = Job("retentions.end", Retention, load, end, record, done="ended", batch=1, record_every=1)
 
 
-@shared_task(name=END.task, base=Tick)
-def end_retentions() -> dict[str, int]:
-    return drain(END, current())
+end_retentions = tick(END)

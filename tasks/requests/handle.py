@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from celery import shared_task
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -34,11 +33,11 @@ from tasks.client.requests import (
 )
 from tasks.collection import events as payment_events
 from tasks.customers import details
-from tasks.engine.drain import Held, Job, drain
-from tasks.engine.task import Tick
+from tasks.engine.drain import Held, Job
+from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.mail import events, send
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports
 from tasks.reminders import holds
 from tasks.sessions import sweep
 from tasks.termination import cancelling, requesting
@@ -111,6 +110,4 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
 )
 
 
-@shared_task(name=HANDLE.task, base=Tick)
-def handle() -> dict[str, int]:
-    return drain(HANDLE, current())
+handle = tick(HANDLE)

@@ -14,7 +14,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from celery import shared_task
 from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
@@ -24,11 +23,11 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
-from tasks.engine.drain import Held, Job, Settled, drain
+from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
-from tasks.engine.task import Tick
+from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import Ports, current
+from tasks.ports.context import Ports
 from tasks.termination.steps import STEPS
 
 log = structlog.get_logger()
@@ -194,16 +193,10 @@ ADVANCE = _job(
 )
 
 
-@shared_task(name=ADVANCE.task, base=Tick)
-def advance() -> dict[str, int]:
-    return drain(ADVANCE, current())
+advance = tick(ADVANCE)
 
 
-@shared_task(name=EXPORT.task, base=Tick, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
-def export_due() -> dict[str, int]:
-    return drain(EXPORT, current())
+export_due = tick(EXPORT, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
 
 
-@shared_task(name=PURGE.task, base=Tick, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)
-def purge_due() -> dict[str, int]:
-    return drain(PURGE, current())
+purge_due = tick(PURGE, soft_time_limit=SOFT_LIMIT, time_limit=HARD_LIMIT)

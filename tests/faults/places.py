@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from models.termination.termination import Step
-from tasks.engine.registry import JOBS
+from tasks.engine.registry import jobs
 
 _REPOSITORY = Path(__file__).parents[2]
 
@@ -27,11 +27,11 @@ def _named(call: ast.Call) -> set[str]:
     assert isinstance(place, ast.Constant), "a failpoint's place is a literal, so that it can be found"
     match ast.unparse(job):
         case "job.task":
-            jobs = [each.task for each in JOBS]
+            names = [each.task for each in jobs()]
         case "case.point":
-            jobs = [f"terminations.{step}" for step in Step]
+            names = [f"terminations.{step}" for step in Step]
         case "RENDER.task":
-            jobs = ["statements.render"]
+            names = ["statements.render"]
         case literal:
-            jobs = [ast.literal_eval(literal)]
-    return {f"{each}:{place.value}" for each in jobs}
+            names = [ast.literal_eval(literal)]
+    return {f"{each}:{place.value}" for each in names}

@@ -11,6 +11,7 @@ from kombu import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from scheduler.timetable import TIMETABLE
+from tasks.engine.registry import module_names
 from workers.celery.routing import INBOUND, QUEUES, ROUTES
 from workers.settings.settings import SettingsError, settings
 
@@ -48,28 +49,8 @@ result_backend = None
 worker_send_task_events = True
 task_send_sent_event = False
 
-imports = (
-    "tasks.certificates.publishing",
-    "tasks.requests.inbound",
-    "tasks.customers.details",
-    "tasks.mail.send",
-    "tasks.customers.file_sweep",
-    "tasks.requests.handle",
-    "tasks.billing.invoices",
-    "tasks.mail.upkeep",
-    "tasks.collection.events",
-    "tasks.collection.attempts",
-    "tasks.engine.prune",
-    "tasks.purge.retentions",
-    "tasks.collection.reconciliation",
-    "tasks.reminders.tick",
-    "tasks.engine.rescue",
-    "tasks.security.dependency_audit",
-    "tasks.sessions.sweep",
-    "tasks.billing.statements",
-    "tasks.termination.advancing",
-    "tasks.customers.usage_partitions",
-)
+#: Jobs, handlers, steps and checks register themselves when their module is imported.
+imports = module_names()
 task_default_queue = INBOUND
 task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES]
 task_routes = {task: {"queue": queue} for task, queue in ROUTES.items()}

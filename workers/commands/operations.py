@@ -63,12 +63,12 @@ def migrate() -> None:
 def relay() -> None:
     with in_words():
         chosen = _logging()
-        from tasks.engine.registry import JOBS
+        from tasks.engine.registry import jobs
         from workers.app import app
         from workers.services import relay
         from workers.wiring import bootstrap
 
-        relay.main(bootstrap.ports(chosen, app), JOBS)
+        relay.main(bootstrap.ports(chosen, app), jobs())
 
 
 def metrics() -> int:

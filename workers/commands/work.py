@@ -25,7 +25,7 @@ from models.work.control import WorkControl
 from models.work.request import Quarantined
 from models.work.row import Work, work_tables
 from tasks.client.requests import RequestRefused, ask
-from tasks.engine.registry import JOBS
+from tasks.engine.registry import jobs
 from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 
@@ -179,7 +179,7 @@ def _limits(concurrency: int | None, rate: float | None) -> str:
 
 
 def _known(task: str) -> bool:
-    tasks = sorted({name for job in JOBS for name in (job.task, *job.limits)})
+    tasks = sorted({name for job in jobs() for name in (job.task, *job.limits)})
     if task not in tasks:
         click.echo(f"tenure: there is no job {task!r}; there are {', '.join(tasks)}.", err=True)
     return task in tasks

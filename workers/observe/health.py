@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from models.work import control, row
-from tasks.engine.registry import JOBS
+from tasks.engine.registry import jobs
 from workers.celery.beat import TICKED
 from workers.commands.operations import in_words
 from workers.services.relay import APPLICATION_NAME
@@ -31,7 +31,7 @@ def worker(_chosen: Settings, connection: Connection) -> str | None:
     answers = app.control.inspect(timeout=5).ping() or {}
     if not any(name.rpartition("@")[2] == socket.gethostname() for name in answers):
         return "no worker on this host answers: look at its log, or start one with celery -A workers.app worker."
-    for job in JOBS:
+    for job in jobs():
         if control.is_paused(connection, job.task, *job.limits):
             continue
         oldest = connection.execute(
