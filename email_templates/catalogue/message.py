@@ -34,6 +34,8 @@ class Message(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rather_twice: ClassVar[bool] = False
     #: One can do without it: offers List-Unsubscribe (RFC 8058, E8). Never what concerns money, access or an ending.
     optional: ClassVar[bool] = False
+    #: Not sent without a final check, which decides at the last moment whether it may leave (B12).
+    needs_final_check: ClassVar[bool] = False
 
     @classmethod
     def examples(cls) -> Mapping[str, Self]:

@@ -37,6 +37,7 @@ class PaymentReminder(Message, frozen=True, kw_only=True):
     name = "payment-reminder"
     promise = "P3.1d"
     why_not_marketing = "It reminds the customer of their own open invoices."
+    needs_final_check = True
 
     level: Level
     account_name: str
@@ -104,6 +105,7 @@ class PromiseBroken(Message, frozen=True, kw_only=True):
     name = "promise-broken"
     promise = "P3.1d"
     why_not_marketing = "It says that a payment which the customer had agreed to did not arrive."
+    needs_final_check = True
 
     account_name: str
     account_ref: str

@@ -28,6 +28,7 @@ class ContractEnding(Message, frozen=True, kw_only=True):
     name = "contract-ending"
     promise = "P6.1"
     why_not_marketing = "It tells the customer when the contract ends and what then happens to their data."
+    needs_final_check = True
     rather_twice = True
 
     account_name: str
@@ -123,6 +124,7 @@ class ExportReminder(Message, frozen=True, kw_only=True):
     name = "export-reminder"
     promise = "P6.1"
     why_not_marketing = "It warns that the record of the customer's own data will soon be gone for good."
+    needs_final_check = True
     urgent = True
     rather_twice = True
 

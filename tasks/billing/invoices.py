@@ -34,6 +34,7 @@ from tasks.billing import documents
 from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.invoice_issue import issue, issue_batch
+from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid
 from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
@@ -41,6 +42,7 @@ from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.ports.context import Ports, current
+from tasks.requests.registry import handles
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
 #: What the tax is called in mails; a document shows its rate and category.
@@ -253,6 +255,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
     send.queue(session, messages, ports)
 
 
+@handles(InvoicesIssue)
 def issue_now(session: Session, account_id: UUID, _request_id: UUID, ports: Ports) -> None:
     """For a request `invoices.issue`: invoice at once all that the account was charged and is on no invoice yet."""
     if session.get_one(Account, account_id).invoiced_from is None:
@@ -261,6 +264,7 @@ def issue_now(session: Session, account_id: UUID, _request_id: UUID, ports: Port
         issue_batch(session, ports.letterhead.company, account_id)
 
 
+@handles(InvoicesSend)
 def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `invoices.send`: send a document once more; one that is under way is on its way."""
     invoice = _asked_for(session, account_id, request_id)
@@ -273,6 +277,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     send.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
 
 
+@handles(InvoicesVoid)
 def void(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `invoices.void`: issue a credit note for all that is left of an invoice; a second finds nothing."""
     invoice = _asked_for(session, account_id, request_id)

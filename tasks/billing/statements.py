@@ -29,6 +29,7 @@ from models.work.row import WorkState
 from tasks.billing import documents
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.statement_plan import plan, plan_batch
+from tasks.client.requests import StatementsSend
 from tasks.engine.drain import Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
@@ -36,6 +37,7 @@ from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.ports.context import Ports, current
+from tasks.requests.registry import handles
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
 #: Statements with more lines are rendered by a job of their own, one at a time: ten thousand lines take seconds.
@@ -189,6 +191,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
     send.queue(session, messages, ports)
 
 
+@handles(StatementsSend)
 def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `statements.send`: see to it that the statements of the last closed period go out.
 

@@ -23,7 +23,6 @@ from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Termination
 from tasks.ports.context import Ports
-from tasks.termination.beginning import REASON
 
 #: The first time that the mail server accepted a message of this occasion which did not come back.
 _ACCEPTED = text("""
@@ -35,6 +34,9 @@ _CAME_BACK = text("""
     SELECT DISTINCT email.to_address FROM tenure.email_messages AS email
       JOIN tenure.delivery_events AS event ON event.email_message_id = email.id AND event.kind = 'bounced'
      WHERE email.termination_id = :termination""")
+
+#: What makes each mail about a termination one; with the termination's id and the occasion.
+REASON = "termination:{}:{}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from models.collection.payment import CollectionAttempt
 from models.collection.payment_event import PaymentEvent
 from models.work.request import JobRequest
+from tasks.client.requests import PaymentsRecordEvent
 from tasks.collection.attempts import configured
 from tasks.collection.outcome import record_payment
 from tasks.engine.drain import Held, Job
@@ -29,6 +30,7 @@ from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, provider_is_configured
 from tasks.ports.payments import Event, NotGenuine, Payment, PaymentGateway
+from tasks.requests.registry import handles_without_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Seen:
     payment: Payment | None
 
 
+@handles_without_account(PaymentsRecordEvent)
 def receive(session: Session, request_id: UUID, _ports: Ports) -> None:
     """For a request `payments.record_event`: the event will be asked for from the provider."""
     event = session.scalars(select(JobRequest.args["event"].astext).where(JobRequest.id == request_id)).one()

@@ -29,11 +29,14 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.customers.detail_change import DetailChange
 from models.work.request import JobRequest
+from tasks.client.requests import DetailsConfirmChange
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
+from tasks.mail.events import when_suppressed
 from tasks.mail.send import Queued, queue
 from tasks.ports.context import Ports, current
+from tasks.requests.registry import handles
 
 #: Contacts asked in one transaction.
 BATCH = 500
@@ -65,6 +68,7 @@ BILLED = text("""
      WHERE details_checked_at IS NULL OR details_checked_at <= now() - interval '1 year'""")
 
 
+@handles(DetailsConfirmChange)
 def confirm_change(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `details.confirm_change`: tell those whom the change concerns, the old and the new address too."""
     asked = session.get_one(JobRequest, request_id)
@@ -113,6 +117,7 @@ def plan_checks(ports: Ports) -> int:
     return asked
 
 
+@when_suppressed
 def ask_another(session: Session, account_id: UUID, unreachable: str, ports: Ports) -> bool:
     """Ask another contact of the account what became of an address; False where there is none to ask."""
     others = session.scalars(OTHERS, {"account": account_id, "address": unreachable}).all()

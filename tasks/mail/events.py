@@ -7,6 +7,7 @@ message that we do not know fails with its reason and waits for a person.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
@@ -22,16 +23,32 @@ from models.mail.email_message import EmailMessage
 from models.mail.suppression import SuppressionReason, suppress
 from models.work.request import JobRequest
 from tasks.client.requests import EmailsRecordEvent, EmailsUnsubscribe
-from tasks.customers.details import ask_another
+from tasks.engine.registry import import_every_module
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
+from tasks.requests.registry import handles_without_account
+
+FollowUp = Callable[[Session, UUID, str, Ports], object]
 
 SUPPRESSING = {
     DeliveryKind.BOUNCED: SuppressionReason.BOUNCE,
     DeliveryKind.COMPLAINED: SuppressionReason.COMPLAINT,
 }
 
+#: What follows when an address of an account is suppressed for the first time.
+_follow_ups: list[FollowUp] = []
 
+
+def when_suppressed(follow_up: FollowUp) -> FollowUp:
+    """Call the decorated function with account and address when a bounce or complaint first suppresses the address.
+
+    It runs in the transaction that records the event.
+    """
+    _follow_ups.append(follow_up)
+    return follow_up
+
+
+@handles_without_account(EmailsRecordEvent)
 def record_event(session: Session, request_id: UUID, ports: Ports) -> None:
     """For a request `emails.record_event`."""
     told = msgspec.convert(session.get_one(JobRequest, request_id).args, EmailsRecordEvent)
@@ -56,7 +73,9 @@ def record_event(session: Session, request_id: UUID, ports: Ports) -> None:
         return
     first = suppress(session.connection(), message.to_address, reason, detail=told.detail, email_message_id=message.id)
     if first:
-        ask_another(session, message.account_id, message.to_address, ports)
+        import_every_module()
+        for follow_up in _follow_ups:
+            follow_up(session, message.account_id, message.to_address, ports)
 
 
 def _is_over(session: Session, account_id: UUID) -> bool:
@@ -77,6 +96,7 @@ def settle_by_events(session: Session, message_id: UUID | None = None) -> int:
     return settled.rowcount
 
 
+@handles_without_account(EmailsUnsubscribe)
 def unsubscribe(session: Session, request_id: UUID, _ports: Ports) -> None:
     """For a request `emails.unsubscribe`: the contact gets no more of what one can do without (RFC 8058)."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, EmailsUnsubscribe)

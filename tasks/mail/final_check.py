@@ -4,7 +4,7 @@ Entered when the mail server has agreed to the recipient, before anything of the
 looked at: it may have been taken over or cancelled, or its address suppressed, since it was claimed. A kind of message
 may register a look of its own, such as a reminder's at its invoice:
 
-    @last_look("payment-reminder")
+    @final_check(PaymentReminder)
     def still_owed(session: Session, row: EmailMessage) -> None:
         invoice = session.get_one(Invoice, ..., with_for_update=True)
         if invoice.open_amount == 0:
@@ -27,10 +27,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
+from email_templates import catalogue
+from email_templates.catalogue.message import Message
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import sentence
 from tasks.engine.drain import Held
-from tasks.failures import Transient
+from tasks.engine.registry import import_every_module
+from tasks.failures import Permanent, Transient
 
 Look = Callable[[Session, EmailMessage], None]
 
@@ -39,7 +42,7 @@ PATIENCE: Final = 5_000
 LOCK_NOT_AVAILABLE: Final = ("55P03", "40P01")
 
 #: By the name of the message.
-_looks: dict[str, Look] = {}
+_checks: dict[str, Look] = {}
 
 
 class TakenOver(Exception):
@@ -66,11 +69,14 @@ class Outdated(Exception):
         self.effect = effect
 
 
-def last_look(message: str) -> Callable[[Look], Look]:
-    """Let the decorated function look before each `message` leaves. It reads, locks, and raises `Withdrawn`."""
+def final_check(message: type[Message]) -> Callable[[Look], Look]:
+    """Call the decorated function before each `message` leaves. It reads, locks, and raises `Withdrawn`.
+
+    A message class that says `needs_final_check` is not sent by a process in which no check is registered for it.
+    """
 
     def register(look: Look) -> Look:
-        _looks[message] = look
+        _checks[message.name] = look
         return look
 
     return register
@@ -79,7 +85,13 @@ def last_look(message: str) -> Callable[[Look], Look]:
 @contextmanager
 def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
     """Enter only if the message may still go; leave when it was answered. Raises `Withdrawn` or `TakenOver`."""
-    look = _looks.get(row.message)
+    look = _checks.get(row.message)
+    known = catalogue.MESSAGES.get(row.message)
+    if look is None and known is not None and known.needs_final_check:
+        import_every_module()
+        look = _checks.get(row.message)
+        if look is None:
+            raise Permanent(f"{row.message} needs a final check, and none is registered: decorate one.")
     session = Session(held.ports.database.engine)
     try:
         _look_at(session, row, held)

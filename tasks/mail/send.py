@@ -29,6 +29,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
+from tasks.client.requests import EmailsSendAccountSetUp
 from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
@@ -36,14 +37,12 @@ from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
 from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt
-from tasks.reminders import final_check
+from tasks.requests.registry import handles
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 
-#: Whoever sends has registered these looks: a reminder never leaves unseen (B12).
-LOOKS = (final_check.look,)
 #: How often a message is rendered anew because what it is about changed while it was offered (B13).
 RENDERINGS = 3
 #: A server's answer is kept for a person to find the message in its log.
@@ -112,6 +111,7 @@ def queue_for_contacts(session: Session, account_id: UUID, context: Message, rea
     )
 
 
+@handles(EmailsSendAccountSetUp)
 def send_account_set_up(session: Session, account_id: UUID, _request_id: UUID, ports: Ports) -> None:
     """For a request `emails.send_account_set_up`: welcome each contact, once ever."""
     account = session.get_one(Account, account_id)

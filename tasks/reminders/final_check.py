@@ -20,10 +20,11 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.orm import Session
 
 from email_templates.catalogue import read_context, write_context
+from email_templates.catalogue.reminders import PaymentReminder, PromiseBroken
 from models.mail.email_message import EmailMessage
 from models.reminders.reminder import LetterKind
 from tasks.engine.failpoints import failpoint
-from tasks.mail.final_check import Outdated, Withdrawn, last_look
+from tasks.mail.final_check import Outdated, Withdrawn, final_check
 from tasks.reminders import book
 from tasks.reminders.ladder import Customer, Item, Letter, customer_hindrance, debt_hindrance, decide, reminder
 from tasks.reminders.message import message
@@ -54,7 +55,7 @@ LEAVE_OUT = text("""
                           AND (email.state IN ('done', 'unknown') OR email.committing_at IS NOT NULL))""")
 
 
-@last_look("payment-reminder")
+@final_check(PaymentReminder)
 def look(session: Session, email: EmailMessage) -> None:
     """Raises Withdrawn where nothing is to be reminded of any more, Outdated where less or other amounts are."""
     account = email.account_id
@@ -80,7 +81,7 @@ def look(session: Session, email: EmailMessage) -> None:
         raise Outdated(write_context(said), _leave_out(letter.id, email.id, left_out, now) if left_out else None)
 
 
-last_look("promise-broken")(look)
+final_check(PromiseBroken)(look)
 
 
 def _customer(session: Session, account: UUID, letter: Row[Any], now: datetime) -> Customer:

@@ -20,6 +20,7 @@ from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPro
 from tasks.engine.locks import patient
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
+from tasks.requests.registry import handles
 
 #: Days that somebody may be waited for.
 LONGEST_PROMISE = 366
@@ -51,18 +52,21 @@ DISPUTE = text("""
     UPDATE tenure.open_items SET disputed = least(CAST(:amount AS bigint), amount) WHERE invoice_id = :invoice""")
 
 
+@handles(RemindersPause)
 def pause(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.pause`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersPause)
     set_pause(session, account_id, asked.invoice, asked.until, over=asked.over)
 
 
+@handles(RemindersPromise)
 def promise(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.promise`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersPromise)
     set_promise(session, account_id, asked.invoice, asked.until, over=asked.over)
 
 
+@handles(RemindersDispute)
 def dispute(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.dispute`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersDispute)

@@ -13,60 +13,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.billing import invoices, statements
-from tasks.client.requests import (
-    DetailsConfirmChange,
-    EmailsRecordEvent,
-    EmailsSendAccountSetUp,
-    EmailsUnsubscribe,
-    InvoicesIssue,
-    InvoicesSend,
-    InvoicesVoid,
-    PaymentsRecordEvent,
-    RemindersDispute,
-    RemindersPause,
-    RemindersPromise,
-    SessionsRevoke,
-    StatementsSend,
-    TerminationsCancel,
-    TerminationsRequest,
-)
-from tasks.collection import events as payment_events
-from tasks.customers import details
 from tasks.engine.drain import Held, Job
 from tasks.engine.task import tick
-from tasks.failures import Permanent
-from tasks.mail import events, send
 from tasks.ports.context import Ports
-from tasks.reminders import holds
-from tasks.sessions import sweep
-from tasks.termination import cancelling, requesting
+from tasks.requests.registry import handler_of
 
-Handler = Callable[[Session, UUID, UUID, Ports], None]
-MessageHandler = Callable[[Session, UUID, Ports], None]
 Effect = Callable[[Session, Ports], None]
-
-#: Kind, and what it does: `handler(session, account_id, request_id, ports)`.
-HANDLERS: Mapping[str, Handler] = {
-    StatementsSend.kind: statements.send_again,
-    InvoicesIssue.kind: invoices.issue_now,
-    InvoicesSend.kind: invoices.send_again,
-    InvoicesVoid.kind: invoices.void,
-    SessionsRevoke.kind: sweep.revoke,
-    EmailsSendAccountSetUp.kind: send.send_account_set_up,
-    DetailsConfirmChange.kind: details.confirm_change,
-    RemindersPause.kind: holds.pause,
-    RemindersPromise.kind: holds.promise,
-    RemindersDispute.kind: holds.dispute,
-    TerminationsRequest.kind: requesting.handle,
-}
-#: The same for kinds that name a message or an event, not an account: `handler(session, request_id, ports)`.
-MESSAGE_HANDLERS: Mapping[str, MessageHandler] = {
-    EmailsRecordEvent.kind: events.record_event,
-    EmailsUnsubscribe.kind: events.unsubscribe,
-    PaymentsRecordEvent.kind: payment_events.receive,
-    TerminationsCancel.kind: cancelling.handle,
-}
 
 
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[str, UUID | None]]:
@@ -77,11 +29,8 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[str, UUID | 
 def understand(item: tuple[str, UUID | None], held: Held) -> Effect:
     """Find the handler. The kind and the account come from the row, never from a message (W21)."""
     kind, account_id = item
-    if kind in MESSAGE_HANDLERS:
-        return lambda session, ports: MESSAGE_HANDLERS[kind](session, held.id, ports)
-    if kind not in HANDLERS or account_id is None:
-        raise Permanent(f'This version has no handler for "{kind}": deploy one that has, then retry.')
-    return lambda session, ports: HANDLERS[kind](session, account_id, held.id, ports)
+    handler = handler_of(kind)
+    return lambda session, ports: handler(session, account_id, held.id, ports)
 
 
 def record(session: Session, results: Mapping[UUID, Effect], ports: Ports) -> None:

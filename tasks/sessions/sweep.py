@@ -28,11 +28,13 @@ from models.data_map.map import AccountKeys
 from models.sessions import sweep as session_sweep
 from models.sessions.sweep import OWN
 from models.work.counter import count
+from tasks.client.requests import SessionsRevoke
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Failure
 from tasks.mail.send import queue_for_contacts
 from tasks.ports.context import Left, Ports, Swept, current
+from tasks.requests.registry import handles
 
 log = structlog.get_logger()
 
@@ -225,6 +227,7 @@ class OwnSessions:
         self._database.engine.dispose()
 
 
+@handles(SessionsRevoke)
 def revoke(session: UnitOfWork, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """End all sessions of an account and tell its contacts, for a request `sessions.revoke`."""
     ended = session.execute(text("SELECT tenure.end_sessions(:account)"), {"account": account_id}).scalar_one()

@@ -16,13 +16,11 @@ from models.customers.account import Account
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult
+from tasks.cases.correspondence import REASON
 from tasks.engine.drain import Held
 from tasks.export.retained import retained
-from tasks.mail.final_check import Withdrawn, last_look
+from tasks.mail.final_check import Withdrawn, final_check
 from tasks.mail.send import queue_for_contacts
-
-#: What makes each mail about a termination one; with the termination's id and the occasion.
-REASON = "termination:{}:{}"
 
 
 def announce(case: Case, held: Held) -> StepResult:
@@ -47,7 +45,7 @@ def announce(case: Case, held: Held) -> StepResult:
     return StepResult(record=tell)
 
 
-@last_look(ContractEnding.name)
+@final_check(ContractEnding)
 def still_ending(session: Session, row: EmailMessage) -> None:
     """Whoever took the termination back is not told that the contract ends."""
     found = session.get(Termination, row.dedupe_key.split(":")[1])

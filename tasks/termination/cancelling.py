@@ -17,9 +17,11 @@ from models.customers.account_key import KeyPurpose
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Termination
 from models.work.request import JobRequest
+from tasks.client.requests import TerminationsCancel
 from tasks.crypto import keyring
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
+from tasks.requests.registry import handles_without_account
 from tasks.termination import stopping
 
 #: Those that another transaction is just finishing are left to it: it waits for us, and finds what became of them.
@@ -42,6 +44,7 @@ _RETIRE = text("""
        SET state = 'pending', attempts = 0, crashes = 0, due_at = now(), finished_at = NULL, last_error = NULL""")
 
 
+@handles_without_account(TerminationsCancel)
 def handle(session: Session, request_id: UUID, _ports: Ports) -> None:
     """For a request `terminations.cancel`."""
     cancel(session, UUID(session.get_one(JobRequest, request_id).args["termination"]))

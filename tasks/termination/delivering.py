@@ -22,7 +22,7 @@ from tasks.cases.correspondence import Correspondent, accepted_at, correspondent
 from tasks.engine.drain import Held
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
-from tasks.mail.final_check import Withdrawn, last_look
+from tasks.mail.final_check import Withdrawn, final_check
 from tasks.ports.context import Ports, Terms
 from tasks.termination.exporting import archive_of, opened
 from tasks.termination.links import new_link
@@ -100,7 +100,7 @@ def remind(case: Case, held: Held) -> StepResult:
     return StepResult(record=record)
 
 
-@last_look(ExportReminder.name)
+@final_check(ExportReminder)
 def still_waiting(session: Session, row: EmailMessage) -> None:
     """Whoever has fetched the record is not reminded of it."""
     found = session.get(Termination, row.termination_id)

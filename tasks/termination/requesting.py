@@ -23,6 +23,7 @@ from tasks.client.requests import TerminationsRequest
 from tasks.export.retained import retained
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
+from tasks.requests.registry import handles
 from tasks.termination.advancing import add_steps
 
 _INSERT = text("""
@@ -50,6 +51,7 @@ class Requested:
     cancel_until: datetime
 
 
+@handles(TerminationsRequest)
 def handle(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `terminations.request`."""
     row = session.get_one(JobRequest, request_id)

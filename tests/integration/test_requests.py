@@ -43,8 +43,9 @@ from tasks.engine import locks
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports, _Current, provide
 from tasks.requests import inbound
-from tasks.requests.handle import HANDLE, HANDLERS, MESSAGE_HANDLERS
+from tasks.requests.handle import HANDLE
 from tasks.requests.inbound import accept
+from tasks.requests.registry import handled_kinds
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 from workers.celery.routing import ROUTES
@@ -433,7 +434,7 @@ def test_every_type_of_field_has_its_name_in_the_database() -> None:
 
 
 def test_every_kind_has_a_handler_a_route_and_a_task() -> None:
-    assert set(KINDS) == {*HANDLERS, *MESSAGE_HANDLERS} == {kind.kind for kind in Request.__subclasses__()}
+    assert set(KINDS) == handled_kinds() == {kind.kind for kind in Request.__subclasses__()}
     assert set(KINDS) <= set(ROUTES)
     tasks = Celery("tests", set_as_current=False).tasks
     assert {name for name, task in tasks.items() if isinstance(task, inbound.Inbound)} == set(KINDS)
@@ -441,7 +442,7 @@ def test_every_kind_has_a_handler_a_route_and_a_task() -> None:
 
 def test_a_web_tier_that_imports_the_requests_gets_neither_celery_nor_the_rest_of_tenure() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, tasks.requests; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, tasks.client.requests; print(*sys.modules)"],
         capture_output=True,
         text=True,
         check=True,

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from email_templates.catalogue.accounts import AccountSetUp
 from models.base.unit_of_work import Database
 from models.customers.account import Account
 from models.mail.email_message import EmailMessage
@@ -21,7 +22,7 @@ from models.mail.suppression import SuppressionReason, lift, suppress
 from models.work import row as work
 from models.work.control import is_paused, set_limits, set_paused
 from tasks.engine.drain import drain
-from tasks.mail.final_check import Withdrawn, _looks, last_look
+from tasks.mail.final_check import Withdrawn, _checks, final_check
 from tasks.mail.send import ALL_MAIL, SEND, SEND_URGENT
 from tasks.ports.context import Ports
 from tests.database_proxy import DatabaseProxy
@@ -335,14 +336,14 @@ def test_a_suppressed_address_is_not_written_to_on_any_stream_until_that_is_lift
 def look_at_the_account() -> Iterator[None]:
     """As a reminder looks at its invoice: under a lock on its row, at the last moment (B12)."""
 
-    @last_look("account-set-up")
+    @final_check(AccountSetUp)
     def still_owed(session: Session, mail: EmailMessage) -> None:
         account = session.get_one(Account, mail.account_id, with_for_update=True)
         if account.name == "paid":
             raise Withdrawn("The invoice was paid before the reminder left.")
 
     yield
-    _looks.pop("account-set-up")
+    _checks.pop("account-set-up")
 
 
 PAY = text("UPDATE tenure.accounts SET name = 'paid'")
