@@ -11,10 +11,15 @@ import sys
 from celery import Celery
 
 from workers.celery import lifecycle
+from workers.settings.settings import settings
+from workers.wiring import bootstrap
 
 app = Celery("tenure")
 app.config_from_object("workers.celery.config")
-lifecycle.connect(app)
+lifecycle.connect(
+    ports=lambda: bootstrap.ports(settings(), app),
+    session_stores=lambda database: bootstrap.session_stores(settings(), database),
+)
 
 if "flower" in sys.argv:
     from workers.celery.flower import protect

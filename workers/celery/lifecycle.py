@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import gc
-import mmap
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
-from celery import Celery, signals
+from celery import signals
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
+from tasks.ports.context import Ports, SessionStore
 from workers.celery import logs, restored
+from workers.celery.stopping import ask_to_stop
 from workers.settings.settings import settings
 
 log = structlog.get_logger()
 
-#: One byte that the main process and its children share: set when the worker is asked to stop. Children do not get
-#: the signal, and would otherwise go on claiming until their budget ends (W9).
-_STOPPING = mmap.mmap(-1, 1)
 
+def connect(ports: Callable[[], Ports], session_stores: Callable[[Database], Iterable[SessionStore]]) -> None:
+    """Attach to the signals of Celery; called once, when the app is made.
 
-def stopping() -> bool:
-    return _STOPPING[0] != 0
-
-
-def ask_to_stop() -> None:
-    _STOPPING[0] = 1
-
-
-def connect(app: Celery) -> None:
-    """Attach to the signals of Celery; called once, when the app is made."""
-    from workers.wiring import bootstrap  # noqa: PLC0415 - it needs `stopping`
-
-    context.provide(lambda: bootstrap.ports(settings(), app))
+    `ports` builds those of a process, `session_stores` the stores that are checked before the worker starts.
+    """
+    context.provide(ports)
 
     @signals.setup_logging.connect(weak=False)
     def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
@@ -48,7 +39,7 @@ def connect(app: Celery) -> None:
     def check_session_stores(**_: Any) -> None:
         """A store that is not what its settings say stops the worker before anything is deleted (S5)."""
         # Not the ports of this process, which children would inherit with their connections.
-        for store in bootstrap.session_stores(settings(), Database(settings().database_url, pool_size=1)):
+        for store in session_stores(Database(settings().database_url, pool_size=1)):
             try:
                 store.check()
             except Unavailable as failure:
@@ -71,7 +62,7 @@ def connect(app: Celery) -> None:
     @signals.worker_process_init.connect(weak=False)
     def begin(**_: Any) -> None:
         """In a new child, after the fork: connections of its own. It may follow one that died: rescue its rows."""
-        context.provide(lambda: bootstrap.ports(settings(), app))
+        context.provide(ports)
         try:
             rescued = rescue_all(context.current())
         except DBAPIError as error:

@@ -21,9 +21,9 @@ from tasks.certificates.chain import Examined, Head, Signed, document, examine
 from tasks.crypto.signing import PublicKey, Signer
 from tasks.failures import Failure
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 from workers.terminal import certificate
+from workers.terminal.output import in_words, print_json
 
 WHAT: Mapping[str, str] = {
     CertificateKind.KEY: "key",

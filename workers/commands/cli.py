@@ -57,9 +57,9 @@ def down(var: Path, purge: bool) -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database to the schema of this version, wholly or not at all."""
-    from workers.commands import operations
+    from workers.commands import processes
 
-    operations.migrate()
+    processes.migrate()
 
 
 @cli.command()
@@ -76,17 +76,17 @@ def roles(worker: str | None, web: str | None, apply: bool) -> None:
 @cli.command()
 def relay() -> None:
     """Wake workers within a fraction of a second of a request. Any number may run."""
-    from workers.commands import operations
+    from workers.commands import processes
 
-    operations.relay()
+    processes.relay()
 
 
 @cli.command()
 def metrics() -> None:
     """Figures for Prometheus, at TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
-    from workers.commands import operations
+    from workers.commands import processes
 
-    sys.exit(operations.metrics())
+    sys.exit(processes.metrics())
 
 
 @cli.command("download-page")
@@ -94,9 +94,9 @@ def download_page() -> None:
     """The page from which customers download the record of their data, at TENURE_DOWNLOAD_ADDRESS and
     TENURE_DOWNLOAD_PORT. Any number may run.
     """
-    from workers.commands import operations
+    from workers.commands import processes
 
-    sys.exit(operations.download_page())
+    sys.exit(processes.download_page())
 
 
 @cli.command()
@@ -441,9 +441,9 @@ def demo(var: Path, accounts: int, keep: bool) -> None:
 @click.option("--dedupe-key", help="The same key again is the same request.")
 def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> None:
     """Ask for work by hand: tenure request statements.send account=acme"""
-    from workers.commands import operations
+    from workers.commands import processes
 
-    sys.exit(operations.request(kind, arguments, dedupe_key))
+    sys.exit(processes.request(kind, arguments, dedupe_key))
 
 
 @cli.group()

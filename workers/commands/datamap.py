@@ -21,8 +21,8 @@ from models.data_map import file as data_map_file
 from models.data_map.file import CompanyMap
 from models.data_map.live_catalogue import Catalogue
 from models.data_map.map import MAIN, DataMapError, own_map, table_name
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import Settings, settings
+from workers.terminal.output import in_words, print_json
 
 
 def discover(customers: str, ref: str | None, database: str, file: Path | None) -> int:

@@ -18,8 +18,8 @@ from models.base.unit_of_work import Database, refusal
 from tasks.export.disclosure import APPROVALS, disclose
 from tasks.failures import Failure
 from workers.app import app
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 from workers.wiring import bootstrap
 
 LOG = text("""

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, refusal
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 HOLDS = text("""
     SELECT hold.id, account.ref AS account, hold.reference, hold.reason, hold.placed_by, hold.placed_at,

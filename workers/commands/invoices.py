@@ -23,8 +23,8 @@ from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.invoice_issue import issue_batch
 from tasks.client.documents import open_invoice
 from workers.commands.documents import NotSaved, save
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 from workers.wiring.bootstrap import letterhead
 
 ACCOUNT = text("SELECT id, status, invoiced_from FROM tenure.accounts WHERE ref = :ref")

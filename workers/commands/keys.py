@@ -18,8 +18,8 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
 from tasks.storage import rewrapping
-from workers.commands.operations import counted, in_words, print_json
 from workers.settings.settings import Settings, settings
+from workers.terminal.output import counted, in_words, print_json
 
 
 def state(names: tuple[str, ...], name: str) -> str:

@@ -16,8 +16,8 @@ from email_templates.language.company import Company
 from email_templates.language.reader import reader
 from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.rendering import render
-from workers.commands.operations import print_json
 from workers.settings.settings import SettingsError, settings
+from workers.terminal.output import print_json
 
 #: Who signs a preview where no company is set.
 SAMPLE_COMPANY = Company(

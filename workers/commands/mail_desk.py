@@ -24,8 +24,8 @@ from models.customers.contact import Contact
 from models.mail.suppression import SuppressionReason, lift, suppress
 from tasks.mail.addresses import checked
 from tasks.mail.send import Queued, queue
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 from workers.wiring import bootstrap
 
 #: What a person may send: the others say what the platform knows, and a person could only say it wrongly.

@@ -14,8 +14,8 @@ from models.base.money import Money
 from models.base.unit_of_work import Database
 from tasks.collection.reconciliation import Compared, compare
 from tasks.failures import Failure
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 ATTEMPTS = text("""
     SELECT invoice.number, attempt.number AS attempt, attempt.id, attempt.state, attempt.outcome, attempt.currency,

@@ -15,8 +15,8 @@ from rich.table import Table
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 #: By the account's ref, before and after the purge, or the termination's id; the newest without one.
 _PURGES = text("""

@@ -10,8 +10,8 @@ import click
 from tasks.failures import Permanent
 from tasks.mail.addresses import NotAnAddress, checked
 from tasks.termination import reissuing
-from workers.commands.operations import in_words
 from workers.settings.settings import settings
+from workers.terminal.output import in_words
 from workers.wiring import bootstrap
 
 

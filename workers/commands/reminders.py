@@ -22,8 +22,8 @@ from tasks.reminders.forecast import Foreseen, find, simulate
 from tasks.reminders.holds import set_pause
 from tasks.reminders.ladder import Customer, Next
 from tasks.reminders.ladder import explain as next_step
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 #: Letters of a simulation that are listed one by one; more are counted by day.
 LISTED = 40

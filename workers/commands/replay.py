@@ -7,8 +7,8 @@ import click
 from tasks.failures import Failure
 from tasks.termination.replay import Replayed, replay
 from workers.app import app
-from workers.commands.operations import in_words
 from workers.settings.settings import settings
+from workers.terminal.output import in_words
 from workers.wiring import bootstrap
 
 

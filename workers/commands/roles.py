@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, outage_reason
 from models.schema import rights
-from workers.commands.operations import counted, in_words
 from workers.settings.settings import settings
+from workers.terminal.output import counted, in_words
 
 
 def grant(worker: str | None, web: str | None, apply: bool) -> int:

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE
 from tasks.security import dependency_audit
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 LONGEST_ACCEPTANCE = timedelta(days=366)
 

@@ -21,9 +21,9 @@ from tasks.ports.context import SessionStore
 from tasks.sessions.sweep import OwnSessions
 from tasks.sessions.sweep import sweep as sweep_stores
 from workers.celery import logs
-from workers.commands.operations import in_words, print_json
 from workers.observe.promises.report import STORED_AT_MOST
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 from workers.wiring import bootstrap
 
 PARTITIONS = text("""

@@ -30,8 +30,8 @@ from tasks.billing.statements import RENDER, RENDER_LONG, ToRender, load
 from tasks.client.documents import open_statement
 from tasks.failures import Failure
 from workers.commands.documents import NotSaved, save
-from workers.commands.operations import counted, in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import counted, in_words, print_json
 
 
 class Refused(Exception):

@@ -16,9 +16,9 @@ from models.base.unit_of_work import Database
 from tasks.failures import Failure, Permanent
 from tasks.ports.context import Ports
 from tasks.termination import cancelling, preview, requesting
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
 from workers.terminal import termination_preview, termination_progress
+from workers.terminal.output import in_words, print_json
 from workers.wiring import bootstrap
 
 

@@ -26,8 +26,8 @@ from models.work.request import Quarantined
 from models.work.row import Work, work_tables
 from tasks.client.requests import RequestRefused, ask
 from tasks.engine.registry import jobs
-from workers.commands.operations import in_words, print_json
 from workers.settings.settings import settings
+from workers.terminal.output import in_words, print_json
 
 #: What every work row has.
 COLUMNS = (

@@ -25,7 +25,6 @@ from email_templates.language.currencies import minor_digits
 from models.base.unit_of_work import Database
 from tasks.reminders.calendar import calendar
 from workers.adapters.payments.stripe import from_stripe
-from workers.commands.operations import counted
 from workers.demo.books import PLANS, price
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
@@ -33,6 +32,7 @@ from workers.demo.page import Page
 from workers.demo.watching import STALLED, Stalled
 from workers.local.servers.payments import DECLINED_CARD
 from workers.settings.settings import Settings
+from workers.terminal.output import counted
 
 #: So many customers at the most; of four, one pays by transfer, and the second one's card is declined.
 MOST: Final = 12

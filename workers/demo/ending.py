@@ -37,7 +37,6 @@ from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
 from tasks.ports.context import ObjectStore, Ports
 from tasks.termination import preview
-from workers.commands.operations import counted
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer
 from workers.demo.page import Page
@@ -47,6 +46,7 @@ from workers.services.download_page import application
 from workers.settings.settings import Settings
 from workers.terminal import certificate as certificate_page
 from workers.terminal import termination_preview
+from workers.terminal.output import counted
 from workers.wiring import bootstrap
 
 #: Of each text that is shown, so many lines.

@@ -25,7 +25,6 @@ from tasks.failures import Failure
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.commands.operations import counted
 from workers.demo import checks
 from workers.demo.asking import Asked, send_from_another_program, sign_up
 from workers.demo.checks import Finding, Flower, Scene
@@ -40,6 +39,7 @@ from workers.demo.stack import INVOICE, STATEMENT, Stack, only_one
 from workers.demo.watching import Expected, Stalled, watch
 from workers.local.errors import EmbeddedServerError
 from workers.settings.settings import Settings, parse
+from workers.terminal.output import counted
 from workers.wiring import bootstrap
 
 

@@ -14,9 +14,9 @@ from models.base.unit_of_work import Database
 from models.work import control, row
 from tasks.engine.registry import jobs
 from workers.celery.beat import TICKED
-from workers.commands.operations import in_words
 from workers.services.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings
+from workers.terminal.output import in_words
 
 #: Work that waits longer than this while a worker is up is not being done.
 PATIENCE = timedelta(minutes=5)

@@ -16,7 +16,7 @@ from rich.text import Text
 from models.termination.certificate import CertificateKind
 from tasks.certificates.chain import Signed
 from tasks.crypto.signing import PublicKey
-from workers.commands.operations import counted
+from workers.terminal.output import counted
 
 #: Wider, and the eye loses the line.
 WIDTH = 100

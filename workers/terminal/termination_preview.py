@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.termination.preview import Fate, Kind, Preview, Store
-from workers.commands.operations import counted
+from workers.terminal.output import counted
 
 WIDTH = 100
 _HEADINGS = {

@@ -28,7 +28,7 @@ from models.termination.purge import StoreKind
 from models.termination.termination import Stage
 from tasks.termination import progress
 from tasks.termination.progress import Progress, Store
-from workers.commands.operations import print_json
+from workers.terminal.output import print_json
 
 #: Seconds between two looks, and between two lines about the same step.
 LOOK: Final = 0.5

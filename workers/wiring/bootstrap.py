@@ -29,7 +29,7 @@ from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.sessions.keys import KeyOwners
 from workers.adapters.sessions.redis import RedisSessions
 from workers.adapters.sessions.sql import SQLSessions
-from workers.celery import lifecycle
+from workers.celery.stopping import stopping
 from workers.celery.waker import RedisWaker
 from workers.settings import session_stores as stores
 from workers.settings.session_stores import RedisKeys
@@ -49,7 +49,7 @@ def ports(settings: Settings, app: Celery) -> Ports:
         wake=RedisWaker(app),
         worker=identity(),
         dead=dead,
-        stopping=lifecycle.stopping,
+        stopping=stopping,
         auditor=auditor(settings),
         lease=settings.lease,
         budget=settings.budget,

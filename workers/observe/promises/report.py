@@ -19,7 +19,6 @@ from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
 from workers.celery.routing import QUEUES
-from workers.commands.operations import in_words, print_json
 from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
 from workers.observe.promises.mail import (
     details_are_asked_after,
@@ -39,6 +38,7 @@ from workers.observe.promises.terminations import (
 from workers.settings import session_stores
 from workers.settings.session_stores import Store
 from workers.settings.settings import Mode, Settings, settings
+from workers.terminal.output import in_words, print_json
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)

@@ -16,9 +16,9 @@ from models.data_map.check import Finding
 from models.data_map.map import MAIN, DataMapError, own_map
 from tasks.export.disclosure import APPROVALS
 from tasks.failures import Permanent
-from workers.commands.operations import counted
 from workers.observe import outbound
 from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.terminal.output import counted
 from workers.wiring.bootstrap import company
 
 #: How long a step of a termination may be overdue.

@@ -1,48 +1,17 @@
-"""What the operator's commands do, once click has read the command line."""
+"""Commands that start a process or ask for work: migrate, relay, metrics, download-page, request."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
-from models.base.unit_of_work import Database, is_outage, outage_reason
+from models.base.unit_of_work import Database
 from models.schema import migrations
 from workers.celery import logs
-from workers.settings.settings import Mode, Settings, SettingsError, settings
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """End a command with one clear line, not a traceback, where settings or PostgreSQL are the trouble."""
-    try:
-        yield
-    except SettingsError as error:
-        click.echo(f"tenure: {error}", err=True)
-        sys.exit(2)
-    except DBAPIError as error:
-        if not is_outage(error):
-            raise
-        click.echo(f"tenure: PostgreSQL (TENURE_DATABASE_URL) cannot be used: {outage_reason(error)}", err=True)
-        sys.exit(1)
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 row`, `2,000 rows`, `28 countries`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def print_json(value: Any, *, lines: bool = False) -> None:
-    """For `--json`: what JSON has no type for, such as a date, is written as text. `lines`: one of several, each alone
-    on its line."""
-    import msgspec
-
-    encoded = msgspec.json.encode(value, enc_hook=str)
-    click.echo(encoded.decode() if lines else msgspec.json.format(encoded, indent=2))
+from workers.settings.settings import Mode, Settings, settings
+from workers.terminal.output import in_words
 
 
 def migrate() -> None:
