@@ -131,7 +131,9 @@ def orm(rows: int) -> Callable[[], int]:
                         yield sink.pieces.pop(0)
             yield from sink.pieces
 
-        S3ObjectStore(chosen).upload(f"orm/{uuid4()}.zip", zipped(), content_type="application/zip")
+        S3ObjectStore(chosen).upload(
+            FolderPlace(Folder.ARCHIVES, f"orm/{uuid4()}.zip"), zipped(), content_type="application/zip"
+        )
         return count
 
     return run

@@ -5,11 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from models.base.unit_of_work import Database
-from tasks.crypto.age import Identity
+from tasks.crypto.age import Identity, seal
 from tasks.crypto.keyring import Keyring
 from tasks.ports.context import Ports
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
+from tests.raw_objects import put_raw
 
 
 def account_of(key: str) -> UUID:
@@ -32,4 +33,5 @@ def put(ports: Ports, key: str, body: bytes) -> None:
     account = account_of(key)
     with ports.database.transaction() as session:
         keys = object_keys(session, [account])
-    sealed_objects.put(ports.objects, key, body, keys.recipient(account, ports.database, ports.keyring))
+    sealed = b"".join(seal([body], keys.recipient(account, ports.database, ports.keyring)))
+    put_raw(ports.objects, key, sealed)

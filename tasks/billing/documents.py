@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from email_templates.catalogue.message import Message
 from models.customers.contact import Contact
+from models.data_map.places import AccountPlace
 from models.work.row import Work
 from tasks.crypto import age
 from tasks.failures import Permanent
@@ -60,16 +61,16 @@ def somebody(recipients: Sequence[Recipient]) -> None:
         )
 
 
-def store(ports: Ports, key: str, body: bytes, recipient: age.Recipient) -> Stored:
-    """Put a PDF, sealed for its account, under a key that its row fixes: made again, it holds the same (B3, B5, T27).
+def store(ports: Ports, place: AccountPlace, body: bytes, recipient: age.Recipient) -> Stored:
+    """Put a PDF, sealed for its account, at a place that its row fixes: made again, it holds the same (B3, B5, T27).
 
     The row keeps what the PDF is; the sealed file around it is another one each time.
     """
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
     from email_templates.pdf.typesetter import typesetter  # noqa: PLC0415
 
-    sealed_objects.put(ports.objects, key, body, recipient)
-    return Stored(key, hashlib.sha256(body).digest(), len(body), typesetter())
+    sealed_objects.put(ports.objects, place, body, recipient)
+    return Stored(place.key, hashlib.sha256(body).digest(), len(body), typesetter())
 
 
 def note(session: Session, table: type[Work], stored: Mapping[UUID, Stored]) -> None:

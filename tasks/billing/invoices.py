@@ -28,6 +28,7 @@ from models.billing import invoice as models
 from models.billing.invoice import Invoice
 from models.billing.letterhead import Letterhead
 from models.customers.account import Account
+from models.data_map.places import AccountPlace
 from models.work.request import JobRequest
 from models.work.row import WorkState
 from tasks.billing import documents
@@ -239,7 +240,7 @@ def render(item: ToRender, held: Held) -> Rendered:
     failpoint("invoices.render", "before_render")
     body = render_invoice(item.document(), company=item.company, language=invoice.language)
     failpoint("invoices.render", "before_store")
-    stored = documents.store(ports, f"invoices/{invoice.account_id}/{invoice.id}.pdf", body, recipient)
+    stored = documents.store(ports, AccountPlace(Invoice, invoice.account_id, f"{invoice.id}.pdf"), body, recipient)
     failpoint("invoices.render", "after_store")
     return Rendered(item, stored)
 

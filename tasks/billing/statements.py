@@ -24,6 +24,7 @@ from email_templates.figures.statement import Ageing, Line, OpenItem, StatementD
 from email_templates.language.company import Company
 from models.billing.letterhead import Letterhead
 from models.billing.statement import Statement
+from models.data_map.places import AccountPlace
 from models.work import row as work
 from models.work.row import WorkState
 from tasks.billing import documents
@@ -168,7 +169,9 @@ def render(item: ToRender, held: Held) -> Rendered:
     failpoint(RENDER.task, "before_render")
     body = item.pdf()
     failpoint(RENDER.task, "before_store")
-    stored = documents.store(ports, f"statements/{statement.account_id}/{statement.id}.pdf", body, recipient)
+    stored = documents.store(
+        ports, AccountPlace(Statement, statement.account_id, f"{statement.id}.pdf"), body, recipient
+    )
     failpoint(RENDER.task, "after_store")
     return Rendered(item, stored)
 

@@ -21,6 +21,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
+from models.data_map.places import Folder, FolderPlace
 from models.termination.certificate import Certificate, ErasureReplay
 from models.termination.termination import Termination
 from tasks.certificates import publishing
@@ -30,7 +31,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.ports.context import ObjectStore, Ports
 
-FOLDER: Final = "erasures/"
+FOLDER: Final = Folder.ERASURES.prefix
 FORMAT: Final = "tenure-erasure/1"
 CONTENT_TYPE: Final = "application/json"
 #: The columns of a termination that its note has, so that its row can be made again.
@@ -85,8 +86,12 @@ class Unknown:
         )
 
 
+def place(termination_id: UUID) -> FolderPlace:
+    return FolderPlace(Folder.ERASURES, f"{termination_id}.json")
+
+
 def key(termination_id: UUID) -> str:
-    return f"{FOLDER}{termination_id}.json"
+    return place(termination_id).key
 
 
 def note(ports: Ports, termination_id: UUID) -> None:
@@ -118,7 +123,7 @@ def note(ports: Ports, termination_id: UUID) -> None:
     except ValueError as error:
         raise Permanent(f"The erasure cannot be noted: {error}.") from None
     content = {"erasure": canonical_json.decode(body), "signature": signing.sign(body).hex()}
-    ports.objects.put(key(termination_id), canonical_json.encode(content) + b"\n", content_type=CONTENT_TYPE)
+    ports.objects.put(place(termination_id), canonical_json.encode(content) + b"\n", content_type=CONTENT_TYPE)
     failpoint("terminations.purge", "after_note")
 
 

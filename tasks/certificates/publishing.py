@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models.data_map.places import Folder, FolderPlace
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
@@ -23,12 +24,16 @@ from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import ObjectStore, Ports
 
-FOLDER: Final = "certificates/"
+FOLDER: Final = Folder.CERTIFICATES.prefix
 CONTENT_TYPE: Final = "application/json"
 
 
+def place(number: int) -> FolderPlace:
+    return FolderPlace(Folder.CERTIFICATES, f"{number:08}.json")
+
+
 def key(number: int) -> str:
-    return f"{FOLDER}{number:08}.json"
+    return place(number).key
 
 
 def number(name: str) -> int | None:
@@ -61,7 +66,7 @@ def copy(certificate: Signed, held: Held) -> None:
                 f"The object store has another certificate of the number {certificate.number}: two databases add to "
                 "one chain. Find out which is the right one (tenure certificate verify) before anything else."
             )
-    objects.put(key(certificate.number), content, content_type=CONTENT_TYPE)
+    objects.put(place(certificate.number), content, content_type=CONTENT_TYPE)
     failpoint("certificates.publish", "after_put")
 
 

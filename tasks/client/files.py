@@ -51,6 +51,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
+from models.customers.submission import SubmittedFile
+from models.data_map.places import AccountPlace
 from tasks.crypto.age import Recipient
 from tasks.crypto.keyring import Keyring
 from tasks.engine.failpoints import failpoint
@@ -116,7 +118,7 @@ def store_file(
             text("""
                 INSERT INTO tenure.submitted_files (account_id, name, media_type)
                 SELECT id, :name, :media_type FROM tenure.accounts WHERE ref = :account AND status = 'active'
-                RETURNING id, object_key"""),
+                RETURNING id, account_id, object_key"""),
             {"account": account, "name": name, "media_type": media_type},
         ).one_or_none()
     if row is None:
@@ -124,7 +126,7 @@ def store_file(
     failpoint("files.store", "after_insert")
     counted = _Counted(content, begun)
     try:
-        sealed_objects.upload(objects, row.object_key, counted, recipient)
+        sealed_objects.upload(objects, AccountPlace(SubmittedFile, row.account_id, str(row.id)), counted, recipient)
         failpoint("files.store", "after_upload")
     except BaseException:
         # Whatever it was, also a request that is given up; what cannot be removed now, the sweep removes.

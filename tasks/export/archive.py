@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database
 from models.customers.account_key import KeyPurpose
 from models.data_map.map import MAIN, AccountKeys, DataMap, MappedTable, ObjectPrefix
+from models.data_map.places import Folder, FolderPlace
 from models.termination.purge import StoreKind
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.engine.failpoints import failpoint
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from stream_zip import MemberFile
 
 #: The folder of all archives in the object store.
-FOLDER: Final = "archives"
 CONTENT_TYPE: Final = "application/octet-stream"
 #: Pieces of a quarter of a megabyte: that PostgreSQL may be ahead, and of the sealed file, that the ZIP may be.
 _ROWS_AHEAD: Final = 4
@@ -71,7 +71,7 @@ Made = Mapping[tuple[str, str, str], int]
 
 def folder(archive: UUID) -> str:
     """Below which an archive lies, whichever of its runs made it."""
-    return f"{FOLDER}/{archive}/"
+    return f"{Folder.ARCHIVES.prefix}{archive}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Archive:
     def folder(self) -> str:
         return folder(self.id)
 
-    def key(self, run: UUID) -> str:
-        return f"{self.folder}{run}.zip.age"
+    def place(self, run: UUID) -> FolderPlace:
+        return FolderPlace(Folder.ARCHIVES, f"{self.id}/{run}.zip.age")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def write(
         recipient = ports.keyring.recipient(session, archive.account.id, archive.id)
     ports.objects.abandon(archive.folder)
     writing = _Writing(ports, mapped, archive, {MAIN: ports.database, **(databases or {})})
-    key = archive.key(run)
+    place = archive.place(run)
     made = ahead(writing.sealed(recipient), _PIECES_AHEAD)
 
     def pieces() -> Iterator[bytes]:
@@ -176,9 +176,9 @@ def write(
         failpoint("termination.export", "before_complete")
 
     with closing(made):
-        ports.objects.upload(key, pieces(), content_type=CONTENT_TYPE)
+        ports.objects.upload(place, pieces(), content_type=CONTENT_TYPE)
     failpoint("termination.export", "after_complete")
-    return writing.exported(key)
+    return writing.exported(place.key)
 
 
 def read_back(objects: ObjectStore, exported: Export, identity: Identity) -> None:

@@ -12,6 +12,7 @@ from email_templates.language.company import Company
 from models.base.base import Base
 from models.base.unit_of_work import Database
 from models.data_map.map import MAIN, AccountKeys, DataMap, own_map
+from models.data_map.places import ObjectPlace
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.durations import Terms as Terms  # noqa: PLC0414 - whoever takes ports takes them from here
@@ -46,8 +47,8 @@ class Locked:
 
 
 class ObjectStore(Protocol):
-    def put(self, key: str, body: bytes, *, content_type: str) -> None:
-        """Store `body` under `key`, whole or not at all. Raises `Unavailable` or `Permanent`."""
+    def put(self, place: ObjectPlace, body: bytes, *, content_type: str) -> None:
+        """Store `body` at `place`, whole or not at all. Raises `Unavailable` or `Permanent`."""
 
     def get(self, key: str) -> bytes:
         """The bytes stored under `key`. Raises `Unavailable`, or `Permanent` where there are none."""
@@ -76,8 +77,8 @@ class ObjectStore(Protocol):
     def unfinished(self, prefix: str, *, bucket: str | None = None) -> int:
         """How many uploads below `prefix` were begun and not completed. Raises `Unavailable`."""
 
-    def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
-        """Store the parts, of any sizes, one after the other under `key`, whole or not at all, in flat memory.
+    def upload(self, place: ObjectPlace, parts: Iterable[bytes], *, content_type: str) -> None:
+        """Store the parts, of any sizes, one after the other at `place`, whole or not at all, in flat memory.
 
         What `parts` raises ends the upload and leaves no object. Raises `Unavailable`, or `Permanent` where it is too
         large. An upload that `erase` came across cannot be completed.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
+from models.data_map.places import ObjectPlace
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.failures import Permanent
 from tasks.ports.context import ObjectStore, StoredObject
@@ -24,14 +25,14 @@ CONTENT_TYPE: Final = "application/octet-stream"
 WHOLE: Final = 1 << 20
 
 
-def put(objects: ObjectStore, key: str, body: bytes, recipient: Recipient) -> None:
+def put(objects: ObjectStore, place: ObjectPlace, body: bytes, recipient: Recipient) -> None:
     """As `ObjectStore.put`, sealed."""
-    objects.put(key, b"".join(seal([body], recipient)), content_type=CONTENT_TYPE)
+    objects.put(place, b"".join(seal([body], recipient)), content_type=CONTENT_TYPE)
 
 
-def upload(objects: ObjectStore, key: str, parts: Iterable[bytes], recipient: Recipient) -> None:
+def upload(objects: ObjectStore, place: ObjectPlace, parts: Iterable[bytes], recipient: Recipient) -> None:
     """As `ObjectStore.upload`, sealed, in flat memory."""
-    objects.upload(key, seal(parts, recipient), content_type=CONTENT_TYPE)
+    objects.upload(place, seal(parts, recipient), content_type=CONTENT_TYPE)
 
 
 def get(objects: ObjectStore, key: str, identity: Identity) -> bytes:

@@ -23,6 +23,7 @@ from tests.acceptance.outcome import Outcome
 from tests.certifying import a_termination
 from tests.faults.places import all_failpoints
 from tests.processes import Processes, eventually
+from tests.raw_objects import put_raw
 
 #: The places of this pipeline.
 CERTIFICATES = "certificates"
@@ -77,7 +78,7 @@ def test_death_while_copies_are_made(
     fired.mkdir()
     add(database, ports, 12)
     # One that was copied by another database before: its copy fails for good.
-    ports.objects.put(publishing.key(13), b"another", content_type="application/json")
+    put_raw(ports.objects, publishing.key(13), b"another")
     worker = processes.worker(failpoints=",".join(f"{each}=kill" for each in PUBLISHING), failpoints_fired=fired)
     app = Celery(broker=processes.addresses["TENURE_BROKER_URL"])
 

@@ -22,6 +22,7 @@ from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tests.certifying import a_setting, a_termination
 from tests.integration.conftest import Run
+from tests.raw_objects import put_raw
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_two_databases_that_add_to_one_chain_are_found_out(ports: Ports, termina
     drain(publishing.PUBLISH, ports)
     (first, second) = publishing.copies(ports.objects)
     other = publishing.document([Signed.of(first.body.replace(b"PC-", b"PX-"), first.signature)], whole=False)
-    ports.objects.put(publishing.key(1), other, content_type="application/json")
+    put_raw(ports.objects, publishing.key(1), other)
     said = tenure("certificate", "verify")
     assert said.returncode == 1
     assert "Certificate 1 is another one in the object store" in said.stderr

@@ -24,6 +24,7 @@ from tasks.ports.context import Ports
 from tasks.requests import handle
 from tasks.requests.inbound import accept
 from tasks.sessions import sweep
+from tests.raw_objects import put_raw
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import CHANGED_ITS_MIND, Asked, sign_up
@@ -209,7 +210,7 @@ def _lead_a_message_astray(done: Done) -> None:
 def _put(key: str, body: bytes) -> Callable[[Done], None]:
     def tamper(done: Done) -> None:
         existing = min(checks._listed(done.scene.s3, done.scene.bucket))
-        done.scene.objects.put(key or existing, body, content_type="application/pdf")
+        put_raw(done.scene.objects, key or existing, body)
 
     return tamper
 
@@ -361,7 +362,7 @@ def _restore(done: Done, files: dict[Path, bytes], keys: dict[str, bytes]) -> No
         done.scene.s3.delete_object(Bucket=done.scene.bucket, Key=key)
     for key, body in keys.items():
         if done.scene.objects.get(key) != body:
-            done.scene.objects.put(key, body, content_type="application/pdf")
+            put_raw(done.scene.objects, key, body)
 
 
 def test_what_cannot_be_looked_at_does_not_hold(done: Done) -> None:

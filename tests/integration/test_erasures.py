@@ -25,6 +25,7 @@ from tests.certifying import a_setting, a_termination
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.purging import a_delivered_termination
+from tests.raw_objects import put_raw
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings
 
@@ -81,7 +82,7 @@ def test_what_lies_under_a_notes_name_and_is_not_ours_is_replaced(
 ) -> None:
     """It would be taken for the note, and nothing would be erased again after a restore."""
     if isinstance(there, bytes):
-        ports.objects.put(erasure_notes.key(termination), there, content_type="application/json")
+        put_raw(ports.objects, erasure_notes.key(termination), there)
     else:
         erasure_notes.note(replace(ports, signer=Signer(a_setting(7))), termination)
     erasure_notes.note(ports, termination)
@@ -123,7 +124,7 @@ def test_a_note_that_nobody_of_us_signed_erases_nobody(ports: Ports, termination
             read = {}
         case field:
             read["erasure"][field] = str(uuid4())
-    ports.objects.put(name, json.dumps(read).encode(), content_type="application/json")
+    put_raw(ports.objects, name, json.dumps(read).encode())
     with pytest.raises(Permanent, match=r"^erasures/.* look who wrote it"):
         erasure_notes.read(ports.objects, termination, keys(ports))
 
@@ -131,7 +132,7 @@ def test_a_note_that_nobody_of_us_signed_erases_nobody(ports: Ports, termination
 def test_a_note_of_another_name_erases_nobody(ports: Ports, termination: UUID) -> None:
     erasure_notes.note(ports, termination)
     other = uuid4()
-    ports.objects.put(erasure_notes.key(other), ports.objects.get(erasure_notes.key(termination)), content_type="x")
+    put_raw(ports.objects, erasure_notes.key(other), ports.objects.get(erasure_notes.key(termination)))
     with pytest.raises(Permanent):
         erasure_notes.read(ports.objects, other, keys(ports))
 
@@ -139,7 +140,7 @@ def test_a_note_of_another_name_erases_nobody(ports: Ports, termination: UUID) -
 def test_a_database_that_does_not_know_an_erasure_is_told(ports: Ports, termination: UUID, tenure: Run) -> None:
     assert "Erasures" not in tenure("doctor").stdout or "all known" in tenure("doctor").stdout
     erasure_notes.note(ports, termination)
-    ports.objects.put("erasures/README", b"not a note", content_type="text/plain")
+    put_raw(ports.objects, "erasures/README", b"not a note")
     assert not erasure_notes.unknown(ports.database, ports.objects)
     assert "1 noted in the object store, all known" in tenure("doctor").stdout
     forget(ports.database)

@@ -31,6 +31,7 @@ from tests.company import an_account
 from tests.faults.faulty_s3 import Faults, faulty
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.raw_objects import put_raw
 from tests.terminating import stage, steps
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.adapters.payments.stripe import StripeGateway
@@ -374,7 +375,7 @@ def test_locked_objects_are_told_and_waited_for(company: Company) -> None:
 def test_what_comes_in_behind_the_first_pass_goes_with_the_second(company: Company) -> None:
     later = replace(company.ports, quiet=timedelta(days=1))
     assert drain(PURGE, later) == {"steps": 1}
-    company.ports.objects.put(f"files/{company.leaving.id}/late", b"x", content_type="text/plain")
+    put_raw(company.ports.objects, f"files/{company.leaving.id}/late", b"x")
     company.broker.set("cart:acme:late", "x")
     company.make_due()
     assert drain(PURGE, later) == {"steps": 2}, failure(company.database)
@@ -554,7 +555,7 @@ def test_copies_of_objects_that_were_kept_aside_cannot_be_read_after_the_purge(c
     assert [MARKER.encode() in vault.content(ports, key) for key in kept] == [True] * 3
     company.purge()
     for key, body in kept.items():
-        ports.objects.put(key, body, content_type="application/octet-stream")
+        put_raw(ports.objects, key, body)
         with pytest.raises(Permanent, match="was destroyed"):
             vault.content(ports, key)
         # The copy itself is whole: with the key it would open.

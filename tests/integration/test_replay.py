@@ -26,6 +26,7 @@ from tests.certifying import a_setting
 from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, everything
+from tests.raw_objects import put_raw
 from tests.restoring import backed_up, removed, restored
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
@@ -384,7 +385,7 @@ def test_a_forged_note_stops_it_before_anything_is_erased(scene: Scene) -> None:
     purge(scene.ports, scene.leaving)
     ports = scene.restore()
     forged = uuid4()
-    ports.objects.put(erasure_notes.key(forged), b'{"erasure": {}}', content_type="application/json")
+    put_raw(ports.objects, erasure_notes.key(forged), b'{"erasure": {}}')
     before = markers(ports)
     with pytest.raises(Permanent, match="look who wrote it"):
         replay(ports)
@@ -397,7 +398,7 @@ def test_a_forged_certificate_stops_it_too(scene: Scene) -> None:
     name = publishing.key(2)
     read = json.loads(ports.objects.get(name))
     read["certificates"][0]["certificate"]["issuer"] = "another"
-    ports.objects.put(name, json.dumps(read).encode(), content_type="application/json")
+    put_raw(ports.objects, name, json.dumps(read).encode())
     before = markers(ports)
     with pytest.raises(Permanent, match="not to be believed"):
         replay(ports)
@@ -414,7 +415,7 @@ def test_a_note_that_is_lost_is_named_and_can_be_put_back(scene: Scene) -> None:
     assert f"its note {name} is not in the object store" in said
     assert erasure_notes.unknown(ports.database, ports.objects), "workers do not start"
     assert markers(ports) > 0
-    ports.objects.put(name, kept, content_type="application/json")
+    put_raw(ports.objects, name, kept)
     assert replay(ports).left == []
     assert (markers(ports), stage(ports)) == (0, "certified")
 

@@ -25,6 +25,7 @@ from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find
 from tests.company import a_contact, an_account
 from tests.purging import a_delivered_termination
+from tests.raw_objects import put_raw
 from tests.terminating import go_on
 
 NOTES = MappedTable(
@@ -59,7 +60,7 @@ def sign_up(ports: Ports, ref: str = "acme") -> AccountKeys:
         a_contact(session, account, email=f"ada@{ref}.example")
         session.flush()
         session.execute(text("INSERT INTO public.notes (owner) VALUES (:ref)"), {"ref": ref})
-    ports.objects.put(f"uploads/{ref}/plan", b"x", content_type="text/plain")
+    put_raw(ports.objects, f"uploads/{ref}/plan", b"x")
     return AccountKeys(account.id, ref)
 
 

@@ -36,6 +36,7 @@ from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer
+from tests.raw_objects import put_raw
 
 SEALED = b"age-encryption.org/v1\n"
 
@@ -145,7 +146,7 @@ def test_an_object_that_is_not_sealed_is_not_read(database: Database, ports: Por
     drain(statements.RENDER, ports)
     key = statement(database).document_key
     for body, said in ((b"%PDF-1.7 in the clear", "is not sealed"), (ports.objects.get(key)[:-1], "was changed")):
-        ports.objects.put(key, body, content_type="application/pdf")
+        put_raw(ports.objects, key, body)
         with pytest.raises(Permanent, match=said):
             vault.content(ports, key)
         assert drain(send.SEND, ports) == {"sent": 0, "failed": 1}

@@ -33,6 +33,7 @@ from tasks.termination.links import named_by
 from tasks.termination.reissuing import Reissued, find, reissue
 from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
+from tests.raw_objects import put_raw
 from tests.terminating import a_termination, stage, steps
 from workers.adapters.objects.s3 import S3ObjectStore
 
@@ -369,7 +370,7 @@ def test_nothing_is_retired_before_the_purge_is_certified(leaving: Leaving) -> N
 
 def test_a_termination_that_is_taken_back_leaves_no_record(leaving: Leaving) -> None:
     leaving.go_on()
-    leaving.ports.objects.put(f"archives/{leaving.id}/left.zip.age", b"of another run", content_type="x/y")
+    put_raw(leaving.ports.objects, f"archives/{leaving.id}/left.zip.age", b"of another run")
     with leaving.database.transaction() as session:
         cancel(session, leaving.id)
     leaving.go_on()

@@ -21,8 +21,7 @@ from models.data_map.map import (
     Shared,
     own_map,
 )
-from tasks.certificates import erasure_notes, publishing
-from tasks.export import archive
+from models.data_map.places import Folder
 
 GOOD = """
 [databases.shop]
@@ -200,7 +199,7 @@ def test_a_file_that_cannot_be_read_is_said_so(tmp_path: File) -> None:
 
 
 def test_tenures_own_folders_are_those_that_it_writes_to() -> None:
-    own = [archive.FOLDER, publishing.FOLDER, erasure_notes.FOLDER, *(each.prefix for each in own_map(Base).objects)]
+    own = [*Folder, *(each.prefix for each in own_map(Base).objects)]
     assert {each.partition("/")[0] for each in own} == OWN_FOLDERS
 
 

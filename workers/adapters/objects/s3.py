@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from models.data_map.places import ObjectPlace
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Locked, StoredObject, StoredVersion
 from workers.adapters.objects.parts import MOST
@@ -56,9 +57,9 @@ class S3ObjectStore:
             )
         return self._made
 
-    def put(self, key: str, body: bytes, *, content_type: str) -> None:
+    def put(self, place: ObjectPlace, body: bytes, *, content_type: str) -> None:
         try:
-            self.client.put_object(Bucket=self._settings.s3_bucket, Key=key, Body=body, ContentType=content_type)
+            self.client.put_object(Bucket=self._settings.s3_bucket, Key=place.key, Body=body, ContentType=content_type)
         except (BotoCoreError, ClientError) as error:
             raise _failure(error, "store") from error
 
@@ -68,9 +69,9 @@ class S3ObjectStore:
         except (BotoCoreError, ClientError) as error:
             raise _failure(error, "read") from error
 
-    def upload(self, key: str, parts: Iterable[bytes], *, content_type: str) -> None:
+    def upload(self, place: ObjectPlace, parts: Iterable[bytes], *, content_type: str) -> None:
         # Always in parts, however small: `erase` aborts what was begun, which a single PUT would outlive.
-        bucket = self._settings.s3_bucket
+        bucket, key = self._settings.s3_bucket, place.key
         try:
             begun = self.client.create_multipart_upload(Bucket=bucket, Key=key, ContentType=content_type)["UploadId"]
         except (BotoCoreError, ClientError) as error:
