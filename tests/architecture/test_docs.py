@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tasks.requests import KINDS
-from tests.architecture.repository import FOLDERS, ROOT, modules, project
+from tests.architecture.repository import FOLDERS, ROOT, files, modules, project
 from workers.cli import cli
 from workers.settings import PREFIX, Settings
 
@@ -124,6 +124,18 @@ def test_no_document_names_a_place_on_somebodys_machine(path: Path) -> None:
 def test_every_file_that_a_document_names_exists(path: Path) -> None:
     gone = [name for name in NAMED.findall(path.read_text("utf-8")) if not (ROOT / name).exists()]
     assert not gone
+
+
+def test_every_page_that_code_names_exists() -> None:
+    """In docstrings, comments, messages, the compose file: `docs/production.md` and the like."""
+    named = {
+        (path.relative_to(ROOT), page)
+        for path in files()
+        if path.suffix in {".py", ".sql", ".yml", ".toml", ""} and "golden" not in path.parts
+        for page in re.findall(r"\bdocs/[\w/-]+\.(?:md|json)\b", path.read_text("utf-8", errors="replace"))
+    }
+    assert named
+    assert not {(path, page) for path, page in named if not (ROOT / page).exists()}
 
 
 def test_each_room_and_decision_can_be_reached() -> None:
