@@ -86,6 +86,7 @@ def orm(rows: int) -> Callable[[], int]:
     from sqlalchemy.orm import DeclarativeBase, Session
 
     from models.base.unit_of_work import sqlalchemy_url
+    from models.data_map.places import Folder, FolderPlace
     from workers.adapters.objects.s3 import S3ObjectStore
     from workers.settings.settings import settings
 

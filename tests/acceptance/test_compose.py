@@ -226,6 +226,7 @@ def test_migrate_brings_an_empty_database_to_the_schema_and_ends(
 
 
 def test_the_worker_is_healthy_and_stops(start: StartService) -> None:
+    """The health check of the compose file, while the process works (W15)."""
     worker = start("worker")
 
     worker.wait_until(lambda: re.search(r"\bready\b", worker.said()) is not None)

@@ -61,6 +61,7 @@ def test_ports_are_published_on_loopback_alone() -> None:
 
 @pytest.mark.parametrize("name", app_services())
 def test_app_services_run_with_as_few_rights_as_can_be(name: str) -> None:
+    """No root, no writable root file system, no capabilities (W23)."""
     service = app_services()[name]
     user, _, group = service["user"].partition(":")
     assert int(user) > 0

@@ -6,11 +6,15 @@ import ast
 import configparser
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
 import pytest
 from importlinter.cli import lint_imports
+from ruamel.yaml import YAML
 
 from tests.architecture.repository import FOLDERS, ROOT, files, modules, project
 
@@ -19,10 +23,14 @@ TOP_LEVEL = {
     ".ci",
     ".dockerignore",
     ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Dockerfile",
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "benchmarks",
     "docker-compose.yml",
     "docs",
@@ -80,6 +88,31 @@ def test_no_drawer_holds_what_has_no_subject() -> None:
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8")))
     assert docstring, f"{path.relative_to(ROOT)} has no docstring"
+
+
+def test_a_commit_is_checked_by_what_make_lint_runs() -> None:
+    """The hooks of pre-commit are the commands of `make lint`, in its order, and come from nowhere else."""
+    repos = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    recipe = re.search(r"^lint:.*\n\t@(.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert recipe
+    commands = recipe[1].replace("$(BIN)", ".venv/bin").split(" && ")
+    assert [hook["entry"] for repo in repos for hook in repo["hooks"]] == commands
+    assert all(hook["pass_filenames"] is False and hook["language"] == "system" for hook in repos[0]["hooks"])
+
+
+def test_the_wheel_is_typed_for_all_who_install_it(tmp_path: Path) -> None:
+    """Each package holds its own marker, and the wheel takes it along."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        marked = {name.removesuffix("/py.typed") for name in archive.namelist() if name.endswith("/py.typed")}
+    assert marked == set(FOLDERS)
 
 
 def test_no_file_names_a_registry() -> None:

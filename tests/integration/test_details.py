@@ -124,6 +124,7 @@ def test_a_change_of_another_account_is_not_confirmed(database: Database, ports:
 
 
 def test_each_contact_is_asked_once_a_year_and_not_before(database: Database, ports: Ports) -> None:
+    """The details check (E14)."""
     a_customer(database)
     with database.transaction() as session:
         frozen = an_account(session)

@@ -1,4 +1,4 @@
-"""An account of ten times the rows is exported and purged in the same memory (P8, P9), each in a process of its own.
+"""An account of ten times the rows is exported and purged in the same memory (rows P8, P9), in processes of their own.
 
 The sizes are what a test can bear; `make bench ROW=P11-P8` and `ROW=P11-P9` go up to a million rows.
 """

@@ -59,6 +59,7 @@ def all_invoices(database: Database) -> list[Invoice]:
 
 
 def test_a_closed_period_becomes_an_invoice_of_its_charges(database: Database) -> None:
+    """With its tax lines and the buyer's tax number (B10)."""
     with database.transaction() as session:
         account = an_invoiced_account(session, tax_id="DE123456789", country="DE")
         an_entry(session, account, -3_000)

@@ -278,6 +278,7 @@ def test_an_event_that_came_before_its_message_was_lost_settles_it_by_the_next_t
 
 
 def test_data_are_forgotten_after_their_days_and_hashes_stay(database: Database, ports: Ports, sent: UUID) -> None:
+    """No personal data of an ended message is kept (E12)."""
     (young,) = queued(database, ports)
     (failed,) = queued(database, ports, email="no address")
     drain(SEND, ports)

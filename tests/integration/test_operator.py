@@ -143,6 +143,7 @@ def test_a_database_that_is_not_there_is_one_line(tenure: Run, arguments: tuple[
 
 
 def test_health_of_what_does_not_run_is_said(tenure: Run) -> None:
+    """What does its work is healthy in tests/acceptance/test_compose.py (W15)."""
     for part, said in {"relay": "no relay is connected", "beat": "no Beat has ticked", "worker": "no worker"}.items():
         run = tenure("health", part)
         assert (run.returncode, said in run.stderr) == (1, True), run.stderr

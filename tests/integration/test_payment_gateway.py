@@ -1,4 +1,4 @@
-"""The port to a payment provider: one contract, over its own SDK and a server that speaks its protocol (B20).
+"""The port to a payment provider: one contract, over its own SDK and a server that speaks its protocol (B20, B25).
 
 Another provider's adapter joins by a line in `gateway`.
 """

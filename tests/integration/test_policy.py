@@ -1,4 +1,7 @@
-"""`tenure policy`: every promise that can be measured is kept by a sound installation, and seen when it is broken."""
+"""`tenure policy`: every promise that can be measured is kept by a sound installation, and seen when it is broken.
+
+The promises on what is collected, on cookies, and on the end of the contract among them (P2.1, P9.2, P6.1).
+"""
 
 from __future__ import annotations
 

@@ -570,6 +570,7 @@ def test_the_promise_holds_for_every_store_or_is_seen_broken(
 
 
 def test_the_commands(database: Database, settings: Settings, tenure: Callable[..., Any]) -> None:
+    """What went, from where, and how old the oldest session left is (S7)."""
     a_table(database, "timestamptz", {"old": "now() - interval '9 days'", "new": "now()"})
     toml = "[[store]]\n" + VISITS + 'created = "at What?"'
     before = tenure("sessions", "stats", TENURE_SESSION_STORES=toml)

@@ -1,4 +1,4 @@
-"""The catalogue is closed, typed, and one to one with the folders (E1, P3.1e)."""
+"""The catalogue is closed, typed, and one to one with the folders (E1, P3.1a, P3.1e, P5.1)."""
 
 from __future__ import annotations
 

@@ -173,6 +173,7 @@ def test_a_name_cannot_begin_a_line_of_its_own() -> None:
 
 
 def test_addresses_in_values_are_text_and_named_as_third_party() -> None:
+    """The hosts are named in the message (P7.1)."""
     name = "Visit https://user@Evil.example:8080/?a=1, www.other.example and http://halden.example/ours"
     context = msgspec.structs.replace(SecurityNotice.examples()[""], account_name=name)
     mail = rendered(context)
