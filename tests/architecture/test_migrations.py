@@ -189,7 +189,7 @@ def test_a_migration_that_fails_leaves_nothing(
 
 def test_every_sql_file_can_be_applied_again(database: Database) -> None:
     names = [path.name for path in sorted(Path(migrations.SQL_FILES).glob("*"))]
-    assert all(re.fullmatch(r"\d\d_[a-z_]+\.sql", name) for name in names)
+    assert all(re.fullmatch(r"\d\d\d_[a-z_]+\.sql", name) for name in names)
     with database.connection() as connection:
         migrations.apply_sql_files(connection)
         migrations.apply_sql_files(connection)

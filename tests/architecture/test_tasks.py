@@ -103,7 +103,7 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
             "workers.commands.cli",
             ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"],
         ),
-        ("tasks.client.sessions", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks", "workers"]),
+        ("tasks.client.sessions", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks.engine", "tasks.ports", "workers"]),
         ("scheduler.timetable", ["sqlalchemy", "celery", "models", "tasks", "workers.app"]),
         ("models", ["celery", "boto3", "redis", "tasks"]),
         ("email_templates.catalogue", ["celery", "sqlalchemy", "typst", "boto3", "models"]),

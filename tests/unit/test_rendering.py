@@ -108,7 +108,7 @@ def test_an_undefined_variable_fails_before_anything_is_returned(file: str, monk
     broken = environment().overlay(cache_size=0)
     original = environment().loader
     assert original is not None
-    path = f"account-set-up/{file}"
+    path = f"messages/account-set-up/{file}"
     source = original.get_source(broken, path)[0] + "{{ nobody }}"
     if file.startswith("body"):
         source = source.replace("{% block content %}", "{% block content %}{{ account_nmae }}")
