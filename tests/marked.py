@@ -61,7 +61,7 @@ AFTER_INVOICE = """
             cutoff, opening, closing, line_count, not_due, days_1_30, days_31_60, days_61_90, over_90,
             unapplied_credit, form, open_items, account_ref, account_name, address, time_zone, letterhead,
             document_key, state, finished_at)
-        SELECT :a, 'EUR', '2026-10-01', '2026-11-01', '2026-10-01', '2026-11-01', 0, 9, 0, 100, 1, 100, 0, 0, 0, 0, 0,
+        SELECT :a, 'EUR', '2020-10-01', '2020-11-01', '2020-10-01', '2020-11-01', 0, 9, 0, 100, 1, 100, 0, 0, 0, 0, 0,
                'open_item', jsonb_build_array(:m), :ref, :m, ARRAY[:m], 'UTC', sha256, 'statements/' || :a || '/1.pdf',
                'done', now()
           FROM tenure.letterheads LIMIT 1;

@@ -16,6 +16,8 @@ from workers import invoice_commands
 from workers.cli import cli
 from workers.settings import Settings
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 
 @pytest.fixture
 def customer(database: Database) -> str:

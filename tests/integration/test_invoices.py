@@ -42,6 +42,8 @@ from tasks.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, s
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
 
 

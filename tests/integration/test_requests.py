@@ -181,7 +181,7 @@ WRONG = [
     ("words", "", "text of 1 to 200 characters"),
     ("words", "x" * 201, "text of 1 to 200 characters"),
     ("words", {"a": SECRET}, "text of 1 to 200 characters"),
-    ("day", "2026-02-30", "a date as YYYY-MM-DD"),
+    ("day", "2020-02-30", "a date as YYYY-MM-DD"),
     ("day", "today", "a date as YYYY-MM-DD"),
     ("day", "01/02/2026", "a date as YYYY-MM-DD"),
     ("day", 20260101, "a date as YYYY-MM-DD"),
@@ -204,7 +204,7 @@ def test_an_argument_of_the_wrong_type_is_refused_and_not_repeated(database: Dat
     "args",
     [
         {"words": "w"},
-        {"words": "ß" * 200, "day": "2024-02-29", "count": -(10**17), "sure": False, "key": str(uuid4())},
+        {"words": "ß" * 200, "day": "2020-02-29", "count": -(10**17), "sure": False, "key": str(uuid4())},
         {"words": "w", "day": None, "count": None, "account": None},
         {"words": "w", "version": 2, "account": "acme", "count": 0},
     ],
@@ -553,7 +553,7 @@ def test_an_argument_with_the_name_of_one_of_ours_is_quarantined_like_any_other(
 def a_customer(database: Database) -> Account:
     """With a closed period, a contact that gets statements and one that does not."""
     with database.transaction() as session:
-        made = an_account(session, ref="customer", period_start=date(2026, 10, 1))
+        made = an_account(session, ref="customer")
         a_contact(session, made)
         a_contact(session, made, receives_statements=False)
         an_entry(session, made, 5_000)
@@ -734,7 +734,7 @@ def test_what_counts_is_the_account_of_the_row_not_what_its_arguments_were_chang
 ) -> None:
     a_customer(database)
     with database.transaction() as session:
-        other = an_account(session, ref="other", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+        other = an_account(session, ref="other", created_at=datetime(2020, 1, 1, tzinfo=UTC))
         a_contact(session, other)
         submit(session, EmailsSendAccountSetUp(account="customer"))
         session.execute(text("""UPDATE tenure.job_requests SET args = '{"account": "other"}'"""))

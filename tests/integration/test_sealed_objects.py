@@ -35,6 +35,8 @@ from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 SEALED = b"age-encryption.org/v1\n"
 
 

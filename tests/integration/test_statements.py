@@ -37,6 +37,8 @@ from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.processes import eventually
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 COMPANY = Company(name="Halden", address=("Oslo",), email="billing@halden.example", website="halden.example")
 #: Local midnights in Berlin of 1 June to 1 October 2026, all of them closed; Berlin is at UTC+2 then.
 FIRST = date(2026, 6, 1)

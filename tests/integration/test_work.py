@@ -29,7 +29,7 @@ from workers.identity import dead, host, identity
 LEASE = timedelta(seconds=60)
 #: A lease that has run out when it is given.
 RUN_OUT = timedelta(seconds=-1)
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def requests(session: Session, count: int) -> list[UUID]:
@@ -156,7 +156,7 @@ def test_a_claim_takes_the_oldest_rows_up_to_its_limit_and_says_who_holds_them(
 
 def test_rows_that_are_due_at_the_same_instant_are_claimed_in_the_order_of_their_making(database: Database) -> None:
     ids = made(database, requests, 20)
-    set_all(database, "due_at = '2026-01-01'")
+    set_all(database, "due_at = '2020-01-01'")
     taken = [key for _ in range(5) for key in claimed(database, 4).ids]
     assert taken == sorted(ids)
 
@@ -236,7 +236,7 @@ def test_finished_rows_are_done_and_keep_the_token_as_evidence(
 
 def test_what_is_held_is_told_oldest_first(database: Database) -> None:
     ids = made(database, requests, 5)
-    set_all(database, "due_at = '2026-06-01'::timestamptz - (due_at - '2026-01-01')")
+    set_all(database, "due_at = '2020-06-01'::timestamptz - (due_at - '2020-01-01')")
     claim = claimed(database)
     with database.connection() as connection:
         assert work.held(connection, JobRequest, claim.token) == ids[::-1] == list(claim.ids)
