@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports import Locked, StoredObject, StoredVersion
+from workers.adapters.clock_skew import correct_clock_skew
 from workers.adapters.parts import MOST
 from workers.adapters.parts import parts as regrouped
 from workers.settings import Settings
@@ -40,7 +41,7 @@ class S3ObjectStore:
     def client(self) -> S3Client:
         if self._made is None:
             settings = self._settings
-            self._made = boto3.client(
+            made = boto3.client(
                 "s3",
                 endpoint_url=settings.s3_endpoint,
                 region_name=settings.s3_region,
@@ -54,6 +55,8 @@ class S3ObjectStore:
                     tcp_keepalive=True,
                 ),
             )
+            correct_clock_skew(made)
+            self._made = made
         return self._made
 
     def put(self, key: str, body: bytes, *, content_type: str) -> None:
