@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers.embedded.stack import FAKE_CLOCK
+
 EXECUTABLE = (sys.executable, "-m", "workers.cli")
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
@@ -46,7 +48,7 @@ class Commands:
         with its_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.command_process", str(its_end.fileno())],
-                env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+                env={name: os.environ[name] for name in ("PATH", "HOME", *FAKE_CLOCK) if name in os.environ},
                 cwd=_REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

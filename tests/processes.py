@@ -24,6 +24,7 @@ from typing import TypeVar
 import psutil
 
 from workers.embedded import processes
+from workers.embedded.stack import FAKE_CLOCK
 
 Value = TypeVar("Value")
 
@@ -34,7 +35,7 @@ POLL = 0.02
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
 _TENURE = (sys.executable, "-m", "workers.cli")
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", *FAKE_CLOCK)
 _REPOSITORY = Path(__file__).parents[1]
 
 

@@ -15,8 +15,8 @@ YEARS = range(2021, 2100)
 DAY = re.compile(r"(?<![\w.-])(20\d\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?!\d)")
 #: Pure functions get the day as an argument, and these tests give them every day: no clock is read.
 WITHOUT_CLOCK = ("tests/unit", "tests/architecture", "tests/golden")
-#: Data for tests that set their clock to the day that this module exports.
-WITH_CLOCK_OF_USER = "tests/reminded_company.py"
+#: Days to which others set a clock: that of tests which use this company, and the machine's in `make test-days`.
+DAYS_TO_SET = ("tests/reminded_company.py", "tests/days.py")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -70,7 +70,7 @@ def without_clock(source: str) -> Iterator[str]:
 PATHS = [f"{path.relative_to(ROOT)}" for path in modules("tests")]
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if not path.startswith((*WITHOUT_CLOCK, WITH_CLOCK_OF_USER))])
+@pytest.mark.parametrize("path", [path for path in PATHS if not path.startswith((*WITHOUT_CLOCK, *DAYS_TO_SET))])
 def test_a_test_that_names_a_day_sets_the_clock_of_its_database(path: str) -> None:
     found = list(without_clock((ROOT / path).read_text()))
     assert found == [], (
