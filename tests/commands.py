@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.deadlines import deadline
 from workers.embedded.stack import FAKE_CLOCK
 
 EXECUTABLE = (sys.executable, "-m", "workers.cli")
@@ -31,7 +32,12 @@ _LENGTH = struct.Struct("!I")
 def executed(arguments: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """The command as an operator starts it."""
     return subprocess.run(
-        [*EXECUTABLE, *arguments], env=dict(environment), capture_output=True, text=True, timeout=60, check=False
+        [*EXECUTABLE, *arguments],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=deadline(60),
+        check=False,
     )
 
 
@@ -61,7 +67,7 @@ class Commands:
 
     def close(self) -> None:
         self._end.close()
-        self._process.wait(60)
+        self._process.wait(deadline(60))
 
     def run(
         self, *arguments: str, environment: Mapping[str, str], stdin: str = "", seconds: float = 60

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.deadlines import deadline
 from workers.embedded.stack import FAKE_CLOCK
 
 #: In UTC. Where a clock is put forward or back, or a day ends, the tests begin half a minute before.
@@ -93,7 +94,7 @@ def works(library: Path) -> bool:
             env=environment(library, timedelta(days=800)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=deadline(60),
             check=False,
         )
     except subprocess.TimeoutExpired:

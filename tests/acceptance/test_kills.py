@@ -15,6 +15,7 @@ import redis
 
 from models.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
+from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually, measured, throughout
 
 COUNT = 150
@@ -128,7 +129,11 @@ def own(stack: Stack, tmp_path: Path) -> Iterator[tuple[Processes, Outcome]]:
     with Processes(stack.environment, tmp_path) as processes:
         environment = processes.environment()
         subprocess.run(
-            [sys.executable, "-m", "workers.cli", "migrate"], check=True, timeout=60, env=environment, cwd=tmp_path
+            [sys.executable, "-m", "workers.cli", "migrate"],
+            check=True,
+            timeout=deadline(60),
+            env=environment,
+            cwd=tmp_path,
         )
         database = Database(stack.environment["TENURE_DATABASE_URL"])
         customers(database, COUNT)

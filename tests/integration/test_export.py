@@ -55,6 +55,7 @@ from tasks.submitted_files import store_file
 from tests import vault
 from tests.commands import Commands
 from tests.company import an_account
+from tests.deadlines import deadline
 from workers.adapters.s3 import S3ObjectStore
 from workers.settings import Settings
 
@@ -146,7 +147,7 @@ def test_the_record_holds_all_of_it_and_nothing_of_others(records: Records, shop
     content = records.content(exported, archive)
     file = tmp_path / "record.zip"
     file.write_bytes(content)
-    subprocess.run(["unzip", "-qq", str(file), "-d", str(tmp_path / "out")], check=True, timeout=60)
+    subprocess.run(["unzip", "-qq", str(file), "-d", str(tmp_path / "out")], check=True, timeout=deadline(60))
     with opened(file) as read:
         found = verify(read, manifest_sha256=exported.manifest_sha256.hex())
     assert found.problems == []
@@ -712,7 +713,9 @@ def test_memory_is_flat(records: Records, shop: Any, servers: dict[str, str], da
         shop("TRUNCATE size")
         shop("INSERT INTO size VALUES (%(rows)s)", rows=rows)
         command = [sys.executable, "-c", PROCESS, str(records.account.id), records.account.ref]
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=3_600)
+        told = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=deadline(3_600)
+        )
         assert told.returncode == 0, told.stderr
         done, size, peak = map(int, told.stdout.split())
         assert done == rows

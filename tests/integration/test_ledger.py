@@ -22,6 +22,7 @@ from models import Account, EntryKind, LedgerEntry
 from models.money import MoneyError
 from models.unit_of_work import Database
 from tests.company import an_account, an_entry
+from tests.deadlines import deadline
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 
@@ -276,16 +277,16 @@ def test_the_writer_that_began_first_and_commits_last_has_the_higher_number(data
         with database.transaction() as session:
             session.execute(text("SELECT now()"))
             begun.set()
-            assert go_on.wait(timeout=30)
+            assert go_on.wait(timeout=deadline(30))
             numbers["began first"] = an_entry(session, account, 1).sequence
 
     thread = Thread(target=slow)
     thread.start()
-    assert begun.wait(timeout=30)
+    assert begun.wait(timeout=deadline(30))
     with database.transaction() as session:
         numbers["committed first"] = an_entry(session, account, 1).sequence
     go_on.set()
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert numbers["committed first"] < numbers["began first"]
 
 
@@ -311,9 +312,9 @@ def test_an_entry_that_becomes_visible_later_never_has_a_lower_number(database: 
     for thread in [*writers, reader]:
         thread.start()
     for thread in writers:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     over.set()
-    reader.join(timeout=30)
+    reader.join(timeout=deadline(30))
     assert len({number for numbers in seen for number in numbers}) <= 100
     for before, after in pairwise(seen):
         assert before <= after
@@ -360,7 +361,7 @@ def test_the_entries_of_an_account_are_numbered_without_a_gap_whatever_is_rolled
     for thread in writers:
         thread.start()
     for thread in writers:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     with database.transaction() as session:
         for each in (account, other):
             numbers = session.scalars(

@@ -41,6 +41,7 @@ from tasks.requests import (
     submit,
 )
 from tests.company import a_contact, an_account, an_entry
+from tests.deadlines import deadline
 from tests.processes import eventually
 from workers.routing import ROUTES
 
@@ -289,7 +290,7 @@ def test_racing_callers_with_the_same_key_make_one_row(database: Database, accou
     start = Barrier(8)
 
     def race(number: int) -> UUID:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         return requested(database, "statements.send", {"account": "acme"}, "the same")
 
     with ThreadPoolExecutor(8) as threads:
@@ -318,7 +319,7 @@ def test_a_caller_waits_for_another_who_has_the_same_key_and_has_not_committed(
                 raise InterruptedError
     except InterruptedError:
         pass
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert (second == [first]) is first_commits
     assert [row.id for row in stored(database)] == second
 
@@ -440,7 +441,7 @@ def test_a_web_tier_that_imports_the_requests_gets_neither_celery_nor_the_rest_o
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=deadline(60),
     ).stdout.split()
     assert "tasks.requests" in loaded
     top = {name.partition(".")[0] for name in loaded}
@@ -652,7 +653,7 @@ def test_a_request_for_a_statement_waits_for_those_who_write_to_the_ledger(datab
         an_entry(writer, account, 700)
         handling_.start()
         eventually(lambda: somebody_waits(database), "the request waits for the ledger")
-    handling_.join(timeout=30)
+    handling_.join(timeout=deadline(30))
     with database.transaction() as session:
         assert session.get_one(JobRequest, made).state == "done"
         # What was being written then is on it.

@@ -22,6 +22,7 @@ from models.unit_of_work import Database
 from tasks import sessions
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import Ports, SessionStore
+from tests.deadlines import deadline
 from workers import bootstrap, session_stores
 from workers.policy import Installation, Verdict, sessions_end_after_a_day
 from workers.settings import Settings, SettingsError, parse
@@ -37,7 +38,7 @@ def run(program: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -525,14 +526,14 @@ def test_two_sweeps_at_once_of_all_stores(
     start, told = Barrier(2), []
 
     def race() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         told.append(sessions.sweep(replace(ports, session_stores=[web, cache])))
 
     threads = [Thread(target=race) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     assert [each.get("in_trouble") for each in told] == [None, None]
     assert sum(each["web"] for each in told) + web.sweep(lambda: False).gone == 100
     assert valkey.zcard("tenure:sessions:cache") == 2_000 == cache.count()
@@ -607,7 +608,7 @@ def test_a_worker_refuses_to_start_and_deletes_nothing(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode != 0
     assert "tenure: Session store 'web': its column 'at What?' is TEXT, not a timestamp" in done.stderr

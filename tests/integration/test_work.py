@@ -24,6 +24,7 @@ from models import EmailMessage, JobRequest, Letterhead, Statement, StatementFor
 from models.unit_of_work import Database
 from models.work import Claim, Work
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from workers.identity import dead, host, identity
 
 LEASE = timedelta(seconds=60)
@@ -182,14 +183,16 @@ def test_connections_that_claim_at_once_never_share_a_row(database: Database, ta
     start = Barrier(4)
 
     def take() -> list[UUID]:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         taken: list[UUID] = []
         while more := claimed(database, 7, table=table).ids:
             taken += more
         return taken
 
     with ThreadPoolExecutor(4) as threads:
-        taken = [key for future in [threads.submit(take) for _ in range(4)] for key in future.result(timeout=60)]
+        taken = [
+            key for future in [threads.submit(take) for _ in range(4)] for key in future.result(timeout=deadline(60))
+        ]
     assert sorted(taken) == sorted(ids)
     with database.connection() as connection:
         attempts = connection.execute(text(f"SELECT DISTINCT attempts FROM tenure.{table.__tablename__}")).scalars()
@@ -576,7 +579,7 @@ def listener(database_url: str) -> Iterator[Callable[[], list[str]]]:
             with psycopg.connect(database_url, autocommit=True) as other:
                 other.execute("NOTIFY the_end")
             payloads = []
-            for notification in connection.notifies(timeout=30):
+            for notification in connection.notifies(timeout=deadline(30)):
                 if notification.channel == "the_end":
                     return payloads
                 payloads.append(notification.payload)
@@ -630,7 +633,7 @@ def test_a_process_that_ended_is_dead_and_so_is_one_that_nobody_waited_for() -> 
     # Dead, and not yet waited for: it still has its pid.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert dead([name]) == [name]
-    process.communicate(timeout=30)
+    process.communicate(timeout=deadline(30))
     assert dead([name]) == [name]
 
 
