@@ -18,6 +18,10 @@ WITHOUT_CLOCK = ("tests/unit", "tests/architecture", "tests/golden")
 #: Days to which others set a clock: that of tests which use this company, and the machine's in `make test-days`.
 DAYS_TO_SET = ("tests/reminded_company.py", "tests/days.py")
 
+#: These write about them.
+NAME_KEYWORDS = ("tests/clock.py", "tests/calendar_tests.py")
+KEYWORDS = re.compile(r"(?i)\b(?:current_date|current_timestamp|localtimestamp|current_time|localtime)\b")
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -77,6 +81,12 @@ def test_a_test_that_names_a_day_sets_the_clock_of_its_database(path: str) -> No
         'mark the module or the test with pytest.mark.clock("YYYY-MM-DD HH:MM"), set its `clock`, '
         "or take the days from the database's now(): docs/testing.md"
     )
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if not path.startswith((*WITHOUT_CLOCK, *NAME_KEYWORDS))])
+def test_a_test_asks_for_the_day_by_the_clock_that_can_be_set(path: str) -> None:
+    """`CURRENT_DATE` and its kind are keywords: they stay the machine's while `now()` is set."""
+    assert KEYWORDS.findall((ROOT / path).read_text()) == [], "write now()::date"
 
 
 @pytest.mark.parametrize(
