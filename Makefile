@@ -35,6 +35,9 @@ down: $(READY) ## stop what `make up` started
 test: lint ## lint, types, import contracts and every test
 	@$(BIN)/pytest -n 2 --dist worksteal
 
+test-days: $(READY) ## calendar-dependent tests on other days: ON=, or drawn by SEED= COUNT=; TESTS= of each day
+	@$(BIN)/python -m tests.days $(ON) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(TESTS),--tests $(TESTS))
+
 faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=
 	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py
 
@@ -58,4 +61,4 @@ lock: $(READY) ## resolve the dependencies anew (hashes, no addresses)
 	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --upgrade $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
 
-.PHONY: help install demo up down test faults bench lint format migrate golden lock
+.PHONY: help install demo up down test test-days faults bench lint format migrate golden lock

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.deadlines import deadline
+
 #: Seconds for one answer of the browser.
 PATIENCE = 60
 _FLAGS = (
@@ -104,9 +106,9 @@ class Browser:
         return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
 
     def _read(self) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
+        ends = time.monotonic() + deadline(PATIENCE)
         while b"\0" not in self._buffer:
-            if not self._selector.select(max(0.0, deadline - time.monotonic())):
+            if not self._selector.select(max(0.0, ends - time.monotonic())):
                 raise TimeoutError(f"the browser said nothing for {PATIENCE} s")
             chunk = os.read(self._of, 1 << 20)
             if not chunk:
@@ -144,7 +146,7 @@ def browser(program: str, folder: Path) -> Iterator[Browser]:
             # It ends when nobody speaks to it any more.
             os.close(commands[1])
             try:
-                process.wait(10)
+                process.wait(deadline(10))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait()

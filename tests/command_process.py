@@ -18,6 +18,7 @@ import threading
 import time
 
 from tests.commands import received
+from workers.local.stack import FAKE_CLOCK
 
 #: What commands import of others, and what takes long. One that is missing here costs its time in each call.
 LIBRARIES = (
@@ -113,8 +114,8 @@ def become(arguments: list[str], environment: dict[str, str], directory: str, st
         os.dup2(descriptor, number)
         os.close(descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Python sets it where there is no locale, and a command's children get it.
-    coerced = {"LC_CTYPE": os.environ["LC_CTYPE"]} if "LC_CTYPE" in os.environ else {}
+    # Python sets the locale where there is none, and a command's children get it. libfaketime reads its own again.
+    coerced = {name: os.environ[name] for name in ("LC_CTYPE", *FAKE_CLOCK) if name in os.environ}
     os.environ.clear()
     os.environ.update(environment | coerced)
     time.tzset()

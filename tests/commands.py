@@ -19,6 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.deadlines import deadline
+from workers.local.stack import FAKE_CLOCK
+
 EXECUTABLE = (sys.executable, "-m", "workers.commands.cli")
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
@@ -29,7 +32,12 @@ _LENGTH = struct.Struct("!I")
 def executed(arguments: tuple[str, ...], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """The command as an operator starts it."""
     return subprocess.run(
-        [*EXECUTABLE, *arguments], env=dict(environment), capture_output=True, text=True, timeout=60, check=False
+        [*EXECUTABLE, *arguments],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=deadline(60),
+        check=False,
     )
 
 
@@ -46,7 +54,7 @@ class Commands:
         with its_end:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.command_process", str(its_end.fileno())],
-                env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+                env={name: os.environ[name] for name in ("PATH", "HOME", *FAKE_CLOCK) if name in os.environ},
                 cwd=_REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -59,7 +67,7 @@ class Commands:
 
     def close(self) -> None:
         self._end.close()
-        self._process.wait(60)
+        self._process.wait(deadline(60))
 
     def run(
         self, *arguments: str, environment: Mapping[str, str], stdin: str = "", seconds: float = 60

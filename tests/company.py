@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.billing.ledger import EntryKind, LedgerEntry
@@ -15,16 +17,24 @@ from models.customers.contact import Contact
 _numbers = count(1)
 
 
+def last_month(session: Session, time_zone: str = "Europe/Berlin") -> date:
+    """Return the first day of the month before this one, by the database's clock and in that time zone."""
+    now: datetime = session.execute(text("SELECT now()")).scalar_one()
+    return (now.astimezone(ZoneInfo(time_zone)).date().replace(day=1) - timedelta(days=1)).replace(day=1)
+
+
 def an_account(session: Session, **values: Any) -> Account:
-    """An account in Berlin whose open period began on 1 October 2026."""
+    """An account in Berlin whose open period is the month before this one: one period of it has closed."""
+    time_zone = values.get("time_zone", "Europe/Berlin")
+    if "period_start" not in values:
+        values["period_start"] = last_month(session, time_zone)
     number = next(_numbers)
     account = Account(
         **{
             "ref": f"customer-{number}",
             "name": f"Customer {number}",
             "currency": "EUR",
-            "time_zone": "Europe/Berlin",
-            "period_start": date(2026, 10, 1),
+            "time_zone": time_zone,
             "address": ["Straße 1", "10115 Berlin"],
             **values,
         }
@@ -53,7 +63,10 @@ def a_contact(session: Session, account: Account, **values: Any) -> Contact:
 
 
 def an_entry(session: Session, account: Account, amount: int, **values: Any) -> LedgerEntry:
-    """A charge, or a payment where `amount` (minor units) is negative, on 10 October 2026."""
+    """A charge, or a payment where `amount` (minor units) is negative, on the tenth of last month."""
+    if "occurred_at" not in values:
+        tenth = last_month(session, account.time_zone) + timedelta(days=9)
+        values["occurred_at"] = datetime(tenth.year, tenth.month, tenth.day, 12, tzinfo=UTC)
     entry = LedgerEntry(
         **{
             "account_id": account.id,
@@ -61,7 +74,6 @@ def an_entry(session: Session, account: Account, amount: int, **values: Any) -> 
             "currency": "EUR",
             "amount": amount,
             "description": "Service" if amount > 0 else "Payment, thank you",
-            "occurred_at": datetime(2026, 10, 10, 12, tzinfo=UTC),
             **values,
         }
     )

@@ -28,6 +28,7 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.context import Ports
 from tests.commands import Commands
+from tests.deadlines import deadline
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.local import stack as local_stack
@@ -35,7 +36,7 @@ from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap
 from workers.wiring.identity import dead, identity
 
-pytest_plugins = ["tests.clock", "tests.golden_files"]
+pytest_plugins = ["tests.clock", "tests.golden_files", "tests.timeouts"]
 
 TEMPLATE = "tenure_template"
 #: Bytes that are free before servers' data are kept in memory; those of a pytest worker are 1 to 2 GB at most.
@@ -122,12 +123,12 @@ def database_url(template: str, ledger: S3ObjectStore) -> Iterator[str]:
 def drop(connection: psycopg.Connection, name: str) -> None:
     """Drop a database; an autovacuum in it is not ours to end, and is waited for."""
     connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    deadline = time.monotonic() + 60
+    ends = time.monotonic() + deadline(60)
     while True:
         try:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse):
-            if time.monotonic() > deadline:
+            if time.monotonic() > ends:
                 raise
             time.sleep(0.2)
         else:

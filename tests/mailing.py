@@ -19,7 +19,7 @@ from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account
 
-NOW = datetime(2026, 10, 1, 12, tzinfo=UTC)
+NOW = datetime(2020, 10, 1, 12, tzinfo=UTC)
 
 
 def notice(**values: Any) -> SecurityNotice:

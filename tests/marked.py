@@ -22,13 +22,13 @@ MARKER = "zqmarker7"
 ACCOUNT = text("""
     INSERT INTO tenure.accounts (ref, name, address, country, currency, tax_id, period_start, invoiced_from,
                                  payment_terms)
-    VALUES (:ref, :m || ' Ltd', ARRAY[:m || ' Road 1', :m], 'AT', 'EUR', :m, current_date, current_date - 9, 0)
+    VALUES (:ref, :m || ' Ltd', ARRAY[:m || ' Road 1', :m], 'AT', 'EUR', :m, now()::date, now()::date - 9, 0)
     RETURNING id""")
 
 BEFORE = """
     INSERT INTO tenure.contacts (account_id, name, email, language, receives_statements)
         SELECT :a, :m || n, :m || n || '@' || :ref || '.example', 'de', true FROM generate_series(1, 3) AS n;
-    INSERT INTO tenure.contracts (account_id, plan, starts_on) VALUES (:a, :m, current_date);
+    INSERT INTO tenure.contracts (account_id, plan, starts_on) VALUES (:a, :m, now()::date);
     UPDATE tenure.contacts SET name = :m || ' the second' WHERE account_id = :a AND name = :m || '1';
     SELECT tenure.record_entry(:ref, 'charge', 'EUR', 11900, :m, now() - interval '2 hours',
         external_ref => :m || '-c');
@@ -42,7 +42,7 @@ AFTER_INVOICE = """
         reverses => :m || '-p');
     INSERT INTO tenure.collection_attempts (account_id, invoice_id, method_id, number, local_day, currency, state,
             outcome, asked_at, amount, provider_payment, decline_reason, decline_code)
-        SELECT :a, invoice.id, method.id, 1, current_date, 'EUR', 'done', 'declined', now(), 6900, 'pi_' || :m || :ref,
+        SELECT :a, invoice.id, method.id, 1, now()::date, 'EUR', 'done', 'declined', now(), 6900, 'pi_' || :m || :ref,
                'refused', :m
           FROM tenure.invoices AS invoice, tenure.payment_methods AS method
          WHERE invoice.account_id = :a AND method.account_id = :a;
@@ -61,14 +61,14 @@ AFTER_INVOICE = """
             cutoff, opening, closing, line_count, not_due, days_1_30, days_31_60, days_61_90, over_90,
             unapplied_credit, form, open_items, account_ref, account_name, address, time_zone, letterhead,
             document_key, state, finished_at)
-        SELECT :a, 'EUR', '2026-10-01', '2026-11-01', '2026-10-01', '2026-11-01', 0, 9, 0, 100, 1, 100, 0, 0, 0, 0, 0,
+        SELECT :a, 'EUR', '2020-10-01', '2020-11-01', '2020-10-01', '2020-11-01', 0, 9, 0, 100, 1, 100, 0, 0, 0, 0, 0,
                'open_item', jsonb_build_array(:m), :ref, :m, ARRAY[:m], 'UTC', sha256, 'statements/' || :a || '/1.pdf',
                'done', now()
           FROM tenure.letterheads LIMIT 1;
     INSERT INTO tenure.usage_events (account_id, action, location, browser, operating_system, referral_source, details)
         SELECT :a, :m, :m, :m, :m, :m, jsonb_build_object(:m, n) FROM generate_series(1, 25) AS n;
     INSERT INTO tenure.reminder_letters (account_id, currency, kind, local_day, level)
-        VALUES (:a, 'EUR', 'reminder', current_date, 'first');
+        VALUES (:a, 'EUR', 'reminder', now()::date, 'first');
     INSERT INTO tenure.reminders (account_id, letter_id, invoice_id, step, level)
         SELECT :a, letter.id, invoice.id, 1, 'first' FROM tenure.reminder_letters AS letter, tenure.invoices AS invoice
          WHERE letter.account_id = :a AND invoice.account_id = :a;

@@ -19,7 +19,7 @@ PRICE = 12_345
 SEED = text("""
     WITH made AS (
         INSERT INTO tenure.accounts (ref, name, currency, time_zone, period_start, invoiced_from, payment_terms)
-        SELECT :prefix || n, 'Zahler ' || :prefix || n, :currency, :time_zone, current_date, current_date - 1, 0
+        SELECT :prefix || n, 'Zahler ' || :prefix || n, :currency, :time_zone, now()::date, now()::date - 1, 0
           FROM generate_series(1, :count) AS n
         RETURNING id, ref
     ), contacts AS (

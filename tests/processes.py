@@ -23,7 +23,9 @@ from typing import TypeVar
 
 import psutil
 
+from tests.deadlines import deadline
 from workers.local import processes
+from workers.local.stack import FAKE_CLOCK
 
 Value = TypeVar("Value")
 
@@ -34,7 +36,7 @@ POLL = 0.02
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
 _TENURE = (sys.executable, "-m", "workers.commands.cli")
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", *FAKE_CLOCK)
 _REPOSITORY = Path(__file__).parents[1]
 
 
@@ -47,18 +49,18 @@ def eventually(condition: Callable[[], Value], what: object, *, seconds: float =
 
     `what` is put into words when it is too late, and not before.
     """
-    deadline = time.monotonic() + seconds
+    ends = time.monotonic() + deadline(seconds)
     while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise TooLate(f"not within {seconds:.0f} s: {what} (last seen: {value!r})")
+        if time.monotonic() > ends:
+            raise TooLate(f"not within {deadline(seconds):.0f} s: {what} (last seen: {value!r})")
         time.sleep(POLL)
     return value
 
 
 def throughout(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
     """That `condition` holds at every look for so long."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
         assert condition(), what
         time.sleep(POLL)
 
@@ -133,13 +135,13 @@ class Running:
         members = self._members()
         with contextlib.suppress(ProcessLookupError):
             self.signal_all(signal.SIGKILL)
-        assert processes.wait_until_gone(members, 10), f"{self.name} survived SIGKILL"
+        assert processes.wait_until_gone(members, deadline(10)), f"{self.name} survived SIGKILL"
 
     def kill_main(self) -> None:
         """SIGKILL to the main process alone: its children are orphans."""
         assert self.process is not None
         processes.send(self.process, signal.SIGKILL)
-        assert processes.wait_until_gone([self.process], 10)
+        assert processes.wait_until_gone([self.process], deadline(10))
 
     def terminate(self) -> None:
         """SIGTERM to the main process alone, as a service manager or container runtime does."""
@@ -148,7 +150,7 @@ class Running:
     def await_end(self, seconds: float = PATIENCE) -> float:
         """Wait until the whole group is gone; returns the seconds that it took."""
         begun = time.monotonic()
-        assert processes.wait_until_gone(self._members(), seconds), f"{self.name} did not end within {seconds:.0f} s"
+        assert processes.wait_until_gone(self._members(), deadline(seconds)), f"{self.name} did not end in time"
         return time.monotonic() - begun
 
     def stop(self) -> None:

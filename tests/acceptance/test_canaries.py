@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, send_task
+from tests.deadlines import deadline
 from tests.processes import Processes, eventually
 
 #: Each in a place of its own, so that a leak names its source.
@@ -68,13 +69,13 @@ class Monitor(threading.Thread):
 
     def __enter__(self) -> Monitor:
         self.start()
-        assert self._listening.wait(10)
+        assert self._listening.wait(deadline(10))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._client.ping()
-        self.join(10)
+        self.join(deadline(10))
 
 
 @pytest.fixture
@@ -89,13 +90,13 @@ def flower_says(environment: dict[str, str], path: str) -> str:
         f"http://127.0.0.1:{environment['TENURE_FLOWER_PORT']}{path}",
         headers={"Authorization": f"Basic {base64.b64encode(secret).decode()}"},
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - our own Flower
+    with urllib.request.urlopen(request, timeout=deadline(20)) as answer:  # noqa: S310 - our own Flower
         return str(answer.read().decode())
 
 
 def metrics_say(environment: Mapping[str, str]) -> str:
     address = f"http://127.0.0.1:{environment['TENURE_METRICS_PORT']}/metrics"
-    with urllib.request.urlopen(address, timeout=20) as answer:
+    with urllib.request.urlopen(address, timeout=deadline(20)) as answer:
         return str(answer.read().decode())
 
 

@@ -29,6 +29,8 @@ from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.processes import Processes, measured
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 FILE = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql"
 
 #: Country, ISO code, time zone, language.

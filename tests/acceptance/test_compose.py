@@ -32,6 +32,7 @@ from models.schema import migrations
 from scheduler.timetable import TIMETABLE
 from tests.architecture.repository import app_services, filled
 from tests.conftest import drop
+from tests.deadlines import deadline
 from workers.celery.routing import ROUTES
 
 #: Seconds: the longest that a service may take to be ready, on a busy machine.
@@ -83,10 +84,10 @@ class Service:
         return self.log.read_text("utf-8", errors="replace")
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        ends = time.monotonic() + deadline(PATIENCE)
         while not ready():
             assert self.process.poll() is None, f"it ended before it was ready:\n{self.said()}"
-            assert time.monotonic() < deadline, f"it was not ready in {PATIENCE:.0f} s:\n{self.said()}"
+            assert time.monotonic() < ends, f"it was not ready in {PATIENCE:.0f} s:\n{self.said()}"
             time.sleep(0.1)
 
     def is_healthy(self) -> bool:
@@ -102,7 +103,7 @@ class Service:
             env=dict(self.environment),
             capture_output=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=deadline(PATIENCE),
         )
         return asked.returncode == 0
 
@@ -154,7 +155,7 @@ def start(addresses: dict[str, str], tmp_path: Path) -> Iterator[StartService]:
         if group_lives(service.process.pid):
             # The group is the one that we made for it.
             os.killpg(service.process.pid, signal.SIGKILL)
-        service.process.wait(10)
+        service.process.wait(deadline(10))
 
 
 def environment_of(name: str, addresses: Mapping[str, str]) -> dict[str, str]:
@@ -185,7 +186,7 @@ def free_port() -> int:
 
 
 def text_of(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=20) as answer:  # noqa: S310 - our own, on loopback
+    with urllib.request.urlopen(address, timeout=deadline(20)) as answer:  # noqa: S310 - our own, on loopback
         return str(answer.read().decode())
 
 
@@ -213,7 +214,7 @@ def test_migrate_brings_an_empty_database_to_the_schema_and_ends(
         addresses["TENURE_DATABASE_URL"] = address = template.rpartition("/")[0] + f"/{name}"
         for _ in range(2):
             service = start("migrate")
-            assert service.process.wait(PATIENCE) == 0, service.said()
+            assert service.process.wait(deadline(PATIENCE)) == 0, service.said()
             assert "newest schema" in service.said()
             service.folder.rmdir()
         database = Database(address, pool_size=1)
@@ -293,6 +294,6 @@ def test_metrics_are_there_while_postgresql_is_and_say_when_it_is_not(
 @pytest.mark.parametrize("name", ["worker", "beat", "relay", "metrics", "flower", "migrate"])
 def test_a_setting_that_is_missing_is_one_clear_line(name: str, start: StartService) -> None:
     service = start(name, without="TENURE_BROKER_URL")
-    assert service.process.wait(PATIENCE) != 0
+    assert service.process.wait(deadline(PATIENCE)) != 0
     assert "TENURE_BROKER_URL is not set" in service.said()
     assert len(service.said().splitlines()) == 1

@@ -24,6 +24,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.deadlines import deadline
 from tests.processes import eventually, measured
 from workers.demo.interruption import Interrupted, signals
 from workers.local import supervisor
@@ -59,7 +60,7 @@ def a_demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         if demo.poll() is None:
             demo.terminate()
             with suppress(subprocess.TimeoutExpired):
-                demo.wait(60)
+                demo.wait(deadline(60))
             demo.kill()
             demo.wait()
         subprocess.run([*TENURE, "down", "--var", str(folder / "var/demo")], capture_output=True, check=False)
@@ -99,7 +100,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     began = monotonic()
     with a_demo(folder, "--accounts", "20") as demo:
-        assert demo.wait(PATIENCE) == 0, said(folder)
+        assert demo.wait(deadline(PATIENCE)) == 0, said(folder)
         assert of_the_demo(folder) == []
     measured(f"tenure demo --accounts 20: {monotonic() - began:.1f} s")
     return folder
@@ -188,7 +189,7 @@ def test_broken_off_it_leaves_nothing_running(tmp_path: Path, number: signal.Sig
         else:
             eventually(lambda: "by the clock" in said(tmp_path), "work is asked for")
         demo.send_signal(number)
-        code = demo.wait(90)
+        code = demo.wait(deadline(90))
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
         eventually(lambda: not of_the_demo(tmp_path), f"nothing of it runs: {of_the_demo(tmp_path)}")
     assert "Traceback" not in said(tmp_path)
@@ -223,7 +224,7 @@ def test_what_is_not_its_own_is_left_alone(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine")
     with a_demo(tmp_path) as demo:
-        assert demo.wait(60) == 1
+        assert demo.wait(deadline(60)) == 1
     assert "holds what the demo did not make (thesis.txt)" in said(tmp_path)
     assert (folder / "thesis.txt").read_text() == "mine"
 
@@ -257,7 +258,7 @@ def _broken_in_the_middle(folder: Path, accounts: int, fault: Callable[[Path, di
 
             eventually(in_the_middle, "some statements are done, and not all", seconds=120)
             fault(stack, values)
-            code = demo.wait(PATIENCE)
+            code = demo.wait(deadline(PATIENCE))
             _each_once(connection, stack, code)
         return code
 

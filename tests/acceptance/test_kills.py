@@ -15,6 +15,7 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
+from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually, measured, throughout
 
 COUNT = 150
@@ -130,7 +131,7 @@ def own(stack: Stack, tmp_path: Path) -> Iterator[tuple[Processes, Outcome]]:
         subprocess.run(
             [sys.executable, "-m", "workers.commands.cli", "migrate"],
             check=True,
-            timeout=60,
+            timeout=deadline(60),
             env=environment,
             cwd=tmp_path,
         )

@@ -23,6 +23,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
+from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually
 from workers.observe import outbound
 from workers.observe.promises.evidence import Installation, Verdict
@@ -114,7 +115,7 @@ def watched(addresses: Mapping[str, str], directory: Path, **rogue: str) -> Iter
             yield processes, witness
         finally:
             over.set()
-            thread.join(10)
+            thread.join(deadline(10))
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_processes_talk_to_the_configured_addresses_alone(
 ) -> None:
     customers(database, 2)
     with database.connection() as connection:
-        connection.execute(text("UPDATE tenure.accounts SET invoiced_from = current_date - 1 WHERE ref = 'kunde-1'"))
+        connection.execute(text("UPDATE tenure.accounts SET invoiced_from = now()::date - 1 WHERE ref = 'kunde-1'"))
         connection.execute(
             text("""
                 INSERT INTO tenure.sessions (id, account_id, secret_sha256)

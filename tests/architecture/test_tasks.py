@@ -13,6 +13,7 @@ import pytest
 
 from scheduler.timetable import TIMETABLE
 from tasks.client.requests import KINDS
+from tests.deadlines import deadline
 from workers.celery.routing import INBOUND, QUEUES, ROUTES
 
 #: No server is there, and none is needed: importing the app connects to nothing.
@@ -46,7 +47,7 @@ print(json.dumps({
 
 def run(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], env=NOWHERE, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], env=NOWHERE, capture_output=True, text=True, check=False, timeout=deadline(60)
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -103,7 +104,10 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
             "workers.commands.cli",
             ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"],
         ),
-        ("tasks.client.sessions", ["celery", "kombu", "redis", "boto3", "msgspec", "tasks.engine", "tasks.ports", "workers"]),
+        (
+            "tasks.client.sessions",
+            ["celery", "kombu", "redis", "boto3", "msgspec", "tasks.engine", "tasks.ports.context", "workers"],
+        ),
         ("scheduler.timetable", ["sqlalchemy", "celery", "models", "tasks", "workers.app"]),
         ("models", ["celery", "boto3", "redis", "tasks"]),
         ("email_templates.catalogue", ["celery", "sqlalchemy", "typst", "boto3", "models"]),

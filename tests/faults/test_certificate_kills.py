@@ -21,6 +21,7 @@ from tasks.certificates.issuing import issue
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
 from tests.certifying import a_termination
+from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
 from tests.processes import Processes, eventually
 from tests.raw_objects import put_raw
@@ -59,7 +60,7 @@ def test_death_while_a_certificate_is_issued(
         | dict(servers)
         | {"TENURE_DATABASE_URL": database_url, "TENURE_FAILPOINTS": f"{point}=kill"},
         capture_output=True,
-        timeout=60,
+        timeout=deadline(60),
         check=False,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()

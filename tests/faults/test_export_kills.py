@@ -20,6 +20,7 @@ from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports.context import Ports
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
 
 #: Run here in a process of its own; the steps of a termination have a pipeline of theirs.
@@ -55,7 +56,7 @@ def test_death_while_an_archive_is_written(
         [sys.executable, "-c", PROCESS, str(archive.id), str(account.id), account.ref],
         env=environment | {"TENURE_FAILPOINTS": f"{point}=kill"},
         capture_output=True,
-        timeout=60,
+        timeout=deadline(60),
         check=False,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()

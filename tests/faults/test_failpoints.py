@@ -208,7 +208,7 @@ def ask_in_sql(database: Database) -> None:
         session.execute(
             text("""
                 INSERT INTO tenure.accounts (ref, name, currency, period_start)
-                VALUES ('leer-1', 'Leer', 'EUR', current_date)""")
+                VALUES ('leer-1', 'Leer', 'EUR', now()::date)""")
         )
         submit(session, StatementsSend(account="leer-1"), dedupe_key="sql-4")
     with Session(database.engine) as session:

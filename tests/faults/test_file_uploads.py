@@ -19,6 +19,7 @@ from models.base.unit_of_work import Database
 from tasks.client.files import sweep
 from tasks.ports.context import Ports
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
 from workers.adapters.objects.parts import FIRST as PART
 from workers.adapters.objects.s3 import S3ObjectStore
@@ -58,7 +59,9 @@ def test_death_while_a_file_is_stored(
     environment = dict(os.environ) | dict(servers) | {"TENURE_DATABASE_URL": database_url}
     if point:
         environment["TENURE_FAILPOINTS"] = f"{point}=kill"
-    died = subprocess.run([sys.executable, "-c", WEB], env=environment, capture_output=True, timeout=60, check=False)
+    died = subprocess.run(
+        [sys.executable, "-c", WEB], env=environment, capture_output=True, timeout=deadline(60), check=False
+    )
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
 
     assert isinstance(ports.objects, S3ObjectStore)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadlines import deadline
+
 _REPOSITORY = Path(__file__).parents[2]
 _COPIED = ("models", "tasks", "workers", "scheduler", "email_templates", "tests", "pyproject.toml")
 #: pytest's exit code where tests were run and some failed: a copy that cannot even start does not count as caught.
@@ -135,7 +137,7 @@ def test_a_guard_that_is_taken_out_is_missed(mutation: Mutation, tmp_path: Path)
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(copy)},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=deadline(170),
         check=False,
     )
     assert run.returncode == SOME_FAILED, f"without {mutation.guard}: exit {run.returncode}\n{run.stdout[-3000:]}"

@@ -21,6 +21,7 @@ from tasks.ports.context import Ports
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.erasure_server import TOKEN, erasure_server
 from tests.faults.places import all_failpoints
 from tests.marked import a_marked_customer, freeze
@@ -66,7 +67,7 @@ BILLS = """
     CREATE SCHEMA shop;
     CREATE TABLE shop.bill (id int PRIMARY KEY, owner text NOT NULL, dated date);
     CREATE INDEX ON shop.bill (owner);
-    INSERT INTO shop.bill SELECT n, CASE WHEN n % 2 = 0 THEN 'gone' ELSE 'other' END, current_date - 4000
+    INSERT INTO shop.bill SELECT n, CASE WHEN n % 2 = 0 THEN 'gone' ELSE 'other' END, now()::date - 4000
       FROM generate_series(1, 20) AS n"""
 DATAMAP = """
     [[table]]
@@ -99,7 +100,7 @@ def dies(what: str, point: str, environment: Mapping[str, str]) -> None:
         [sys.executable, "-c", PROCESS, what],
         env=dict(os.environ) | dict(environment) | {"TENURE_FAILPOINTS": f"{point}=kill"},
         capture_output=True,
-        timeout=60,
+        timeout=deadline(60),
         check=False,
     )
     assert died.returncode == -signal.SIGKILL, died.stdout.decode() + died.stderr.decode()

@@ -22,6 +22,8 @@ from tests.faults.places import all_failpoints
 from tests.processes import Processes, eventually
 from tests.reminding import a_debtor, a_policy, pay
 
+pytestmark = pytest.mark.clock("2027-06-09 08:00")
+
 #: The places of this pipeline.
 REMINDERS = ("reminders.", "emails.renew:")
 TEN = datetime(2027, 6, 9, 8, tzinfo=UTC)

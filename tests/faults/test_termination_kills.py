@@ -72,7 +72,7 @@ def leaving(database: Database, ports: Ports) -> list[UUID]:
             an_entry(session, account, 100)
             session.execute(text("SELECT tenure.create_session(:ref, sha256(''))"), {"ref": ref})
             made.append(requesting.request(session, account.id, ports, source="sql").id)
-        stays = an_account(session, ref="bleibt", period_start=date(2031, 1, 1))
+        stays = an_account(session, ref="bleibt", period_start=date(2100, 1, 1))
         a_contact(session, stays, email="bleibt@customer.example")
         broken = an_account(session, ref="falsch")
         wrong = requesting.request(session, broken.id, ports, source="sql", ends_on=None).id

@@ -17,6 +17,7 @@ from benchmarks.__main__ import BENCHMARKS, chosen
 from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Servers, servers
 from benchmarks.table import number, table
+from tests.deadlines import deadline
 from tests.golden_files import Golden
 from workers.commands.command import help_text
 
@@ -71,7 +72,9 @@ def test_it_runs_as_a_command_and_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "help", "--size=1", "--runs=1", "--fast", f"--json={kept}"]
     # What it starts and keeps is then below our own folder, by which it can be found.
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    told = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=200)
+    told = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=deadline(200)
+    )
     out = json.loads(kept.read_text("utf-8"))
     assert told.stdout.startswith(out["table"])
     assert [row["row"] for row in out["rows"]] == ["P12"]
@@ -90,7 +93,11 @@ def _command(process: psutil.Process) -> list[str]:
 def test_what_cannot_be_is_refused() -> None:
     for wrong in (["P99"], ["--size=5"], ["P1", "--runs=0"]):
         told = subprocess.run(
-            [sys.executable, "-m", "benchmarks", *wrong], cwd=ROOT, check=False, capture_output=True, timeout=60
+            [sys.executable, "-m", "benchmarks", *wrong],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            timeout=deadline(60),
         )
         assert told.returncode == 2
 

@@ -203,7 +203,7 @@ SHOP = """
     CREATE TABLE shop.campaign (id int PRIMARY KEY, best int REFERENCES shop.customer);
     CREATE TABLE shop.parted (id int, customer_id int NOT NULL REFERENCES shop.customer, at date, PRIMARY KEY (id, at))
         PARTITION BY RANGE (at);
-    CREATE TABLE shop.parted_2026 PARTITION OF shop.parted FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+    CREATE TABLE shop.parted_2019 PARTITION OF shop.parted FOR VALUES FROM ('2019-01-01') TO ('2020-01-01');
 """
 
 

@@ -35,6 +35,7 @@ from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.cancelling import cancel
 from tests.browser import browser, chromium
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from tests.terminating import a_termination, steps
 from workers.services.download_page import application
 
@@ -60,7 +61,7 @@ class Page:
     termination: UUID
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=deadline(60))
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, headers=sent)
         got = connection.getresponse()
@@ -86,8 +87,8 @@ class Page:
             return done.one() if done.returns_rows else None
 
     def downloaded(self) -> bool:
-        deadline = monotonic() + 5
-        while monotonic() < deadline:
+        ends = monotonic() + deadline(5)
+        while monotonic() < ends:
             # What has left is noted when the other side has it all, and so a moment after that.
             if self.sql("SELECT downloaded_at FROM tenure.terminations").downloaded_at:
                 return True
@@ -114,7 +115,7 @@ def shown(database: Database, ports: Ports) -> Iterator[Page]:
     port = server.servers[0].sockets[0].getsockname()[1]
     yield Page(port, database, ports, termination)
     server.should_exit = True
-    thread.join(20)
+    thread.join(deadline(20))
 
 
 def test_it_says_what_is_there_and_until_when(shown: Page) -> None:
@@ -286,7 +287,9 @@ def test_the_process_answers_and_ends_in_order(
         port = taken.getsockname()[1]
         environment = {**os.environ, **servers, "TENURE_DATABASE_URL": database_url, "TENURE_DOWNLOAD_PORT": str(port)}
         command = [sys.executable, "-m", "workers.commands.cli", "download-page"]
-        refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        refused = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=deadline(60)
+        )
         assert refused.returncode == 1
         assert f"tenure: 127.0.0.1:{port} cannot be listened on" in refused.stderr
         assert "Traceback" not in refused.stderr
@@ -294,8 +297,8 @@ def test_the_process_answers_and_ends_in_order(
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         other = Page(port, shown.database, shown.ports, shown.termination)
-        deadline = monotonic() + 30
-        while monotonic() < deadline:
+        ends = monotonic() + deadline(30)
+        while monotonic() < ends:
             try:
                 other.ask("/exports/x")
                 break
@@ -307,7 +310,7 @@ def test_the_process_answers_and_ends_in_order(
         other.ask(shown.link())
     finally:
         process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(deadline(30)) == 0
     assert secret not in (tmp_path / "log").read_text(), "an address is a secret, and is not logged"
 
 

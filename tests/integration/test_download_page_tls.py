@@ -29,6 +29,7 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from tests.integration.conftest import Run
 from tests.processes import Processes, Running, eventually
 from tests.terminating import a_termination, go_on, stage
@@ -45,7 +46,7 @@ class Page:
         authority.configure_trust(self.trusting)
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-        connection = http.client.HTTPSConnection(HOST, self.port, timeout=30, context=self.trusting)
+        connection = http.client.HTTPSConnection(HOST, self.port, timeout=deadline(30), context=self.trusting)
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         body = answer.read()

@@ -24,6 +24,7 @@ from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker
 from tests.database_proxy import DatabaseProxy
+from tests.deadlines import deadline
 
 Act = Callable[[UUID, Held], str]
 Record = Callable[[Session, Mapping[UUID, str], Ports], None]
@@ -401,7 +402,7 @@ def test_two_drains_side_by_side_do_each_row_once(database: Database, ports: Por
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     assert effects(database) == sorted(ids)
     assert {row.attempts for row in rows(database).values()} == {1}
 

@@ -34,6 +34,8 @@ from tests.company import a_contact, an_account
 from tests.mail_server import MailServer
 from tests.mailing import an_email, notice, queued, row, set_up
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC)
 
 

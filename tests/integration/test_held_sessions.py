@@ -18,6 +18,7 @@ from tasks.client import sessions as web_session
 from tasks.ports.context import Ports
 from tasks.sessions import sweep as sessions
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_sessions import a_cookie, a_reader, a_role, many, names, partition, signed_in
 
@@ -181,7 +182,7 @@ def test_a_freeze_and_a_hold_at_once(database: Database, acme: UUID) -> None:
         place(placing, "free")
         thread: Thread = beside(freeze)
         assert someone_waits(database)
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert kept(database) == ["theirs"]
 
 

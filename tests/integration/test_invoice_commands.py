@@ -16,6 +16,8 @@ from workers.commands import invoices
 from workers.commands.cli import cli
 from workers.settings.settings import Settings
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 
 @pytest.fixture
 def customer(database: Database) -> str:

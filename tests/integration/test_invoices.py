@@ -37,6 +37,9 @@ from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
+from tests.deadlines import deadline
+
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
 
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
 
@@ -108,7 +111,7 @@ def test_a_closed_period_becomes_an_invoice_of_its_charges(database: Database) -
         "TRUNCATE tenure.invoice_taxes",
         """INSERT INTO tenure.invoice_lines (invoice_id, position, entry_id, description, occurred_on, tax_category,
                                              tax_rate, net, gross)
-           SELECT invoice.id, 2, entry.id, 'x', current_date, 'O', 0, 1, 1
+           SELECT invoice.id, 2, entry.id, 'x', now()::date, 'O', 0, 1, 1
              FROM tenure.invoices AS invoice, tenure.ledger_entries AS entry WHERE entry.amount = 1""",
         "INSERT INTO tenure.invoice_taxes SELECT id, 'Z', 0, 0, 0 FROM tenure.invoices",
         "UPDATE tenure.invoice_series SET last_number = 0 WHERE kind = 'invoice'",
@@ -177,7 +180,7 @@ def test_numbers_have_no_gap_under_fifty_issuers_of_whom_some_roll_back(database
     rolled_back: list[UUID] = []
 
     def issue_one(number: int) -> None:
-        start.wait(timeout=60)
+        start.wait(timeout=deadline(60))
         if number % 3 == 0:
             with pytest.raises(RuntimeError), database.transaction() as session:
                 rolled_back.extend(invoice_issue.issue_batch(session, SELLER, ids[number])[1])
@@ -221,7 +224,7 @@ def test_twenty_credit_notes_at_once_never_take_back_more_than_there_was(databas
     refused: list[str] = []
 
     def credit(number: int) -> None:
-        start.wait(timeout=60)
+        start.wait(timeout=deadline(60))
         try:
             with database.transaction() as session:
                 credit_notes.credit(session, SELLER, invoice.id, amount=Money(200 + number, "EUR"))

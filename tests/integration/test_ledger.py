@@ -23,6 +23,9 @@ from models.base.unit_of_work import Database
 from models.billing.ledger import EntryKind, LedgerEntry
 from models.customers.account import Account
 from tests.company import an_account, an_entry
+from tests.deadlines import deadline
+
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
 
 #: Zones whose clocks jump at midnight, by half an hour, over the date line, or by three hours.
 ZONES = [
@@ -197,7 +200,7 @@ def test_no_period_of_an_account_closes_while_it_is_not_active(database: Databas
 @pytest.mark.parametrize("zone", ["Europe/Atlantis", "", "Berlin"])
 def test_an_unknown_time_zone_is_refused_in_a_sentence(database: Database, zone: str) -> None:
     with pytest.raises(DBAPIError) as caught, database.transaction() as session:
-        an_account(session, time_zone=zone)
+        an_account(session, time_zone=zone, period_start=date(2026, 10, 1))
     assert caught.value.orig.diag.message_primary == (  # type: ignore[union-attr]
         f'time zone "{zone}" is not one that PostgreSQL knows; use an IANA name such as Europe/Vienna'
     )
@@ -275,16 +278,16 @@ def test_the_writer_that_began_first_and_commits_last_has_the_higher_number(data
         with database.transaction() as session:
             session.execute(text("SELECT now()"))
             begun.set()
-            assert go_on.wait(timeout=30)
+            assert go_on.wait(timeout=deadline(30))
             numbers["began first"] = an_entry(session, account, 1).sequence
 
     thread = Thread(target=slow)
     thread.start()
-    assert begun.wait(timeout=30)
+    assert begun.wait(timeout=deadline(30))
     with database.transaction() as session:
         numbers["committed first"] = an_entry(session, account, 1).sequence
     go_on.set()
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert numbers["committed first"] < numbers["began first"]
 
 
@@ -310,9 +313,9 @@ def test_an_entry_that_becomes_visible_later_never_has_a_lower_number(database: 
     for thread in [*writers, reader]:
         thread.start()
     for thread in writers:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     over.set()
-    reader.join(timeout=30)
+    reader.join(timeout=deadline(30))
     assert len({number for numbers in seen for number in numbers}) <= 100
     for before, after in pairwise(seen):
         assert before <= after
@@ -359,7 +362,7 @@ def test_the_entries_of_an_account_are_numbered_without_a_gap_whatever_is_rolled
     for thread in writers:
         thread.start()
     for thread in writers:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     with database.transaction() as session:
         for each in (account, other):
             numbers = session.scalars(

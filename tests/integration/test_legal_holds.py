@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from tests.company import a_contact, an_account, an_entry
+from tests.deadlines import deadline
 
 FREE = text("SELECT tenure.free_to_delete(:account)")
 AWAIT = text("SELECT tenure.await_holds()")
@@ -51,8 +52,8 @@ def beside(work: Callable[[], None]) -> Thread:
 
 def someone_waits(database: Database) -> bool:
     """Whether before long somebody waits for a lock."""
-    deadline = monotonic() + 10
-    while monotonic() < deadline:
+    ends = monotonic() + deadline(10)
+    while monotonic() < ends:
         with database.connection() as connection:
             waiting = connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one()
         if waiting:
@@ -132,7 +133,7 @@ def test_a_hold_waits_for_a_batch_that_deletes_and_the_next_batch_sees_it(databa
         thread = beside(hold)
         assert someone_waits(database)
         assert not held(batch, acme)
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     with database.connection() as batch:
         assert batch.execute(FREE, {"account": acme}).scalar_one() is False
 
@@ -150,7 +151,7 @@ def test_a_batch_that_waited_for_a_hold_sees_it(database: Database, acme: UUID) 
         place(connection)
         thread = beside(ask)
         assert someone_waits(database)
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert told == [False]
 
 
@@ -172,12 +173,12 @@ def test_a_sweep_and_a_hold_are_put_in_order_too(database: Database, acme: UUID)
         thread = beside(hold)
         assert someone_waits(database)
         assert connection.execute(IN_FORCE).scalar_one() == 0
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     with database.connection() as connection:
         place(connection, reference="AZ 8/26")
         thread = beside(sweep)
         assert someone_waits(database)
-    thread.join(timeout=30)
+    thread.join(timeout=deadline(30))
     assert seen == [2]
 
 

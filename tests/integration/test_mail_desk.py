@@ -20,6 +20,8 @@ from tests.integration.conftest import Run
 from tests.mailing import queued, row
 from tests.terminating import a_termination
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 NOTICE = ("--set", "kind=maintenance", "--set", "topic=Database upgrade", "--set", "starts_at=2026-11-25T22:00:00Z")
 
 

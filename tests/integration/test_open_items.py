@@ -24,6 +24,8 @@ from models.customers.account import Account, StatementForm
 from tasks.billing import credit_notes, invoice_issue, statement_plan
 from tests.company import an_account, an_entry
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 SELLER = Company(name="Seller AG", address=("Ring 1",), email="office@seller.example", website="seller.example")
 START = datetime(2026, 10, 2, 12, tzinfo=UTC)
 

@@ -43,7 +43,7 @@ def test_a_failed_row_is_found_understood_mended_and_retried(database: Database,
         connection.execute(
             text("""
                 INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
-                SELECT id, 'charge', 'EUR', 100, 'Service', '2026-10-10' FROM tenure.accounts""")
+                SELECT id, 'charge', 'EUR', 100, 'Service', period_start + 9 FROM tenure.accounts""")
         )
     retried = tenure("work", "retry", str(row))
     assert (retried.returncode, retried.stdout) == (0, "1 row due again.\n")

@@ -79,7 +79,7 @@ def test_nothing_is_collected_that_is_not_wanted(paying: Ports, database: Databa
     ids = {name: payers(database, 1, prefix=name)[0] for name in names}
     due = "UPDATE tenure.open_items SET due_on = :due WHERE account_id = :id"
     with database.connection() as connection:
-        tomorrow = connection.execute(text("SELECT current_date + 1")).scalar_one()
+        tomorrow = connection.execute(text("SELECT now()::date + 1")).scalar_one()
     execute(database, due, due=tomorrow, id=ids["later"])
     execute(database, due, due=None, id=ids["no-due-date"])
     execute(database, "UPDATE tenure.open_items SET disputed = amount WHERE account_id = :id", id=ids["disputed"])

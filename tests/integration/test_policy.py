@@ -68,7 +68,7 @@ def tamper_with_the_ledger(connection: Connection) -> None:
 
 
 def forget_a_period(connection: Connection) -> None:
-    connection.execute(text("UPDATE tenure.accounts SET period_start = '2026-01-01'"))
+    connection.execute(text("UPDATE tenure.accounts SET period_start = '2020-01-01'"))
 
 
 def lose_a_mail(connection: Connection) -> None:

@@ -29,7 +29,7 @@ SHOP = """
     CREATE TABLE shop.invoice (id int PRIMARY KEY, customer int REFERENCES shop.customer, paid_on date);
     CREATE INDEX ON shop.invoice (customer);
     INSERT INTO shop.customer VALUES (1, 'acme', 'Acme'), (2, 'acme_corp', 'Acme Corp');
-    INSERT INTO shop.invoice VALUES (1, 1, '2026-01-01'), (2, 1, NULL), (3, 2, NULL);
+    INSERT INTO shop.invoice VALUES (1, 1, '2020-01-01'), (2, 1, NULL), (3, 2, NULL);
 """
 MAP = """
     [[table]]

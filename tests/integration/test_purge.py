@@ -28,6 +28,7 @@ from tasks.termination.advancing import PURGE
 from tasks.termination.preview import Kind, preview
 from tests import vault
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.faults.faulty_s3 import Faults, faulty
 from tests.marked import MARKER, a_marked_customer, freeze
 from tests.purging import a_delivered_termination, counts, everything, failure, passes
@@ -266,7 +267,7 @@ def test_a_hold_that_is_placed_in_the_middle_waits_for_the_batch_and_keeps_the_r
 
                 return real(self, meanwhile, **options)
             if len(batches) > 3:
-                placed.wait(10)
+                placed.wait(deadline(10))
         return real(self, act, **options)
 
     monkeypatch.setattr(checkpoints.Checkpoint, "here", here)

@@ -314,7 +314,7 @@ BILLS = """
                             REFERENCES shop.bill);
     CREATE TABLE shop.bill_line (bill int REFERENCES shop.bill, n int, PRIMARY KEY (bill, n));
     CREATE INDEX ON shop.bill (owner); CREATE INDEX ON shop.bill (replaces);
-    INSERT INTO shop.bill SELECT c * 100 + n, 'c' || c, current_date - n * interval '1 year', 'Street ' || n
+    INSERT INTO shop.bill SELECT c * 100 + n, 'c' || c, now()::date - n * interval '1 year', 'Street ' || n
       FROM generate_series(1, 2) AS c, generate_series(0, 9) AS n;
     INSERT INTO shop.bill_line SELECT id, n FROM shop.bill, generate_series(1, 3) AS n"""
 

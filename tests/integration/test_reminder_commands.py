@@ -17,6 +17,8 @@ from tasks.reminders.plan import plan
 from tests.clock import Clock
 from tests.reminding import a_debtor, a_policy, an_invoice, pay, run
 
+pytestmark = pytest.mark.clock("2027-06-09 08:00")
+
 #: A Wednesday in Berlin, ten o'clock.
 TEN = datetime(2027, 6, 9, 8, tzinfo=UTC)
 TODAY = date(2027, 6, 9)

@@ -29,6 +29,8 @@ from tests.ses_server import SESServer
 from workers.adapters.mail.ses import SESMailer
 from workers.local.servers.payments import PaymentProvider
 
+pytestmark = pytest.mark.clock("2027-06-09 08:00")
+
 #: A Wednesday in Berlin.
 TEN = datetime(2027, 6, 9, 8, tzinfo=UTC)
 DUE = date(2027, 5, 31)

@@ -26,6 +26,8 @@ from tests.clock import Clock
 from tests.mail_server import DROP, MailServer
 from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, letters, pay, reminded, run
 
+pytestmark = pytest.mark.clock("2027-06-09 08:00")
+
 #: A Wednesday in Berlin, ten o'clock.
 TEN = datetime(2027, 6, 9, 8, tzinfo=UTC)
 TODAY = date(2027, 6, 9)

@@ -24,6 +24,7 @@ from tasks.requests.handle import HANDLE
 from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from tests.purging import a_delivered_termination
 from tests.raw_objects import put_raw
 from tests.terminating import go_on
@@ -186,5 +187,5 @@ def test_whoever_signs_up_while_the_ref_becomes_a_tombstones_is_refused(
         signing_up.join(0.3)
         assert signing_up.is_alive(), "it waits for what becomes of the ref"
         purging.commit()
-    signing_up.join(10)
+    signing_up.join(deadline(10))
     assert refused == [{"READ COMMITTED": "23000", "REPEATABLE READ": "40001"}[isolation]]

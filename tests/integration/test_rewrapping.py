@@ -25,6 +25,7 @@ from tasks.ports.context import Ports
 from tasks.storage.object_keys import object_keys
 from tasks.storage.rewrapping import rewrap, wrapped_by
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.integration.conftest import Run
 from tests.integration.test_keyring import a_key
 from tests.processes import eventually
@@ -117,13 +118,13 @@ def test_one_that_is_being_wrapped_anew_is_destroyed_after_that(
 
     def slowly(keyring: Keyring, row: WrappedKey) -> WrappedKey:
         within.set()
-        assert go_on.wait(20)
+        assert go_on.wait(deadline(20))
         return wrap(keyring, row)
 
     monkeypatch.setattr(Keyring, "rewrapped", slowly)
     with ThreadPoolExecutor(2) as threads:
         wrapping = threads.submit(rewrap, database, DURING)
-        assert within.wait(20)
+        assert within.wait(deadline(20))
         ending = threads.submit(end, database, account)
 
         def waits() -> bool:
@@ -133,8 +134,8 @@ def test_one_that_is_being_wrapped_anew_is_destroyed_after_that(
 
         eventually(waits, "the purge waits for the batch", seconds=20)
         go_on.set()
-        assert ending.result(20) is True
-        assert wrapping.result(20).remaining == {}
+        assert ending.result(deadline(20)) is True
+        assert wrapping.result(deadline(20)).remaining == {}
     assert (destroyed(database), counts(database)) == (1, {})
 
 
@@ -145,11 +146,11 @@ def test_many_who_wrap_make_and_destroy_at_once(database: Database) -> None:
         working = [threads.submit(rewrap, database, DURING, batch=20) for _ in range(3)]
         ending = [threads.submit(end, database, account) for account in doomed]
         making = [threads.submit(some_keys, database, 10, keyring) for keyring in (DURING, BEFORE) * 3]
-        assert all(each.result(60) for each in ending)
+        assert all(each.result(deadline(60)) for each in ending)
         for wrapping in working:
-            wrapping.result(60)
+            wrapping.result(deadline(60))
         for made in making:
-            made.result(60)
+            made.result(deadline(60))
     done = rewrap(database, DURING)
     assert done.remaining == {}
     assert counts(database) == {AFTER.current: 600 - len(doomed) + 60}

@@ -38,6 +38,8 @@ from tests.integration.conftest import Run
 from tests.marked import MARKER, a_marked_customer
 from tests.raw_objects import put_raw
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 SEALED = b"age-encryption.org/v1\n"
 
 

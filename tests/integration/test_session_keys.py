@@ -28,6 +28,7 @@ from tasks.failures import Permanent
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_session_owners import freeze, hold, listens
 from tests.processes import eventually
@@ -315,7 +316,7 @@ def test_a_hold_waits_for_the_batch_that_ends_them(
 
     monkeypatch.setattr(RedisSessions, "_end_or_cut", end_or_cut)
     store.sweep(lambda: False)
-    waited[0].join(timeout=30)
+    waited[0].join(timeout=deadline(30))
     assert left(valkey) == {"sessions-of:leaving"}
 
 
@@ -330,7 +331,7 @@ def test_a_hold_wakes_the_sweep(database: Database, ports: Ports, store: Session
         eventually(lambda: sweep.TASK in woken, "the sweep is woken", seconds=20)
     finally:
         stop.set()
-        thread.join(timeout=30)
+        thread.join(timeout=deadline(30))
 
 
 def test_the_copies_are_in_the_record_and_go_with_the_purge() -> None:

@@ -22,6 +22,7 @@ from models.base.unit_of_work import Database
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
+from tests.deadlines import deadline
 from workers.observe.promises.report import Installation, Verdict, sessions_end_after_a_day
 from workers.settings import session_stores
 from workers.settings.settings import Settings, SettingsError, parse
@@ -38,7 +39,7 @@ def run(program: str, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -526,14 +527,14 @@ def test_two_sweeps_at_once_of_all_stores(
     start, told = Barrier(2), []
 
     def race() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         told.append(sweep.sweep(replace(ports, session_stores=[web, cache])))
 
     threads = [Thread(target=race) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     assert [each.get("in_trouble") for each in told] == [None, None]
     assert sum(each["web"] for each in told) + web.sweep(lambda: False).gone == 100
     assert valkey.zcard("tenure:sessions:cache") == 2_000 == cache.count()
@@ -609,7 +610,7 @@ def test_a_worker_refuses_to_start_and_deletes_nothing(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=deadline(60),
     )
     assert done.returncode != 0
     assert "tenure: Session store 'web': its column 'at What?' is TEXT, not a timestamp" in done.stderr

@@ -30,6 +30,7 @@ from tasks.ports.context import Ports
 from tasks.sessions import sweep
 from tests.company import a_contact, an_account
 from tests.conftest import drop
+from tests.deadlines import deadline
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ def test_no_session_slips_in_beside_a_freeze(database: Database, account_id: UUI
     refused = count()
 
     def log_in() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         for _ in range(20):
             try:
                 with database.transaction() as session:
@@ -309,7 +310,7 @@ def test_no_session_slips_in_beside_a_freeze(database: Database, account_id: UUI
                 next(refused)
 
     def freeze() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         with database.connection() as connection:
             connection.execute(text("UPDATE tenure.accounts SET status = 'frozen' WHERE id = :id"), {"id": account_id})
 
@@ -317,7 +318,7 @@ def test_no_session_slips_in_beside_a_freeze(database: Database, account_id: UUI
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     assert left(database) == 0
     assert next(refused) > 0
 
@@ -459,14 +460,14 @@ def test_two_sweeps_at_once_share_the_work_and_count_each_session_once(
     swept: list[int] = []
 
     def race() -> None:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         swept.append(sweep.sweep(ports)["tenure"])
 
     threads = [Thread(target=race) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     assert len(swept) == 3
     assert sum(swept) + sweep.sweep(ports)["tenure"] == 800
     assert left(database) == 5

@@ -20,6 +20,8 @@ from tests import vault
 from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 
 @pytest.fixture
 def acme(database: Database) -> Account:

@@ -40,7 +40,10 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tests import vault
 from tests.company import a_contact, an_account, an_entry
+from tests.deadlines import deadline
 from tests.processes import eventually
+
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
 
 COMPANY = Company(name="Halden", address=("Oslo",), email="billing@halden.example", website="halden.example")
 #: Local midnights in Berlin of 1 June to 1 October 2026, all of them closed; Berlin is at UTC+2 then.
@@ -404,7 +407,7 @@ def test_a_statement_that_is_rendered_again_when_everything_has_changed_is_byte_
         | {"TENURE_COMPANY_NAME": "Halden Group"},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=deadline(60),
     ).stdout
     assert elsewhere == first
     with database.transaction() as session:
@@ -437,7 +440,7 @@ def race(planners: int, database_url: str, ports: Ports) -> list[dict[str, int]]
     def plan() -> None:
         own = Database(database_url, pool_size=1, connect_timeout=30)
         try:
-            start.wait(timeout=60)
+            start.wait(timeout=deadline(60))
             counted.append(statements.plan(replace(ports, database=own)))
         finally:
             own.engine.dispose()
@@ -446,7 +449,7 @@ def race(planners: int, database_url: str, ports: Ports) -> list[dict[str, int]]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=deadline(60))
     return counted
 
 
@@ -577,7 +580,7 @@ def test_short_statements_do_not_wait_for_a_long_one(database: Database, ports: 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
     assert drain(statements.RENDER_LONG, replace(ports, lease=timedelta(seconds=0.3))) == {"rendered": 1}
-    renewed.wait(timeout=5)
+    renewed.wait(timeout=deadline(5))
     assert renewed.is_set()
     (mail,) = (each for each in mails_of(database) if each.account_id == long.id)
     assert mail.context["entries"] == statements.LONG * 4
@@ -622,7 +625,7 @@ def test_a_planner_that_began_before_another_committed_sees_all_that_the_other_d
         holder.execute(text("SELECT pg_advisory_xact_lock(4711)"))
         slow = Thread(target=held_up)
         slow.start()
-        assert ready.wait(timeout=30)
+        assert ready.wait(timeout=deadline(30))
         eventually(lambda: waits_for_the_holder(database), "the planner is held up")
         # Meanwhile: another planner plans September, and an entry of September is recorded late.
         for _ in range(2):
@@ -631,8 +634,8 @@ def test_a_planner_that_began_before_another_committed_sees_all_that_the_other_d
             late = Thread(target=record_late, args=(database, account))
             late.start()
             late.join(timeout=0.5)
-    slow.join(timeout=30)
-    late.join(timeout=30)
+    slow.join(timeout=deadline(30))
+    late.join(timeout=deadline(30))
     statements.plan(ports)
     found = [each for each in all_statements(database) if each.account_id == account.id]
     items = shown(database, [each.id for each in found])

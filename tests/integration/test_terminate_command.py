@@ -16,6 +16,8 @@ from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
 from tests.terminating import stage, steps
 
+pytestmark = pytest.mark.clock("2026-11-22 12:00")
+
 
 @pytest.fixture
 def acme(database: Database) -> None:

@@ -25,6 +25,7 @@ from tasks.termination import progress
 from tasks.termination.advancing import PURGE
 from tasks.termination.progress import Progress
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from tests.integration.conftest import Run
 from tests.purging import a_delivered_termination
 from tests.terminating import a_termination, go_on
@@ -214,8 +215,8 @@ def test_it_is_followed_to_its_end_in_plain_lines_and_in_json(
     began = [lines.stdout.readline(), documents.stdout.readline()]
     assert began[0].endswith("delivered\n")
     go_on(replace(ports, quiet=timedelta(0)))
-    said, wrong = lines.communicate(timeout=60)
-    told, wrong_too = documents.communicate(timeout=60)
+    said, wrong = lines.communicate(timeout=deadline(60))
+    told, wrong_too = documents.communicate(timeout=deadline(60))
 
     assert (lines.returncode, wrong, documents.returncode, wrong_too) == (0, "", 0, "")
     assert "\x1b" not in said and "\r" not in said

@@ -20,6 +20,7 @@ from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tasks.termination.advancing import ADVANCE
 from tests.company import an_account
+from tests.deadlines import deadline
 from tests.terminating import a_termination, go_on, stage, steps
 
 IN_A_YEAR = datetime.now(UTC) + timedelta(days=365)
@@ -174,7 +175,7 @@ def test_holds_that_are_released_at_once_let_it_go_on(set_aside: list[UUID], dat
         second.start()
         second.join(0.3)
         assert second.is_alive()
-    second.join(10)
+    second.join(deadline(10))
     assert stage(database) == ("requested", None)
 
 
@@ -188,7 +189,7 @@ def test_a_hold_that_is_released_while_a_termination_is_set_aside_lets_it_go_on(
         releasing.start()
         releasing.join(0.3)
         assert releasing.is_alive()
-    releasing.join(10)
+    releasing.join(deadline(10))
     assert stage(database) == ("requested", None)
 
 

@@ -29,12 +29,13 @@ from models.work import row as work
 from models.work.request import JobRequest
 from models.work.row import Claim, Work
 from tests.company import a_contact, an_account
+from tests.deadlines import deadline
 from workers.wiring.identity import dead, host, identity
 
 LEASE = timedelta(seconds=60)
 #: A lease that has run out when it is given.
 RUN_OUT = timedelta(seconds=-1)
-LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def requests(session: Session, count: int) -> list[UUID]:
@@ -161,7 +162,7 @@ def test_a_claim_takes_the_oldest_rows_up_to_its_limit_and_says_who_holds_them(
 
 def test_rows_that_are_due_at_the_same_instant_are_claimed_in_the_order_of_their_making(database: Database) -> None:
     ids = made(database, requests, 20)
-    set_all(database, "due_at = '2026-01-01'")
+    set_all(database, "due_at = '2020-01-01'")
     taken = [key for _ in range(5) for key in claimed(database, 4).ids]
     assert taken == sorted(ids)
 
@@ -187,14 +188,16 @@ def test_connections_that_claim_at_once_never_share_a_row(database: Database, ta
     start = Barrier(4)
 
     def take() -> list[UUID]:
-        start.wait(timeout=30)
+        start.wait(timeout=deadline(30))
         taken: list[UUID] = []
         while more := claimed(database, 7, table=table).ids:
             taken += more
         return taken
 
     with ThreadPoolExecutor(4) as threads:
-        taken = [key for future in [threads.submit(take) for _ in range(4)] for key in future.result(timeout=60)]
+        taken = [
+            key for future in [threads.submit(take) for _ in range(4)] for key in future.result(timeout=deadline(60))
+        ]
     assert sorted(taken) == sorted(ids)
     with database.connection() as connection:
         attempts = connection.execute(text(f"SELECT DISTINCT attempts FROM tenure.{table.__tablename__}")).scalars()
@@ -241,7 +244,7 @@ def test_finished_rows_are_done_and_keep_the_token_as_evidence(
 
 def test_what_is_held_is_told_oldest_first(database: Database) -> None:
     ids = made(database, requests, 5)
-    set_all(database, "due_at = '2026-06-01'::timestamptz - (due_at - '2026-01-01')")
+    set_all(database, "due_at = '2020-06-01'::timestamptz - (due_at - '2020-01-01')")
     claim = claimed(database)
     with database.connection() as connection:
         assert work.held(connection, JobRequest, claim.token) == ids[::-1] == list(claim.ids)
@@ -581,7 +584,7 @@ def listener(database_url: str) -> Iterator[Callable[[], list[str]]]:
             with psycopg.connect(database_url, autocommit=True) as other:
                 other.execute("NOTIFY the_end")
             payloads = []
-            for notification in connection.notifies(timeout=30):
+            for notification in connection.notifies(timeout=deadline(30)):
                 if notification.channel == "the_end":
                     return payloads
                 payloads.append(notification.payload)
@@ -635,7 +638,7 @@ def test_a_process_that_ended_is_dead_and_so_is_one_that_nobody_waited_for() -> 
     # Dead, and not yet waited for: it still has its pid.
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert dead([name]) == [name]
-    process.communicate(timeout=30)
+    process.communicate(timeout=deadline(30))
     assert dead([name]) == [name]
 
 

@@ -88,11 +88,11 @@ def test_a_rate_lets_through_what_its_time_gives(backlog: Database) -> None:
         connection.execute(text("UPDATE tenure.work_controls SET refilled_at = now() - interval '10 seconds'"))
     begun = monotonic()
     taken = 0
-    while monotonic() - begun < 1.5:
+    while taken < 40:
         with claimed(backlog, 50) as found:
             taken += len(found.ids)
     # One second's worth was saved up, and no more, however long nothing was claimed.
-    assert 20 + 20 <= taken <= 20 + 20 * (monotonic() - begun) + 1
+    assert taken <= 20 + 20 * (monotonic() - begun) + 1
 
 
 def test_limits_are_lifted(backlog: Database) -> None:

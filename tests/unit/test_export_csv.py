@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -159,14 +158,12 @@ def test_whatever_keys_objects_have_all_of_them_can_be_unpacked(keys: list[str])
     assert all(path.startswith("files/") for path in paths)
 
 
-def test_ten_thousand_files_may_have_one_name() -> None:
+def test_a_hundred_thousand_files_may_have_one_name() -> None:
     names = Names()
-    begun = time.monotonic()
-    paths = {names.object(NOTES, "files/1/", f"files/1/{n}", "photo.jpg") for n in range(10_000)}
-    assert len(paths) == 10_000
-    assert "files/photo (10000).jpg" in paths
-    # To try each number for each file takes 10 seconds.
-    assert time.monotonic() - begun < 5
+    # To try each number for each file would take a quarter of an hour, and the test would be ended.
+    paths = {names.object(NOTES, "files/1/", f"files/1/{n}", "photo.jpg") for n in range(100_000)}
+    assert len(paths) == 100_000
+    assert "files/photo (100000).jpg" in paths
 
 
 def test_what_lies_in_one_folder_stays_together() -> None:

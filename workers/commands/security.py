@@ -20,7 +20,7 @@ LONGEST_ACCEPTANCE = timedelta(days=366)
 OPEN = text("""
     SELECT package, version, advisory, fixed_in, extract(day FROM now() - first_seen)::int AS age_days,
            extract(day FROM first_seen + :deadline - now())::int AS days_left,
-           coalesce(accepted_until >= current_date, false) AS accepted, accepted_until, accepted_why
+           coalesce(accepted_until >= now()::date, false) AS accepted, accepted_until, accepted_why
       FROM tenure.security_findings WHERE gone_at IS NULL ORDER BY first_seen, package, advisory""")
 
 ACCEPT = text("""
@@ -84,7 +84,7 @@ def accept(package: str, advisory: str, until: date, why: str) -> int:
         click.echo("tenure: --why must say why it does no harm here.", err=True)
         return 2
     with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
-        today = connection.execute(text("SELECT current_date")).scalar_one()
+        today = connection.execute(text("SELECT now()::date")).scalar_one()
         if not today < until <= today + LONGEST_ACCEPTANCE:
             click.echo(f"tenure: --until {until} must be a day in the year that comes.", err=True)
             return 2

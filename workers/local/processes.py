@@ -91,6 +91,10 @@ def spawn(
     An attached process is sent `death_signal` when the *thread* that called this ends, in whichever way (Linux only).
     """
     options: list[str] = []
+    environment = dict(environment)
+    if identity is not None and (preloaded := environment.pop("LD_PRELOAD", None)):
+        # Not into the launcher: libfaketime makes files named by the pid, and they would belong to the launcher's user.
+        command = ["/usr/bin/env", f"LD_PRELOAD={preloaded}", *command]
     if attached and sys.platform == "linux":
         options += ["--die-with", str(os.getpid()), str(int(death_signal))]
     if identity is not None:
@@ -106,7 +110,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=directory,
-            env=dict(environment),
+            env=environment,
             start_new_session=True,
         )
     _children[child.pid] = child

@@ -33,8 +33,10 @@ _FLOWER_USER = "tenure"
 _MAIL_FROM = "billing@tenure.example"
 _POLL = 0.01
 _ATTEMPTS = 3
+#: What libfaketime reads. The servers follow it, so that a stack can be tried on another day (docs/testing.md).
+FAKE_CLOCK = ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC", "NO_FAKE_STAT")
 # What a server may need of ours: no PG*, no AWS_*, no WEED_*, which would change what it does.
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", *FAKE_CLOCK)
 
 
 @dataclass(frozen=True)

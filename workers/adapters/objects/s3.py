@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from models.data_map.places import ObjectPlace
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Locked, StoredObject, StoredVersion
+from workers.adapters.clock_skew import correct_clock_skew
 from workers.adapters.objects.parts import MOST
 from workers.adapters.objects.parts import parts as regrouped
 from workers.settings.settings import Settings
@@ -41,7 +42,7 @@ class S3ObjectStore:
     def client(self) -> S3Client:
         if self._made is None:
             settings = self._settings
-            self._made = boto3.client(
+            made = boto3.client(
                 "s3",
                 endpoint_url=settings.s3_endpoint,
                 region_name=settings.s3_region,
@@ -55,6 +56,8 @@ class S3ObjectStore:
                     tcp_keepalive=True,
                 ),
             )
+            correct_clock_skew(made)
+            self._made = made
         return self._made
 
     def put(self, place: ObjectPlace, body: bytes, *, content_type: str) -> None:

@@ -96,7 +96,9 @@ def _client(place: Place) -> "S3Client":
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    return boto3.session.Session().client(
+    from workers.adapters.clock_skew import correct_clock_skew  # noqa: PLC0415
+
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=_endpoint(place),
         region_name=REGION,
@@ -104,6 +106,8 @@ def _client(place: Place) -> "S3Client":
         aws_secret_access_key=place.secrets.s3_secret_key,
         config=Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 1}, proxies={}),
     )
+    correct_clock_skew(client)
+    return client
 
 
 def _settle(place: Place) -> None:

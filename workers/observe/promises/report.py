@@ -204,7 +204,7 @@ def vulnerabilities_are_patched(installation: Installation) -> Evidence:
                    (SELECT now() - min(begun_at) FROM tenure.security_audits) AS first,
                    count(*) AS open, max(now() - first_seen) AS oldest
               FROM tenure.security_findings
-             WHERE gone_at IS NULL AND (accepted_until IS NULL OR accepted_until < current_date)""")
+             WHERE gone_at IS NULL AND (accepted_until IS NULL OR accepted_until < now()::date)""")
     ).one()
     if row.first is None or (row.last is None and row.first < SILENCE):
         return Evidence(Verdict.UNKNOWN, "No audit of the installed packages has succeeded yet: tenure security audit")
