@@ -170,8 +170,14 @@ class RecordedWaker:
 
 
 @pytest.fixture
-def settings(servers: dict[str, str], database_url: str) -> Settings:
-    return parse(servers | {"TENURE_DATABASE_URL": database_url})
+def addresses(servers: dict[str, str], database_url: str) -> dict[str, str]:
+    """The environment that names the servers and this test's database."""
+    return servers | {"TENURE_DATABASE_URL": database_url}
+
+
+@pytest.fixture
+def settings(addresses: dict[str, str]) -> Settings:
+    return parse(addresses)
 
 
 @pytest.fixture
