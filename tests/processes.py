@@ -235,7 +235,15 @@ class Processes:
         wait: bool = True,
         **settings: object,
     ) -> Running:
-        options = ["--loglevel=INFO", f"--concurrency={concurrency}", "-n", f"{name}@%h", *arguments]
+        # Mingling is one second in which a worker waits for what others have to say.
+        options = [
+            "--loglevel=INFO",
+            f"--concurrency={concurrency}",
+            "-n",
+            f"{name}@%h",
+            "--without-mingle",
+            *arguments,
+        ]
         return self.run(name, [*_CELERY, "worker", *options], _says(" ready."), wait=wait, **settings)
 
     def beat(self, name: str = "beat", *, directory: Path | None = None, **settings: object) -> Running:
