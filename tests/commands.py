@@ -1,8 +1,9 @@
-"""The `tenure` command for tests that run it often: each call a process of its own, forked from one that is warm.
+"""Our programs for tests that start them often: each a process of its own, forked from one that is warm.
 
-Of the second and more that a short command takes, importing libraries is nearly all. `command_process` has imported
-them once; a call is a fork of it, with the arguments, the environment, the working directory and the file descriptors
-that it would have had as `python -m workers.cli`. `test_commands.py` compares the two.
+Importing libraries is nearly all of the second and more of processor time that a short command takes, and that a
+worker, relay or Beat takes until it is ready. `command_process` has imported them once. A call of the `tenure` command
+(`run`) and a process that stays (`start`) are forks of it, with the arguments, the environment, the working directory
+and the file descriptors that they would have had as `python -m PROGRAM`. `test_commands.py` compares the two.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.deadlines import deadline
+from workers.local import processes
 from workers.local.stack import FAKE_CLOCK
 
 EXECUTABLE = (sys.executable, "-m", "workers.commands.cli")
+_PROGRAM = "workers.commands.cli"
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "MALLOC_", "LD_")
+#: Of these, what the fork of a process that stays does itself, or what says of UTF-8 that it is UTF-8.
+_DONE_BY_THE_FORK = ("PYTHONPATH", "PYTHONUNBUFFERED", "LANG")
 _LENGTH = struct.Struct("!I")
 
 
@@ -73,8 +78,7 @@ class Commands:
         self, *arguments: str, environment: Mapping[str, str], stdin: str = "", seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run` with captured text; TimeoutExpired, and the command is killed, after `seconds`."""
-        unlike = [name for name in environment if name.startswith(_READ_AT_START)]
-        assert not unlike, f"{unlike} mean something to Python before it begins: use `executed`"
+        _check(environment, ())
         with (
             tempfile.TemporaryFile("w+") as given,
             tempfile.TemporaryFile("w+") as output,
@@ -82,7 +86,7 @@ class Commands:
         ):
             given.write(stdin)
             given.seek(0)
-            call = [arguments, dict(environment), str(Path.cwd())]
+            call = [_PROGRAM, arguments, dict(environment), str(Path.cwd()), False]
             status = self._status(call, [given.fileno(), output.fileno(), errors.fileno()], seconds)
             if status is None:
                 raise subprocess.TimeoutExpired([*EXECUTABLE, *arguments], seconds)
@@ -91,14 +95,38 @@ class Commands:
             code = os.waitstatus_to_exitcode(status)
             return subprocess.CompletedProcess([*EXECUTABLE, *arguments], code, output.read(), errors.read())
 
+    def start(
+        self, program: str, arguments: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+    ) -> processes.Process:
+        """Start `python -m program` as `workers.local.processes.spawn` does, attached to these tests.
+
+        It has a session of its own, writes to the end of `log`, and is killed with the process it is forked from.
+        """
+        _check(environment, _DONE_BY_THE_FORK)
+        call = [program, list(arguments), dict(environment), str(directory), True]
+        with (
+            Path(os.devnull).open("rb") as nothing,
+            log.open("ab") as output,
+            self._asked(call, [nothing.fileno(), output.fileno(), output.fileno()]) as answer,
+        ):
+            answer.settimeout(60)
+            pid = answer.recv(16)
+        assert pid, "the process that others are forked from has died"
+        # One that has ended already has no mark any more: then none will ever be equal to "".
+        return processes.identify(int(pid)) or processes.Process(int(pid), "")
+
+    def _asked(self, call: object, descriptors: list[int]) -> socket.socket:
+        """Hand over a call; the socket on which it is answered."""
+        answer, its_answer = socket.socketpair()
+        with its_answer, self._lock:
+            encoded = json.dumps(call).encode()
+            socket.send_fds(self._end, [_LENGTH.pack(len(encoded))], [*descriptors, its_answer.fileno()])
+            self._end.sendall(encoded)
+        return answer
+
     def _status(self, call: object, descriptors: list[int], seconds: float) -> int | None:
         """What `waitpid` said of it; None after `seconds`, when it was killed."""
-        answer, its_answer = socket.socketpair()
-        with answer:
-            with its_answer, self._lock:
-                encoded = json.dumps(call).encode()
-                socket.send_fds(self._end, [_LENGTH.pack(len(encoded))], [*descriptors, its_answer.fileno()])
-                self._end.sendall(encoded)
+        with self._asked(call, descriptors) as answer:
             answer.settimeout(seconds)
             try:
                 told = answer.recv(16)
@@ -112,8 +140,29 @@ class Commands:
         return int(told)
 
 
-def received(end: socket.socket) -> tuple[list[str], dict[str, str], str, list[int]] | None:
-    """The next call at the other end, with stdin, stdout, stderr and the answer's descriptor; None at the end."""
+def _check(environment: Mapping[str, str], allowed: Collection[str]) -> None:
+    unlike = [name for name in environment if name.startswith(_READ_AT_START) and name not in allowed]
+    assert not unlike, f"{unlike} mean something to Python before it begins: execute the program instead"
+
+
+@dataclass(frozen=True)
+class Call:
+    """What to run as `python -m program arguments`.
+
+    descriptors: its stdin, stdout and stderr, and where to answer.
+    stays: it is not waited for, and gets a session of its own.
+    """
+
+    program: str
+    arguments: list[str]
+    environment: dict[str, str]
+    directory: str
+    stays: bool
+    descriptors: list[int]
+
+
+def received(end: socket.socket) -> Call | None:
+    """The next call at the other end; None at the end."""
     head, descriptors, _, _ = socket.recv_fds(end, _LENGTH.size, 4)
     if not head:
         return None
@@ -124,5 +173,4 @@ def received(end: socket.socket) -> tuple[list[str], dict[str, str], str, list[i
         if not part:
             return None
         encoded += part
-    arguments, environment, directory = json.loads(encoded)
-    return arguments, environment, directory, descriptors
+    return Call(*json.loads(encoded), descriptors)

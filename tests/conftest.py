@@ -1,11 +1,14 @@
 """What tests stand on: real servers, a fresh database for each test, real adapters.
 
 PostgreSQL, Valkey, S3 and the SMTP inbox are started once for each pytest worker and are stopped with it. A test that
-asks for `database` gets a database of its own, copied from a migrated template.
+asks for `database` gets a database of its own, copied from a migrated template. A run of pytest inside a test uses the
+servers of that test (`GIVEN`).
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import time
@@ -38,7 +41,10 @@ from workers.wiring.identity import dead, identity
 
 pytest_plugins = ["tests.clock", "tests.golden_files", "tests.timeouts"]
 
-TEMPLATE = "tenure_template"
+#: Of this process: a run of pytest inside a test uses the same server.
+TEMPLATE = f"tenure_template_{os.getpid()}"
+#: The environment variable that names servers which run already, as JSON.
+GIVEN = "TENURE_TEST_SERVERS"
 #: Bytes that are free before servers' data are kept in memory; those of a pytest worker are 1 to 2 GB at most.
 ROOM = 8 << 30
 
@@ -54,6 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, str]]:
     """The environment that names this pytest worker's servers."""
+    if GIVEN in os.environ:
+        yield json.loads(os.environ[GIVEN])
+        return
     # A short path that another user may enter: PostgreSQL does not run as root.
     directory = Path(tempfile.mkdtemp(prefix="tenure-", dir=roomy_memory()))
     directory.chmod(0o755)
@@ -77,18 +86,25 @@ def roomy_memory() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def template(servers: dict[str, str]) -> str:
-    """A migrated database that others are copied from; returns the address of its server's `tenure` database."""
+def administration(servers: dict[str, str]) -> Iterator[psycopg.Connection]:
+    """One connection for all databases that are made and dropped: another one for each would take as long again."""
+    with psycopg.connect(servers["TENURE_DATABASE_URL"], autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def template(servers: dict[str, str], administration: psycopg.Connection) -> Iterator[str]:
+    """A migrated database that others are copied from; yields the address of its server's `tenure` database."""
     admin = servers["TENURE_DATABASE_URL"]
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    administration.execute(f"CREATE DATABASE {TEMPLATE}")
     database = Database(admin.rpartition("/")[0] + f"/{TEMPLATE}")
     with database.connection() as connection:
         migrations.upgrade(connection)
         publish(session := Session(connection))
         session.flush()
     database.engine.dispose()
-    return admin
+    yield admin
+    drop(administration, TEMPLATE)
 
 
 @pytest.fixture(scope="session")
@@ -106,18 +122,16 @@ def ledger(servers: dict[str, str]) -> S3ObjectStore:
 
 
 @pytest.fixture
-def database_url(template: str, ledger: S3ObjectStore) -> Iterator[str]:
+def database_url(template: str, administration: psycopg.Connection, ledger: S3ObjectStore) -> Iterator[str]:
     # A new database knows of no erasure: with those of another test in the bucket, it would count as restored.
     for folder in (erasure_notes.FOLDER, publishing.FOLDER):
         for stored in ledger.list(folder):
             ledger.erase(stored.key)
     name = f"test_{uuid4().hex}"
-    with psycopg.connect(template, autocommit=True) as connection:
-        # Files are copied: through the log, as is the default, they are written twice.
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+    # Files are copied: through the log, as is the default, they are written twice.
+    administration.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
     yield template.rpartition("/")[0] + f"/{name}"
-    with psycopg.connect(template, autocommit=True) as connection:
-        drop(connection, name)
+    drop(administration, name)
 
 
 def drop(connection: psycopg.Connection, name: str) -> None:
@@ -171,8 +185,14 @@ class RecordedWaker:
 
 
 @pytest.fixture
-def settings(servers: dict[str, str], database_url: str) -> Settings:
-    return parse(servers | {"TENURE_DATABASE_URL": database_url})
+def addresses(servers: dict[str, str], database_url: str) -> dict[str, str]:
+    """The environment that names the servers and this test's database."""
+    return servers | {"TENURE_DATABASE_URL": database_url}
+
+
+@pytest.fixture
+def settings(addresses: dict[str, str]) -> Settings:
+    return parse(addresses)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import psutil
 
+from tests.commands import Commands
 from tests.deadlines import deadline
 from workers.local import processes
 from workers.local.stack import FAKE_CLOCK
@@ -33,8 +34,9 @@ Value = TypeVar("Value")
 PATIENCE = 120.0
 POLL = 0.02
 
-_CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
-_TENURE = (sys.executable, "-m", "workers.commands.cli")
+# What `python -m` runs.
+_CELERY = ("celery", "-A", "workers.app")
+_TENURE = ("workers.commands.cli",)
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", *FAKE_CLOCK)
 _REPOSITORY = Path(__file__).parents[1]
@@ -80,6 +82,8 @@ class Running:
     directory: Path
     log: Path
     is_ready: Callable[[Running], bool]
+    #: Forks it from a process that has its libraries; None executes it.
+    commands: Commands | None = None
     process: processes.Process | None = None
     #: Where in the log this life of it begins.
     log_start: int = 0
@@ -92,9 +96,19 @@ class Running:
     def start(self, *, wait: bool = True) -> None:
         assert self.process is None or not processes.alive(self.process), f"{self.name} runs already"
         self.log_start = self.log.stat().st_size if self.log.exists() else 0
-        self.process = processes.spawn(
-            self.command, log=self.log, environment=self.environment, directory=self.directory, attached=True
-        )
+        if self.commands is None:
+            self.process = processes.spawn(
+                [sys.executable, "-m", *self.command],
+                log=self.log,
+                environment=self.environment,
+                directory=self.directory,
+                attached=True,
+            )
+        else:
+            program, *arguments = self.command
+            self.process = self.commands.start(
+                program, arguments, environment=self.environment, directory=self.directory, log=self.log
+            )
         if wait:
             self.await_ready()
 
@@ -187,10 +201,15 @@ def _free_port() -> int:
 
 @dataclass
 class Processes:
-    """The processes of one test, with the addresses of its servers; ends them all at its own end."""
+    """The processes of one test, with the addresses of its servers; ends them all at its own end.
+
+    With `commands`, they are forked from a process that has imported their libraries; without, they are executed as a
+    service manager does, which takes a second and more of processor time each.
+    """
 
     addresses: Mapping[str, str]
     directory: Path
+    commands: Commands | None = None
     started: list[Running] = field(default_factory=list)
 
     def __enter__(self) -> Processes:
@@ -218,7 +237,15 @@ class Processes:
         wait: bool = True,
         **settings: object,
     ) -> Running:
-        options = ["--loglevel=INFO", f"--concurrency={concurrency}", "-n", f"{name}@%h", *arguments]
+        # Mingling is one second in which a worker waits for what others have to say.
+        options = [
+            "--loglevel=INFO",
+            f"--concurrency={concurrency}",
+            "-n",
+            f"{name}@%h",
+            "--without-mingle",
+            *arguments,
+        ]
         return self.run(name, [*_CELERY, "worker", *options], _says(" ready."), wait=wait, **settings)
 
     def beat(self, name: str = "beat", *, directory: Path | None = None, **settings: object) -> Running:
@@ -257,6 +284,7 @@ class Processes:
             directory or self.directory,
             self.directory / f"{name}.log",
             is_ready,
+            self.commands,
         )
         self.started.append(running)
         running.start(wait=wait)

@@ -12,6 +12,7 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack
+from tests.commands import Commands
 from tests.processes import Processes
 from workers.local import stack as local_stack
 
@@ -43,10 +44,10 @@ def broker(servers: dict[str, str]) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def processes(
-    servers: dict[str, str], database_url: str, broker: redis.Redis, inbox: Path, tmp_path: Path
+    addresses: dict[str, str], broker: redis.Redis, inbox: Path, tmp_path: Path, commands: Commands
 ) -> Iterator[Processes]:
     """Where to start Tenure's processes, on this test's database and an empty broker and inbox."""
-    with Processes(servers | {"TENURE_DATABASE_URL": database_url}, tmp_path) as made:
+    with Processes(addresses, tmp_path, commands) as made:
         yield made
 
 

@@ -15,6 +15,7 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
+from tests.commands import Commands
 from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually, measured, throughout
 
@@ -124,9 +125,9 @@ def test_an_emptied_broker_loses_and_doubles_nothing(
 
 
 @pytest.fixture
-def own(stack: Stack, tmp_path: Path) -> Iterator[tuple[Processes, Outcome]]:
+def own(stack: Stack, tmp_path: Path, commands: Commands) -> Iterator[tuple[Processes, Outcome]]:
     """Processes on servers that this test alone may break, with statements that are due."""
-    with Processes(stack.environment, tmp_path) as processes:
+    with Processes(stack.environment, tmp_path, commands) as processes:
         environment = processes.environment()
         subprocess.run(
             [sys.executable, "-m", "workers.commands.cli", "migrate"],

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from itertools import pairwise
 
 import psutil
@@ -40,11 +39,10 @@ def test_a_backlog_drains_with_few_messages_and_flat_memory(
     limit_before = broker.config_get("maxmemory")["maxmemory"]
     broker.config_set("maxmemory", BROKER_BYTES)
     try:
-        python = [sys.executable, "-m"]
-        processes.run("relay", [*python, "benchmarks.noop"], lambda running: "relay.listening" in running.text())
+        processes.run("relay", ["benchmarks.noop"], lambda running: "relay.listening" in running.text())
         worker = processes.run(
             "worker",
-            [*python, "celery", "-A", "benchmarks.noop", "worker", "--concurrency=2", "--loglevel=INFO"],
+            ["celery", "-A", "benchmarks.noop", "worker", "--concurrency=2", "--loglevel=INFO"],
             lambda running: " ready." in running.text(),
             drain_seconds=1,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import pytest
@@ -36,18 +35,7 @@ def test_poison_fails_and_its_neighbours_are_done(
         )
     worker = processes.run(
         "worker",
-        [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tests.faults.poison",
-            "worker",
-            "-Q",
-            QUEUE,
-            "--concurrency=2",
-            "--loglevel=INFO",
-        ],
+        ["celery", "-A", "tests.faults.poison", "worker", "-Q", QUEUE, "--concurrency=2", "--loglevel=INFO"],
         lambda running: " ready." in running.text(),
         soft_time_limit=1,
         time_limit=2,

@@ -18,7 +18,7 @@ import pytest
 from models.base.unit_of_work import Database
 from tests.commands import Commands, executed
 from tests.company import an_account
-from tests.processes import eventually
+from tests.processes import Processes, eventually
 from workers.local import processes
 
 #: Runs until it is told to end, with a connection of its own.
@@ -111,6 +111,62 @@ def test_a_call_that_takes_too_long_is_killed(
         with pytest.raises(subprocess.TimeoutExpired):
             running.result()
     eventually(lambda: not others(sessions), "it is gone")
+
+
+#: A module that says what `python -m` and the kernel gave it, as JSON, and stays.
+TELLS = """
+import json, os, sys, threading
+told = {
+    "arguments": sys.argv[1:], "environment": dict(os.environ), "directory": os.getcwd(), "path": sys.path[:2],
+    "name": __name__, "group": os.getpgid(0) == os.getpid(), "session": os.getsid(0) == os.getpid(),
+    "input": os.readlink("/proc/self/fd/0"), "output": os.readlink("/proc/self/fd/1"),
+    "errors": os.readlink("/proc/self/fd/2"), "others": sorted(set(os.listdir("/proc/self/fd")) - {"0", "1", "2"})[1:],
+}
+print(json.dumps(told), file=sys.stderr)
+print("ready")
+threading.Event().wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_stays_gets_what_an_executed_one_gets(
+    servers: Mapping[str, str], commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "tells.py").write_text(TELLS, encoding="utf-8")
+    told = []
+    for forked in (None, commands):
+        with Processes(servers | {"PYTHONPATH": str(tmp_path)}, tmp_path, forked) as started:
+            running = started.run("tells", ["tells", "--name=Zoë"], lambda running: "ready" in running.text(), lease=2)
+            told.append(json.loads(running.text().splitlines()[0]))
+            running.kill()
+            running.start()
+            assert running.alive()
+            assert running.all_text().count("ready") == 2, "a second life writes to the same log"
+            process = running.process
+        assert process is not None
+        assert not processes.alive(process), "it ended with the test"
+        running.log.unlink()
+    executed_one, forked_one = told
+    assert forked_one == executed_one
+    assert executed_one["session"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends them")
+def test_a_process_that_stays_ends_with_killed_tests(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "tells.py").write_text(TELLS, encoding="utf-8")
+    program = (
+        "import json, sys; from pathlib import Path; from tests.commands import Commands\n"
+        "directory = Path(sys.argv[1]); environment = json.loads(sys.argv[2])\n"
+        "made = Commands().start('tells', [], environment=environment, directory=directory, log=directory / 'log')\n"
+        "print(made.pid, flush=True); input()"
+    )
+    started = [sys.executable, "-c", program, str(tmp_path), json.dumps(environment)]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        staying = processes.identify(int(tests.stdout.readline()))
+        assert staying is not None
+        tests.send_signal(signal.SIGKILL)
+    assert processes.wait_until_gone([staying], 60)
 
 
 def test_killed_tests_leave_no_command(environment: dict[str, str], sessions: psycopg.Connection) -> None:

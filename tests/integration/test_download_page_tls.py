@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -92,7 +91,7 @@ def page(
     with Processes(servers | {"TENURE_DATABASE_URL": database_url}, tmp_path) as processes:
         running = processes.run(
             "page",
-            [sys.executable, "-m", "workers.commands.cli", "download-page"],
+            ["workers.commands.cli", "download-page"],
             answers,
             download_port=port,
             download_certificate=certificate,

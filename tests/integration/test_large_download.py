@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -166,7 +165,7 @@ def process(made: Records, tmp_path: Path) -> Iterator[tuple[Page, Running]]:
             return client.connect_ex(("127.0.0.1", port)) == 0
 
     with Processes(made.addresses, tmp_path) as processes:
-        command = [sys.executable, "-m", "workers.commands.cli", "download-page"]
+        command = ["workers.commands.cli", "download-page"]
         yield Page(port, made), processes.run("page", command, answers, download_port=port)
 
 
