@@ -30,6 +30,7 @@ from tasks.storage import sealed_objects
 from tests import vault
 from tests.deadlines import deadline
 from tests.processes import Processes, Running, eventually
+from workers.adapters.clock_skew import correct_clock_skew
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.local import stack as local_stack
 from workers.settings.settings import parse
@@ -112,7 +113,7 @@ class Outcome:
 
     @cached_property
     def objects(self) -> Any:
-        return boto3.client(
+        client = boto3.client(
             "s3",
             endpoint_url=self.addresses["TENURE_S3_ENDPOINT"],
             region_name=self.addresses["TENURE_S3_REGION"],
@@ -120,6 +121,8 @@ class Outcome:
             aws_secret_access_key=self.addresses["TENURE_S3_SECRET_KEY"],
             config=Config(retries={"total_max_attempts": 3}, read_timeout=10),
         )
+        correct_clock_skew(client)
+        return client
 
     def document(self, key: str) -> bytes:
         """What lies sealed under `key`."""

@@ -26,6 +26,7 @@ import redis
 from botocore.config import Config
 
 from tests.deadlines import deadline
+from workers.adapters.clock_skew import correct_clock_skew
 from workers.local import stack as local_stack
 from workers.local.errors import EmbeddedServerError
 from workers.local.servers import postgres
@@ -58,7 +59,7 @@ def broker(environment: dict[str, str]) -> redis.Redis:
 
 
 def objects(environment: dict[str, str]):
-    return boto3.client(
+    client = boto3.client(
         "s3",
         endpoint_url=environment["TENURE_S3_ENDPOINT"],
         region_name=environment["TENURE_S3_REGION"],
@@ -66,6 +67,8 @@ def objects(environment: dict[str, str]):
         aws_secret_access_key=environment["TENURE_S3_SECRET_KEY"],
         config=Config(retries={"total_max_attempts": 1}, read_timeout=10),
     )
+    correct_clock_skew(client)
+    return client
 
 
 def mail(environment: dict[str, str]) -> smtplib.SMTP:
