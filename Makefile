@@ -33,13 +33,14 @@ down: $(READY) ## stop what `make up` started
 	@$(BIN)/tenure down
 
 test: lint ## lint, types, import contracts and every test
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 test-days: $(READY) ## calendar-dependent tests on other days: ON=, or drawn by SEED= COUNT=; TESTS= of each day
 	@$(BIN)/python -m tests.days $(ON) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(TESTS),--tests $(TESTS))
 
 faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=
-	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py
+	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) FORECAST_CUSTOMERS=200 \
+	  $(BIN)/pytest -q -s tests/faults/test_soak.py tests/integration/test_reminder_forecast.py
 
 bench: $(READY) ## the benchmark table, or one row of it: ROW=P1
 	@$(BIN)/python -m benchmarks $(ROW)

@@ -52,9 +52,11 @@ ROOM = 8 << 30
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first: begun last, one would keep the run waiting while the other cores have nothing to do.
 
-    A test is long if it has a timeout of its own. The order is otherwise as it was.
+    A test is long if it has a timeout of its own, or starts processes. The order is otherwise as it was.
     """
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    items.sort(
+        key=lambda item: (item.get_closest_marker("timeout") is None, not {"acceptance", "faults"} & {*item.path.parts})
+    )
 
 
 @pytest.fixture(scope="session")
