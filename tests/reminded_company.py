@@ -59,13 +59,13 @@ def a_company(database: Database, customers: int, *, until: int, holds: int) -> 
             (account,) = [row.id for row in run(database, "SELECT id FROM tenure.accounts WHERE ref = :ref", ref=ref)]
             match number % 9:
                 case 0:
-                    set_promise(session, account, invoices[0], due(drawn.randint(5, holds)), over=False)
+                    set_promise(session, account, invoices[0], due(drawn.randint(5, holds)))
                 case 1:
-                    set_pause(session, account, None, due(drawn.randint(5, holds)), over=False)
+                    set_pause(session, account, None, due(drawn.randint(5, holds)))
                 case 2:
-                    set_pause(session, account, invoices[-1], due(drawn.randint(5, holds)), over=False)
+                    set_pause(session, account, invoices[-1], due(drawn.randint(5, holds)))
                 case 3 if number % 2:
-                    set_dispute(session, account, invoices[0], None, over=False)
+                    set_dispute(session, account, invoices[0], None)
                 case _:
                     pass
         if number % 5 == 0:

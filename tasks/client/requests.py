@@ -130,36 +130,49 @@ class PaymentsRecordEvent(Request, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RemindersPause(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Send no reminders of an invoice (its number), or of the whole account, up to and with a day (B17).
+    """Pause reminders of one invoice, by its number, or of the account if `invoice` is None (B17).
 
-    Without `until`, until it is said that it is `over`.
+    `until` is the last day of the pause. Without it, the pause lasts until `reminders.resume`.
     """
 
     kind = "reminders.pause"
     account: AccountRef
     invoice: str | None = None
     until: date | None = None
-    over: bool = False
 
 
 class RemindersPromise(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The customer promised to pay an invoice, or all that is open, by a day: no reminders until then (B17)."""
+    """Record the customer's promise to pay an invoice, or all that is open, by a day: no reminders until then (B17)."""
 
     kind = "reminders.promise"
     account: AccountRef
     invoice: str | None = None
-    until: date | None = None
-    over: bool = False
+    until: date
 
 
 class RemindersDispute(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The customer disputes an invoice, or lines of it (`1,3`): that part is not reminded of until it is `over`."""
+    """Record that the customer disputes an invoice, or lines of it (`1,3`): that part is not reminded of.
+
+    The dispute lasts until `reminders.resume`.
+    """
 
     kind = "reminders.dispute"
     account: AccountRef
     invoice: str
     lines: str | None = None
-    over: bool = False
+
+
+class RemindersResume(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a pause, promise or dispute early (B17). Reminders continue with the next plan.
+
+    With `invoice`, those of that invoice. Without it, the pause of the account and the promises for all its invoices; a
+    dispute is always of an invoice. `only` is `pause`, `promise` or `dispute`; without it, all of them end.
+    """
+
+    kind = "reminders.resume"
+    account: AccountRef
+    invoice: str | None = None
+    only: str | None = None
 
 
 class TerminationsRequest(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
-from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise
+from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, RemindersResume
 from tasks.engine.locks import patient
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
@@ -31,6 +31,13 @@ INVOICE = text("""
 END = text("""
     UPDATE tenure.reminder_holds SET ended_at = now(), outcome = :outcome
      WHERE account_id = :account AND invoice_id IS NOT DISTINCT FROM :invoice AND kind = :kind AND ended_at IS NULL""")
+
+END_ALL = text("""
+    UPDATE tenure.reminder_holds SET ended_at = now(), outcome = :outcome
+     WHERE account_id = :account AND kind = :kind AND ended_at IS NULL""")
+
+#: What `reminders.resume` can end.
+ENDABLE = ("pause", "promise", "dispute")
 
 HOLD = text("""
     INSERT INTO tenure.reminder_holds (account_id, invoice_id, kind, until, amount)
@@ -56,65 +63,94 @@ DISPUTE = text("""
 def pause(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.pause`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersPause)
-    set_pause(session, account_id, asked.invoice, asked.until, over=asked.over)
+    set_pause(session, account_id, asked.invoice, asked.until)
 
 
 @handles(RemindersPromise)
 def promise(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.promise`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersPromise)
-    set_promise(session, account_id, asked.invoice, asked.until, over=asked.over)
+    set_promise(session, account_id, asked.invoice, asked.until)
 
 
 @handles(RemindersDispute)
 def dispute(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
     """For a request `reminders.dispute`."""
     asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersDispute)
-    set_dispute(session, account_id, asked.invoice, asked.lines, over=asked.over)
+    set_dispute(session, account_id, asked.invoice, asked.lines)
 
 
-def set_pause(session: Session, account: UUID, number: str | None, until: date | None, *, over: bool) -> None:
-    """Remind of this invoice, or of any of the account, not before the day after `until`; `over` lifts it.
+@handles(RemindersResume)
+def resume(session: Session, account_id: UUID, request_id: UUID, _ports: Ports) -> None:
+    """For a request `reminders.resume`."""
+    asked = msgspec.convert(session.get_one(JobRequest, request_id).args, RemindersResume)
+    end_early(session, account_id, asked.invoice, only=asked.only)
 
-    Raises Permanent where that cannot be, Transient where the account is held for too long by another transaction.
+
+def set_pause(session: Session, account: UUID, number: str | None, until: date | None) -> None:
+    """Send no reminders of this invoice, or of any of the account, before the day after `until`; None has no end.
+
+    A new pause replaces the old one. Raises Permanent for a day that is past or an unknown invoice, and Transient when
+    another transaction holds the account for too long.
     """
     invoice = _invoice(session, account, number) if number else None
     with patient(session):
-        _not_past(session, account, None if over else until)
+        _not_past(session, account, until)
         values = {"account": account, "invoice": invoice, "kind": HoldKind.PAUSE}
-        session.execute(END, {**values, "outcome": HoldOutcome.LIFTED if over else HoldOutcome.REPLACED})
-        if not over:
-            session.execute(HOLD, {**values, "until": until, "amount": None})
+        session.execute(END, {**values, "outcome": HoldOutcome.REPLACED})
+        session.execute(HOLD, {**values, "until": until, "amount": None})
 
 
-def set_promise(session: Session, account: UUID, number: str | None, until: date | None, *, over: bool) -> None:
-    """What is open of this invoice, or of all of the account, is promised for `until`; `over` takes that back."""
-    if until is None and not over:
-        raise Permanent("A promise needs its day: give until, or over to take one back.")
+def set_promise(session: Session, account: UUID, number: str | None, until: date) -> None:
+    """Record that what is open of this invoice, or of all of the account, is promised for `until`.
+
+    Raises as `set_pause` does, and Permanent where nothing is open or the day is more than `LONGEST_PROMISE` days away.
+    """
     invoice = _invoice(session, account, number) if number else None
     with patient(session):
-        today = _not_past(session, account, None if over else until)
-        if until and not over and (until - today).days > LONGEST_PROMISE:
+        today = _not_past(session, account, until)
+        if (until - today).days > LONGEST_PROMISE:
             raise Permanent(
-                f"A promise for {until} is none: it may be for {LONGEST_PROMISE} days from now at the most."
+                f"The promise is for {until}: choose a day that is at most {LONGEST_PROMISE} days from now."
             )
         owed = session.execute(OWED, {"account": account, "invoice": invoice}).all()
-        if not owed and not over:
+        if not owed:
             raise Permanent("Nothing is open that could be promised.")
         for row in owed:
             values = {"account": account, "invoice": row.invoice_id, "kind": HoldKind.PROMISE}
-            session.execute(END, {**values, "outcome": HoldOutcome.LIFTED if over else HoldOutcome.REPLACED})
-            if not over:
-                session.execute(HOLD, {**values, "until": until, "amount": row.owed})
+            session.execute(END, {**values, "outcome": HoldOutcome.REPLACED})
+            session.execute(HOLD, {**values, "until": until, "amount": row.owed})
 
 
-def set_dispute(session: Session, account: UUID, number: str, lines: str | None, *, over: bool) -> None:
-    """The customer disputes these lines of the invoice (`1,3`), or all of it; `over` ends that."""
+def set_dispute(session: Session, account: UUID, number: str, lines: str | None) -> None:
+    """Record that the customer disputes these lines of the invoice (`1,3`), or all of it. Raises as `set_pause`."""
     invoice = _invoice(session, account, number)
     left = {row.position: row.remaining for row in session.execute(LINES, {"invoice": invoice})}
-    amount = 0 if over else sum(left[position] for position in _positions(lines, left, number))
+    amount = sum(left[position] for position in _positions(lines, left, number))
     with patient(session):
         session.execute(DISPUTE, {"invoice": invoice, "amount": amount})
+
+
+def end_early(session: Session, account: UUID, number: str | None, *, only: str | None = None) -> None:
+    """End the pause, promise and dispute of this invoice, or the pause and promises of the account.
+
+    `only` restricts it to `pause`, `promise` or `dispute`. Nothing to end is no error. Raises Permanent for another
+    word, for a dispute without an invoice, and for an unknown invoice; Transient as `set_pause` does.
+    """
+    if only not in (None, *ENDABLE):
+        raise Permanent(f"{only!r} cannot be ended: write {', '.join(ENDABLE)}, or leave it out to end all of them.")
+    if only == "dispute" and number is None:
+        raise Permanent("A dispute is always of an invoice: give its number.")
+    invoice = _invoice(session, account, number) if number else None
+    values = {"account": account, "invoice": invoice, "outcome": HoldOutcome.LIFTED}
+    with patient(session):
+        _not_past(session, account, None)
+        if only in (None, "pause"):
+            session.execute(END, {**values, "kind": HoldKind.PAUSE})
+        if only in (None, "promise"):
+            session.execute(END if invoice else END_ALL, {**values, "kind": HoldKind.PROMISE})
+        if invoice and only in (None, "dispute"):
+            session.execute(DISPUTE, {"invoice": invoice, "amount": 0})
 
 
 def _positions(lines: str | None, left: dict[int, int], number: str) -> Sequence[int]:

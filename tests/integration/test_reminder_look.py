@@ -19,7 +19,7 @@ from tasks.engine.drain import drain
 from tasks.failures import Transient
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tasks.reminders.holds import set_dispute, set_pause, set_promise
+from tasks.reminders.holds import end_early, set_dispute, set_pause, set_promise
 from tasks.reminders.plan import plan
 from tests.clock import Clock
 from tests.mail_server import MailServer
@@ -66,22 +66,22 @@ def voided(database: Database, number: str) -> None:
 
 def disputed(database: Database, number: str) -> None:
     with database.transaction() as session:
-        set_dispute(session, the_account(session), number, None, over=False)
+        set_dispute(session, the_account(session), number, None)
 
 
 def promised(database: Database, number: str) -> None:
     with database.transaction() as session:
-        set_promise(session, the_account(session), number, date(2027, 6, 19), over=False)
+        set_promise(session, the_account(session), number, date(2027, 6, 19))
 
 
 def paused(database: Database, number: str) -> None:
     with database.transaction() as session:
-        set_pause(session, the_account(session), number, None, over=False)
+        set_pause(session, the_account(session), number, None)
 
 
 def account_paused(database: Database, _number: str) -> None:
     with database.transaction() as session:
-        set_pause(session, the_account(session), None, date(2027, 6, 9), over=False)
+        set_pause(session, the_account(session), None, date(2027, 6, 9))
 
 
 def put_off(database: Database, _number: str) -> None:
@@ -285,7 +285,7 @@ def test_an_invoice_of_several_that_was_paid_is_left_out_and_its_step_is_free(
     assert reminded(database) == [(second, 2, "first")]
     # The dispute is over: the same step, after the gap.
     with database.transaction() as session:
-        set_dispute(session, the_account(session), first, None, over=True)
+        end_early(session, the_account(session), first, only="dispute")
     clock.set(TEN + timedelta(days=5))
     assert plan(server_ports) == {"planned": 1}
     assert reminded(database)[1:] == [(first, 3, "first"), (second, 3, "second")]

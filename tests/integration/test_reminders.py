@@ -16,7 +16,7 @@ import pytest
 from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
 from models.work import row as work
-from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, Request, submit
+from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, RemindersResume, Request, submit
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
@@ -363,7 +363,7 @@ def test_a_dispute_of_a_line_keeps_that_part_out(clock: Clock, database: Databas
     assert ask(database, server_ports, RemindersDispute(account="acme", invoice=number, lines="1,3")) is None
     a_day(clock, server_ports, TEN)
     assert letters(database)[-1].context["total"] == 10_000
-    assert ask(database, server_ports, RemindersDispute(account="acme", invoice=number, over=True)) is None
+    assert ask(database, server_ports, RemindersResume(account="acme", invoice=number, only="dispute")) is None
     a_day(clock, server_ports, TEN + 6 * DAY)
     assert letters(database)[-1].context["total"] == 30_000
 
@@ -374,7 +374,7 @@ def test_a_pause_of_an_account_or_an_invoice(clock: Clock, database: Database, s
     assert ask(database, server_ports, RemindersPause(account="acme")) is None
     assert a_day(clock, server_ports, TEN) == {"planned": 0}
     assert ask(database, server_ports, RemindersPause(account="acme", invoice=other, until=TODAY + 3 * DAY)) is None
-    assert ask(database, server_ports, RemindersPause(account="acme", over=True)) is None
+    assert ask(database, server_ports, RemindersResume(account="acme")) is None
     assert a_day(clock, server_ports, TEN) == {"planned": 1}
     assert reminded(database) == [(number, 2, "first")]
     assert a_day(clock, server_ports, TEN + 5 * DAY) == {"planned": 1}
@@ -385,11 +385,10 @@ def test_a_pause_of_an_account_or_an_invoice(clock: Clock, database: Database, s
 @pytest.mark.parametrize(
     ("request_", "why"),
     [
-        (RemindersPromise(account="acme"), "A promise needs its day: give until, or over to take one back."),
         (RemindersPromise(account="acme", until=date(2027, 6, 8)), "2027-06-08 is past: it is 2027-06-09 there."),
         (
             RemindersPromise(account="acme", until=date(2029, 6, 8)),
-            "A promise for 2029-06-08 is none: it may be for 366 days from now at the most.",
+            "The promise is for 2029-06-08: choose a day that is at most 366 days from now.",
         ),
         (RemindersPause(account="acme", until=date(2027, 6, 8)), "2027-06-08 is past: it is 2027-06-09 there."),
         (RemindersPause(account="acme", invoice="INV-9"), "The account has no invoice 'INV-9'."),
@@ -478,7 +477,7 @@ def test_a_cancelled_letter_that_somebody_retries_stays_withdrawn(
     (letter,) = letters(database)
     with database.connection() as connection:
         assert work.retry(connection, EmailMessage, [letter.id])
-    ask(database, server_ports, RemindersPause(account="acme", over=True))
+    ask(database, server_ports, RemindersResume(account="acme"))
     assert drain(SEND, server_ports) == {"sent": 0, "settled": 1}
     assert letters(database)[0].last_error == "The letter was withdrawn."
     assert plan(server_ports)["planned"] == 1
@@ -528,3 +527,31 @@ def test_the_policy_command_says_whether_reminders_leave(
     }
     run(database, "UPDATE tenure.email_messages SET committing_at = committing_at + interval '1 day'")
     assert said()["verdict"] == "broken"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (RemindersResume(account="acme", only="holiday"), "'holiday' cannot be ended: write pause, promise, dispute"),
+        (RemindersResume(account="acme", only="dispute"), "A dispute is always of an invoice: give its number."),
+        (RemindersResume(account="acme", invoice="INV-999999"), "The account has no invoice 'INV-999999'."),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused_in_a_sentence(
+    database: Database, server_ports: Ports, wrong: RemindersResume, why: str
+) -> None:
+    a_debtor(database, due_on=DUE)
+    assert (ask(database, server_ports, wrong) or "").startswith(why)
+
+
+def test_an_account_whose_promises_are_taken_back_is_reminded_again(
+    database: Database, server_ports: Ports, clock: Clock
+) -> None:
+    numbers = [a_debtor(database, due_on=DUE), an_invoice(database, "acme", due_on=DUE)]
+    ask(database, server_ports, RemindersPromise(account="acme", until=TODAY + 9 * DAY))
+    assert a_day(clock, server_ports, TEN) == {"planned": 0}
+    assert ask(database, server_ports, RemindersResume(account="acme", only="pause")) is None
+    assert a_day(clock, server_ports, TEN) == {"planned": 0}
+    assert ask(database, server_ports, RemindersResume(account="acme", only="promise")) is None
+    assert a_day(clock, server_ports, TEN) == {"planned": 1}
+    assert [number for number, _, _ in reminded(database)] == numbers

@@ -19,7 +19,7 @@ from models.base.unit_of_work import Database
 from tasks.failures import Failure
 from tasks.reminders import book
 from tasks.reminders.forecast import Foreseen, find, simulate
-from tasks.reminders.holds import set_pause
+from tasks.reminders.holds import end_early, set_pause
 from tasks.reminders.ladder import Customer, Next
 from tasks.reminders.ladder import explain as next_step
 from workers.settings.settings import settings
@@ -185,7 +185,10 @@ def pause(about: str, until: date | None, over: bool) -> int:
                 if found is None:
                     click.echo("tenure: there is no invoice of that number and no account of that ref.", err=True)
                     return 2
-                set_pause(session, found.id, found.number, until, over=over)
+                if over:
+                    end_early(session, found.id, found.number, only="pause")
+                else:
+                    set_pause(session, found.id, found.number, until)
         except Failure as failure:
             click.echo(f"tenure: {failure}", err=True)
             return 2
