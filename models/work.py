@@ -334,14 +334,18 @@ def _first_due(work: type[Work], crashed: str, where: str) -> str:
                 ORDER BY due_at, id LIMIT 1"""
 
 
+def due(connection: Connection, asked: Sequence[tuple[type[Work], str]]) -> list[bool]:
+    """Whether a claim made now would find something, for each table and constant SQL condition, in one round trip."""
+    looks = ", ".join(
+        " OR ".join(f"({_first_due(work, crashed, where)}) IS NOT NULL" for crashed in ("crashes = 0", "crashes > 0"))
+        for work, where in asked
+    )
+    return list(connection.execute(text(f"SELECT ARRAY[{looks}]")).scalar_one()) if asked else []
+
+
 def is_due(connection: Connection, work: type[Work], where: str = "true") -> bool:
     """Whether a claim made now would find something."""
-    found = connection.execute(
-        text(f"""
-            SELECT ({_first_due(work, "crashes = 0", where)}) IS NOT NULL
-                OR ({_first_due(work, "crashes > 0", where)}) IS NOT NULL""")
-    )
-    return bool(found.scalar_one())
+    return due(connection, [(work, where)])[0]
 
 
 def announce(connection: Connection, work: type[Work]) -> None:
