@@ -168,7 +168,8 @@ def payments_are_collected_once(installation: Installation) -> Evidence:
         return Evidence(Verdict.UNKNOWN, "No payment provider is configured: nothing is collected.")
     return judged(
         row.twice == row.unknown == row.differ == row.late == 0,
-        f"{row.charged} invoices charged since yesterday, {row.twice} of them twice, {row.unknown} attempts unknown for a day; "
+        f"{row.charged} invoices charged since yesterday, {row.twice} of them twice, "
+        f"{row.unknown} attempts unknown for a day; "
         f"compared with the provider until {row.day or 'no day yet'}, {row.differ} days differ, {row.late} are late",
     )
 

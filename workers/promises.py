@@ -10,7 +10,6 @@ from sqlalchemy import Connection, text
 
 from workers.settings import Settings
 
-
 #: Evidence is taken from what came to its end within this time. What is older was judged when it was new, so the
 #: cost of a look does not grow with the age of the company.
 NEW = timedelta(days=1)

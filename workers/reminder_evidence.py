@@ -41,6 +41,7 @@ def reminders_leave_once_and_in_time(installation: Installation) -> Evidence:
         )
     return judged(
         sent.late == sent.doubled == missing == 0,
-        f"{sent.letters} letters sent since yesterday, {sent.doubled} of them the second of a day, {sent.late} not on their day; "
+        f"{sent.letters} letters sent since yesterday, {sent.doubled} of them the second of a day, "
+        f"{sent.late} not on their day; "
         f"{missing} due for an hour and not written",
     )

@@ -44,7 +44,8 @@ def disclosures_were_approved(installation: Installation) -> Evidence:
     asked = how_many(installation.connection, "tenure.disclosures")
     return judged(
         row.wrong == 0,
-        f"{asked} disclosures were asked for; {row.made} records made since yesterday, {row.wrong} without two who approved",
+        f"{asked} disclosures were asked for; {row.made} records made since yesterday, "
+        f"{row.wrong} without two who approved",
     )
 
 
