@@ -348,6 +348,25 @@ def is_due(connection: Connection, work: type[Work], where: str = "true") -> boo
     return due(connection, [(work, where)])[0]
 
 
+def longest_wait(connection: Connection, work: type[Work], where: str = "true") -> timedelta | None:
+    """For how long the row that has been due longest has waited for a claim; None where none is due."""
+    looks = " UNION ALL ".join(f"({_first_due(work, crashed, where)})" for crashed in ("crashes = 0", "crashes > 0"))
+    waited: timedelta | None = connection.execute(
+        text(f"SELECT now() - min(due_at) FROM ({looks}) AS first")
+    ).scalar_one()
+    return waited
+
+
+def since_last_finished(connection: Connection, work: type[Work]) -> timedelta | None:
+    """How long ago the last row of this table came to its end; None where none did."""
+    ago: timedelta | None = connection.execute(
+        text(f"""
+            SELECT now() - finished_at FROM {_table(work)}
+             WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1""")
+    ).scalar_one_or_none()
+    return ago
+
+
 def announce(connection: Connection, work: type[Work]) -> None:
     """Tell the relay, at COMMIT, that rows of this table may be due. Inserts do so by a trigger."""
     connection.execute(text("SELECT pg_notify('tenure_work', :table)"), {"table": work.__tablename__})

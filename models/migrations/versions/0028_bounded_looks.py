@@ -20,6 +20,26 @@ INDEXES = (
     ("ix_terminations_going_on", "terminations", ["stage"], "stage NOT IN ('cancelled', 'certified')"),
     ("ix_terminations_certified", "terminations", ["certified_at"], "stage = 'certified'"),
     ("ix_disclosure_events_made", "disclosure_events", ["at"], "action = 'made'"),
+    ("ix_open_items_collect", "open_items", ["collect_from"], "open > 0 AND invoice_id IS NOT NULL"),
+    ("ix_open_items_remind", "open_items", ["remind_from"], "open > 0 AND invoice_id IS NOT NULL"),
+    (
+        "ix_statements_long_due",
+        "statements",
+        ["due_at", "id"],
+        "state = 'pending' AND crashes = 0 AND line_count > 500",
+    ),
+    (
+        "ix_collection_attempts_unasked_due",
+        "collection_attempts",
+        ["due_at", "id"],
+        "state = 'pending' AND crashes = 0 AND asked_at IS NULL",
+    ),
+    (
+        "ix_collection_attempts_asked_due",
+        "collection_attempts",
+        ["due_at", "id"],
+        "state = 'pending' AND crashes = 0 AND asked_at IS NOT NULL",
+    ),
     ("ix_reminder_letters_written_at", "reminder_letters", ["written_at"], None),
 )
 
@@ -33,6 +53,11 @@ def upgrade() -> None:
         schema="tenure",
         postgresql_where=sa.text("optional_mail"),
     )
+    op.drop_index("ix_open_items_due", "open_items", schema="tenure")
+    for column in ("collect_from", "remind_from"):
+        op.add_column(
+            "open_items", sa.Column(column, sa.Date(), server_default=sa.text("'0001-01-01'")), schema="tenure"
+        )
     op.drop_index("ix_quarantine_received_at", "quarantine", schema="tenure")
     for name, table, columns, rows in INDEXES:
         where = None if rows is None else sa.text(rows)
