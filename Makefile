@@ -35,9 +35,9 @@ down: $(READY) ## stop what `make up` started
 test: lint ## lint, types, import contracts and every test
 	@$(BIN)/pytest -n 2 --dist worksteal
 
-faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=; plans over HISTORY= (1000000) rows a table
+faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=; plans over HISTORY= (200000) rows a table
 	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py
-	@HISTORY=$(or $(HISTORY),1000000) $(BIN)/pytest -q tests/integration/test_query_bounds.py
+	@HISTORY=$(or $(HISTORY),200000) $(BIN)/pytest -q tests/integration/test_query_bounds.py
 
 bench: $(READY) ## the benchmark table, or one row of it: ROW=P1
 	@$(BIN)/python -m benchmarks $(ROW)

@@ -34,6 +34,7 @@ class PaymentMethod(Base):
     __table_args__ = (
         # The provider's name of a thing, whatever it looks like: no string of figures alone, as a card's number is.
         CheckConstraint("provider_method ~ '[A-Za-z]' AND provider_customer ~ '[A-Za-z]'", name="token"),
+        Index(None, "created_at"),
         CheckConstraint("digits ~ '^[0-9]{0,4}$'", name="digits"),
         UniqueConstraint("provider", "provider_method"),
         Index(None, "account_id"),

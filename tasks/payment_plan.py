@@ -16,6 +16,23 @@ PLAN_BATCH = 1_000
 #: The days after a first decline on which the same method is tried once more: 8 attempts in 14 days, and no more (B23).
 RETRY_DAYS = (0, 1, 3, 5, 7, 9, 11, 13)
 
+#: Items that rest, of accounts that have a new means of payment which they were not tried with. A trigger brings back
+#: those that nobody holds at that moment; here are the others.
+NEW_METHODS = text("""
+    UPDATE tenure.open_items SET collect_from = DATE '0001-01-01'
+     WHERE id = ANY (ARRAY(
+        SELECT item.id
+          FROM tenure.payment_methods AS method
+          JOIN tenure.accounts AS account ON account.id = method.account_id AND account.status = 'active'
+          JOIN tenure.open_items AS item
+            ON item.account_id = method.account_id AND item.open > 0 AND item.invoice_id IS NOT NULL
+         WHERE method.created_at > now() - interval '7 days' AND method.retired_at IS NULL
+           AND item.collect_from IS NULL AND item.open > item.disputed
+           AND NOT EXISTS (SELECT FROM tenure.collection_attempts AS attempt
+                            WHERE attempt.invoice_id = item.invoice_id
+                              AND (attempt.method_id = method.id OR attempt.outcome = 'charged'))
+           FOR NO KEY UPDATE OF item SKIP LOCKED))""")
+
 #: An item that is looked at gets an attempt or rests: until a day, or until a trigger of `models/sql/98_looks.sql`
 #: brings it back. So those that will never be collected are not looked at again.
 #:
@@ -70,6 +87,8 @@ def plan(ports: Ports) -> int:
         return 0
     planned, last = 0, PLAN_BATCH
     values = {"provider": ports.payments.provider, "last_day": RETRY_DAYS[-1], "batch": PLAN_BATCH}
+    with ports.database.connection() as connection:
+        connection.execute(NEW_METHODS)
     while last == PLAN_BATCH and not ports.stopping():
         with ports.database.connection() as connection:
             last, made = connection.execute(PLAN, values).one()

@@ -147,6 +147,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     },
     "payment_events": {"body": "NULL", "signature": "NULL", "payment": "NULL"},
     "payment_methods": {
+        "created_at": f"{PAST} - interval '10 days'",
         "provider": "'stripe'",
         "provider_customer": "'cus_' || n",
         "provider_method": "'pm_' || n",

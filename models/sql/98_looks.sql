@@ -24,6 +24,17 @@ DECLARE
     the_account uuid := coalesce(changed ->> 'account_id', changed ->> 'id');
     the_invoice uuid := changed ->> 'invoice_id';
 BEGIN
+    -- Who enters a means of payment does not wait for a reminder that is just being sent, which holds its items: those
+    -- are found by the planner, which looks at new means of payment.
+    IF TG_TABLE_NAME = 'payment_methods' THEN
+        UPDATE tenure.open_items SET collect_from = DATE '0001-01-01'
+         WHERE id IN (SELECT id FROM tenure.open_items
+                       WHERE account_id = the_account AND open > 0 AND invoice_id IS NOT NULL
+                         AND account_id IN (
+                             SELECT id FROM tenure.accounts WHERE id = the_account AND status = 'active')
+                         FOR NO KEY UPDATE SKIP LOCKED);
+        RETURN NULL;
+    END IF;
     UPDATE tenure.open_items
        SET collect_from = CASE WHEN 'collect' = TG_ARGV[0] OR 'both' = TG_ARGV[0] THEN DATE '0001-01-01' ELSE collect_from END,
            remind_from = CASE WHEN 'remind' = TG_ARGV[0] OR 'both' = TG_ARGV[0] THEN DATE '0001-01-01' ELSE remind_from END

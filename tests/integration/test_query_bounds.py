@@ -43,6 +43,8 @@ FEW_PAGES = 600
 #: The doctor compares every erasure with the object store, and counts the keys of all accounts, when a person asks.
 AUDITS = {"erasures", "keys"}
 
+pytestmark = pytest.mark.timeout(240 + ROWS / 100)
+
 Old = Callable[[str], str]
 
 

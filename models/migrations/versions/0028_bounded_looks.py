@@ -20,6 +20,7 @@ INDEXES = (
     ("ix_terminations_going_on", "terminations", ["stage"], "stage NOT IN ('cancelled', 'certified')"),
     ("ix_terminations_certified", "terminations", ["certified_at"], "stage = 'certified'"),
     ("ix_disclosure_events_made", "disclosure_events", ["at"], "action = 'made'"),
+    ("ix_payment_methods_created_at", "payment_methods", ["created_at"], None),
     ("ix_open_items_collect", "open_items", ["collect_from"], "open > 0 AND invoice_id IS NOT NULL"),
     ("ix_open_items_remind", "open_items", ["remind_from"], "open > 0 AND invoice_id IS NOT NULL"),
     (
