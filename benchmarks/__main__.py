@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    commits,
     export,
     help_time,
     idle_memory,
@@ -55,6 +56,7 @@ BENCHMARKS = (
     Benchmark(("P11-P8", "export-growth"), export.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P11-P9", "purge-growth"), purge.growth, 1_000_000, "rows, the most of three sizes"),
     Benchmark(("P12", "help"), help_time.rows, 20, "starts a run"),
+    Benchmark(("P13", "commits"), commits.rows, 5, "seconds of writing"),
 )
 
 

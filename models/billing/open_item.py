@@ -42,6 +42,7 @@ class OpenItem(Base):
     __data_map__ = Personal(
         Category.PLATFORM,
         exported="id account_id currency side invoice_id entry_id due_on sequence amount open credited disputed",
+        left_out=dict.fromkeys(("collect_from", "remind_from"), "when the platform looks at it next"),
     )
     __table_args__ = (
         CheckConstraint(CURRENCY_CHECK, name="currency"),
@@ -51,7 +52,8 @@ class OpenItem(Base):
         CheckConstraint("disputed BETWEEN 0 AND amount", name="disputed"),
         Index(None, "account_id"),
         Index("ix_open_items_open", "account_id", "currency", "side", postgresql_where=text("open > 0")),
-        Index("ix_open_items_due", "due_on", postgresql_where=text("open > 0 AND invoice_id IS NOT NULL")),
+        Index("ix_open_items_collect", "collect_from", postgresql_where=text("open > 0 AND invoice_id IS NOT NULL")),
+        Index("ix_open_items_remind", "remind_from", postgresql_where=text("open > 0 AND invoice_id IS NOT NULL")),
     )
 
     id: Mapped[uuid7]
@@ -70,6 +72,11 @@ class OpenItem(Base):
     credited: Mapped[minor_units] = mapped_column(server_default=text("0"))
     #: How much of an invoice the customer disputes: that part is not reminded (B17).
     disputed: Mapped[minor_units] = mapped_column(server_default=text("0"))
+    #: The first local day on which an attempt to collect it, or a reminder, may be due; None where only a change of
+    #: something else can make it so (`models/schema/sql/215_looks.sql`). The first day of the calendar means "not known
+    #: yet".
+    collect_from: Mapped[date | None] = mapped_column(server_default=text("'0001-01-01'"))
+    remind_from: Mapped[date | None] = mapped_column(server_default=text("'0001-01-01'"))
 
 
 class Allocation(Base):

@@ -6,7 +6,17 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -54,6 +64,13 @@ class Statement(Work, Base):
             "least(not_due, days_1_30, days_31_60, days_61_90, over_90, unapplied_credit) >= 0", name="ageing_parts"
         ),
         CheckConstraint("(form = 'open_item') = (open_items IS NOT NULL)", name="open_items"),
+        # Long ones have a job of their own, which does not pass over all others.
+        Index(
+            "ix_statements_long_due",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'pending' AND crashes = 0 AND line_count > 500"),
+        ),
         *Work.indexes("statements"),
     )
 

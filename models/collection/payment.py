@@ -34,6 +34,7 @@ class PaymentMethod(Base):
     __table_args__ = (
         # The provider's name of a thing, whatever it looks like: no string of figures alone, as a card's number is.
         CheckConstraint("provider_method ~ '[A-Za-z]' AND provider_customer ~ '[A-Za-z]'", name="token"),
+        Index(None, "created_at"),
         CheckConstraint("digits ~ '^[0-9]{0,4}$'", name="digits"),
         UniqueConstraint("provider", "provider_method"),
         Index(None, "account_id"),
@@ -132,6 +133,19 @@ class CollectionAttempt(Work, Base):
         Index("ix_collection_attempts_account_id", "account_id"),
         Index("ix_collection_attempts_method_id", "method_id"),
         Index("ix_collection_attempts_processing", "asked_at", postgresql_where=text("outcome = 'processing'")),
+        # Two jobs share the table; neither passes over what is due of the other.
+        Index(
+            "ix_collection_attempts_unasked_due",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'pending' AND crashes = 0 AND asked_at IS NULL"),
+        ),
+        Index(
+            "ix_collection_attempts_asked_due",
+            "due_at",
+            "id",
+            postgresql_where=text("state = 'pending' AND crashes = 0 AND asked_at IS NOT NULL"),
+        ),
         *Work.indexes("collection_attempts"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Integer, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, Integer, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -24,6 +24,8 @@ class Reconciliation(Work, Base):
     __table_args__ = (
         UniqueConstraint("provider", "day"),
         CheckConstraint("jsonb_typeof(differences) = 'array'", name="differences"),
+        Index("ix_reconciliations_day", "day", postgresql_where=text("state = 'done'")),
+        Index("ix_reconciliations_differing", "day", postgresql_where=text("differences <> '[]'")),
         *Work.indexes("reconciliations"),
     )
 

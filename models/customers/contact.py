@@ -21,7 +21,15 @@ class Contact(Base):
     __table_args__ = (
         UniqueConstraint("account_id", "email"),
         # Whose details were not asked after for the longest time.
-        Index("ix_contacts_details_checked", text("coalesce(details_checked_at, created_at)")),
+        # Who does not want to be asked is not passed over at every look.
+        Index(
+            "ix_contacts_details_checked",
+            text("coalesce(details_checked_at, created_at)"),
+            postgresql_where=text("optional_mail"),
+        ),
+        # Which languages and zones there are, of however many contacts (P3.1a-c).
+        Index(None, "language"),
+        Index(None, "time_zone"),
     )
 
     id: Mapped[uuid7]

@@ -45,6 +45,7 @@ class ReminderLetter(Base):
             postgresql_where=text("withdrawn_at IS NULL"),
         ),
         Index("ix_reminder_letters_account_id", "account_id"),
+        Index(None, "written_at"),
         Index("ix_reminder_letters_unsettled", "id", postgresql_where=text("settled_at IS NULL")),
     )
 

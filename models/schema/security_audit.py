@@ -43,6 +43,7 @@ class SecurityFinding(Base):
     __table_args__ = (
         CheckConstraint("(accepted_until IS NULL) = (accepted_why IS NULL)", name="accepted"),
         CheckConstraint("accepted_why <> ''", name="accepted_why"),
+        Index("ix_security_findings_open", "first_seen", postgresql_where=text("gone_at IS NULL")),
     )
 
     package: Mapped[str] = mapped_column(Text, primary_key=True)

@@ -54,6 +54,7 @@ class DisclosureEvent(Base):
         CheckConstraint("(action = 'made') = (manifest_sha256 IS NOT NULL)", name="made"),
         CheckConstraint("length(person) BETWEEN 1 AND 200", name="person"),
         Index(None, "disclosure_id"),
+        Index("ix_disclosure_events_made", "at", postgresql_where=text("action = 'made'")),
         Index(
             "uq_disclosure_events_approved",
             "disclosure_id",

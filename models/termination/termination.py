@@ -76,6 +76,8 @@ class Termination(Base):
             unique=True,
             postgresql_where=text("stage <> 'cancelled'"),
         ),
+        Index("ix_terminations_going_on", "stage", postgresql_where=text("stage NOT IN ('cancelled', 'certified')")),
+        Index("ix_terminations_certified", "certified_at", postgresql_where=text("stage = 'certified'")),
         CheckConstraint("(stage IN ('held', 'failed')) = (stage_before IS NOT NULL)", name="stage_before"),
         CheckConstraint(
             "coalesce(stage_before, stage) NOT IN ('sealed', 'delivered', 'purging', 'verifying', 'certified')"

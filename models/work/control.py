@@ -50,7 +50,8 @@ def allowance(connection: Connection, work: type[Work], task: str, wanted: int, 
     """How many rows `task` may claim now, `wanted` at the most; called in the transaction of the claim.
 
     Where there is a limit its row stays locked until that transaction ends, so that workers who claim at the same time
-    are counted one after the other. What a claim may take is taken from the rate, found or not.
+    are counted one after the other. What a claim may take is taken from the rate; `give_back` returns what it did not
+    find.
     """
     limits = connection.execute(
         text("SELECT paused, concurrency, rate FROM tenure.work_controls WHERE task = :task"), {"task": task}
@@ -83,6 +84,15 @@ def allowance(connection: Connection, work: type[Work], task: str, wanted: int, 
             {"task": task, "taken": allowed},
         )
     return allowed
+
+
+def give_back(connection: Connection, task: str, rows: int) -> None:
+    """Return to the rate of `task` what a claim was allowed and did not find, in the transaction of the claim."""
+    if rows > 0:
+        connection.execute(
+            text("UPDATE tenure.work_controls SET tokens = tokens + :rows WHERE task = :task AND rate IS NOT NULL"),
+            {"task": task, "rows": rows},
+        )
 
 
 def set_paused(connection: Connection, task: str, paused: bool) -> None:

@@ -70,7 +70,10 @@ class Quarantined(Base):
         "messages that nobody could understand, nor therefore of whom they speak; the web tier sends ids alone, and an "
         "operator reads each one"
     )
-    __table_args__ = (Index(None, "received_at"),)
+    __table_args__ = (
+        Index("ix_quarantine_waiting", "received_at", postgresql_where=text("replayed_at IS NULL")),
+        Index("ix_quarantine_replayed", "replayed_at", postgresql_where=text("replayed_at IS NOT NULL")),
+    )
 
     id: Mapped[uuid7]
     received_at: Mapped[recorded]

@@ -332,16 +332,45 @@ def _abandon(connection: Connection, work: type[Work], which: str, values: dict[
     return rescued.rowcount
 
 
+def _first_due(work: type[Work], crashed: str, where: str) -> str:
+    """SQL: when the first due row has been due. In the order of the index, since an EXISTS may be planned as a scan of
+    the table where much is due: the planner then hopes to meet a due row early, and meets all of history first."""
+    return f"""SELECT due_at FROM {_table(work)}
+                WHERE state = 'pending' AND {crashed} AND due_at <= now() AND ({where})
+                ORDER BY due_at, id LIMIT 1"""
+
+
+def due(connection: Connection, asked: Sequence[tuple[type[Work], str]]) -> list[bool]:
+    """Whether a claim made now would find something, for each table and constant SQL condition, in one round trip."""
+    looks = ", ".join(
+        " OR ".join(f"({_first_due(work, crashed, where)}) IS NOT NULL" for crashed in ("crashes = 0", "crashes > 0"))
+        for work, where in asked
+    )
+    return list(connection.execute(text(f"SELECT ARRAY[{looks}]")).scalar_one()) if asked else []
+
+
 def is_due(connection: Connection, work: type[Work], where: str = "true") -> bool:
     """Whether a claim made now would find something."""
-    found = connection.execute(
+    return due(connection, [(work, where)])[0]
+
+
+def longest_wait(connection: Connection, work: type[Work], where: str = "true") -> timedelta | None:
+    """For how long the row that has been due longest has waited for a claim; None where none is due."""
+    looks = " UNION ALL ".join(f"({_first_due(work, crashed, where)})" for crashed in ("crashes = 0", "crashes > 0"))
+    waited: timedelta | None = connection.execute(
+        text(f"SELECT now() - min(due_at) FROM ({looks}) AS first")
+    ).scalar_one()
+    return waited
+
+
+def since_last_finished(connection: Connection, work: type[Work]) -> timedelta | None:
+    """How long ago the last row of this table came to its end; None where none did."""
+    ago: timedelta | None = connection.execute(
         text(f"""
-            SELECT EXISTS (SELECT FROM {_table(work)}
-                            WHERE state = 'pending' AND crashes = 0 AND due_at <= now() AND ({where}))
-                OR EXISTS (SELECT FROM {_table(work)}
-                            WHERE state = 'pending' AND crashes > 0 AND due_at <= now() AND ({where}))""")
-    )
-    return bool(found.scalar_one())
+            SELECT now() - finished_at FROM {_table(work)}
+             WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1""")
+    ).scalar_one_or_none()
+    return ago
 
 
 def announce(connection: Connection, work: type[Work]) -> None:
@@ -390,7 +419,8 @@ def prune(connection: Connection, work: type[Work], *, limit: int) -> int:
     if work.kept is None:
         return 0
     # What was exported of a customer who leaves is what has to be purged, row by row (T11).
-    frozen = "account_id IN (SELECT id FROM tenure.accounts WHERE status <> 'active')"
+    # One look-up a row: as a list, the frozen accounts would be looked for among all accounts first.
+    frozen = "(SELECT status FROM tenure.accounts WHERE id = account_id) <> 'active'"
     spared = f"AND ({frozen}) IS NOT TRUE" if hasattr(work, "account_id") else ""
     return connection.execute(
         text(f"""

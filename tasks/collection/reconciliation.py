@@ -35,8 +35,10 @@ log = structlog.get_logger()
 PLAN = text("""
     INSERT INTO tenure.reconciliations (provider, day, due_at)
     SELECT :provider, day::date, (day + interval '1 day 3 hours') AT TIME ZONE 'UTC'
-      FROM (SELECT greatest(min(asked_at AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date - 30) AS first_day
-              FROM tenure.collection_attempts) AS attempts,
+      FROM (SELECT greatest((asked_at AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date - 30) AS first_day
+              FROM tenure.collection_attempts WHERE asked_at IS NOT NULL
+             -- Ids are in the order of time: the first attempt is found without reading all of them.
+             ORDER BY id LIMIT 1) AS attempts,
            generate_series(first_day, (now() AT TIME ZONE 'UTC')::date - 1, interval '1 day') AS day
         ON CONFLICT (provider, day) DO NOTHING""")
 

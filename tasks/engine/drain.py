@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database, is_outage
 from models.work import row as work
-from models.work.control import allowance
+from models.work.control import allowance, give_back
 from models.work.counter import count
 from models.work.row import Claim, Work
 from tasks.engine.failpoints import failpoint
@@ -149,21 +149,25 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
     try:
         with ports.database.connection() as connection:
             allowed = 1 if suspects else job.batch
-            for limit in job.limits:
-                allowed = allowance(connection, job.table, limit, allowed)
-            allowed = allowance(connection, job.table, job.task, allowed, job.where)
+            taken: dict[str, int] = {}
+            for limit, where in [*((limit, "true") for limit in job.limits), (job.task, job.where)]:
+                taken[limit] = allowed = allowance(connection, job.table, limit, allowed, where)
+            claimed = Claim(token, ())
+            if allowed:
+                claimed = work.claim(
+                    connection,
+                    job.table,
+                    allowed,
+                    worker=ports.worker,
+                    lease=ports.lease,
+                    where=job.where,
+                    suspects=suspects,
+                    token=token,
+                )
+            for limit, number in taken.items():
+                give_back(connection, limit, number - len(claimed.ids))
             if not allowed:
-                return Claim(token, ())
-            claimed = work.claim(
-                connection,
-                job.table,
-                allowed,
-                worker=ports.worker,
-                lease=ports.lease,
-                where=job.where,
-                suspects=suspects,
-                token=token,
-            )
+                return claimed
             failpoint(job.task, "before_claim_commit")
         failpoint(job.task, "after_claim")
         return claimed

@@ -28,8 +28,33 @@ POLICIES = text("""
       FROM tenure.reminder_policies AS policy
       LEFT JOIN tenure.reminder_steps AS step ON step.policy_id = policy.id ORDER BY policy.id, step.number""")
 
+#: Works out from which day each item may need a reminder: that of its next step, or the day after a promise; never, if
+#: it had its last one. Whatever that stands on resets it (`models/schema/sql/215_looks.sql`), so it is done once a
+#: change.
+REST = text("""
+    WITH looked AS (
+        SELECT item.id, item.due_on, item.invoice_id, item.account_id, item.open > item.disputed AS owed,
+               account.reminder_policy_id
+          FROM tenure.open_items AS item
+          JOIN tenure.accounts AS account ON account.id = item.account_id AND account.status = 'active'
+         WHERE item.remind_from = DATE '0001-01-01' AND item.open > 0 AND item.invoice_id IS NOT NULL
+         LIMIT :batch FOR NO KEY UPDATE OF item SKIP LOCKED)
+    UPDATE tenure.open_items AS item
+       SET remind_from = CASE WHEN owed THEN least(
+               (SELECT looked.due_on + min(step.days + CASE WHEN step.days > 0 THEN policy.grace_days ELSE 0 END)
+                  FROM tenure.reminder_policies AS policy
+                  JOIN tenure.reminder_steps AS step ON step.policy_id = policy.id
+                 WHERE CASE WHEN looked.reminder_policy_id IS NULL THEN policy.is_default
+                            ELSE policy.id = looked.reminder_policy_id END
+                   AND step.number > coalesce((SELECT max(reminder.step) FROM tenure.reminders AS reminder
+                                                WHERE reminder.invoice_id = looked.invoice_id
+                                                  AND reminder.withdrawn_at IS NULL), 0)),
+               (SELECT min(hold.until) + 1 FROM tenure.reminder_holds AS hold
+                 WHERE hold.invoice_id = looked.invoice_id AND hold.account_id = looked.account_id
+                   AND hold.kind = 'promise' AND hold.ended_at IS NULL)) END
+      FROM looked WHERE item.id = looked.id""")
+
 #: Accounts that may have to be written to now: a superset, which leaves business days, gaps and holds to the ladder.
-#: An upcoming step is looked for as far ahead as the earliest of all ladders.
 CANDIDATES = text("""
     WITH policy AS MATERIALIZED (
         SELECT id, is_default, opens_at, closes_at, grace_days FROM tenure.reminder_policies
@@ -44,8 +69,7 @@ CANDIDATES = text("""
                           ELSE policy.id = account.reminder_policy_id END
      CROSS JOIN LATERAL (SELECT CAST(:now AS timestamptz) AT TIME ZONE account.time_zone AS wall) AS there
      WHERE item.open > 0 AND item.invoice_id IS NOT NULL AND item.open > item.disputed
-       AND item.due_on <= (CAST(:now AS timestamptz) AT TIME ZONE 'UTC')::date + 1
-                          - coalesce((SELECT min(days) FROM step), 0)
+       AND item.remind_from <= (CAST(:now AS timestamptz) AT TIME ZONE 'UTC')::date + 1
        AND there.wall::time >= policy.opens_at AND there.wall::time < policy.closes_at
        AND (EXISTS (SELECT FROM step
                      WHERE step.policy_id = policy.id AND item.due_on + step.days <= there.wall::date

@@ -25,6 +25,8 @@ from tasks.reminders.letter import write
 TASK = "reminders.plan"
 #: Accounts looked at in one transaction, whose ledgers wait for it.
 BATCH = 200
+#: Open items whose next look is worked out in one transaction.
+REST_BATCH = 1_000
 
 #: Accounts that somebody writes to at this moment are looked at by the next tick.
 LOCK = text("""
@@ -105,6 +107,7 @@ KEPT = text("""
 def plan(ports: Ports) -> dict[str, int]:
     """Settle what became of earlier letters, and write those that are due now; returns how many of each."""
     counts = settle(ports)
+    rest(ports)
     with ports.database.snapshot() as session:
         now = book.clock(session)
         candidates = session.scalars(book.CANDIDATES, {"now": now}).all()
@@ -120,6 +123,14 @@ def plan(ports: Ports) -> dict[str, int]:
         failpoint("reminders.plan", "after_commit")
         planned += written
     return {"planned": planned} | {name: value for name, value in counts.items() if value}
+
+
+def rest(ports: Ports) -> None:
+    """Work out when each item that changed is to be looked at next."""
+    last = REST_BATCH
+    while last == REST_BATCH and not ports.stopping():
+        with ports.database.connection() as connection:
+            last = connection.execute(book.REST, {"batch": REST_BATCH}).rowcount
 
 
 def settle(ports: Ports) -> dict[str, int]:

@@ -522,7 +522,7 @@ def test_the_policy_command_says_whether_reminders_leave(
     a_day(clock, server_ports, TEN)
     assert said() == {
         "verdict": "kept",
-        "figure": "1 letters sent, 0 of them the second of a day, 0 not on their day; "
+        "figure": "1 letters sent since yesterday, 0 of them the second of a day, 0 not on their day; "
         "0 due for an hour and not written",
     }
     run(database, "UPDATE tenure.email_messages SET committing_at = committing_at + interval '1 day'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Barrier, Thread
 from time import monotonic
 
@@ -14,6 +15,9 @@ from sqlalchemy.exc import IntegrityError
 from models.base.unit_of_work import Database
 from models.work import control, row
 from models.work.request import JobRequest
+from tasks.engine.drain import _claim
+from tasks.ports.context import Ports
+from tasks.requests.handle import HANDLE
 from tests.integration.test_work import LEASE
 
 TASK = "requests.handle"
@@ -93,6 +97,32 @@ def test_a_rate_lets_through_what_its_time_gives(backlog: Database) -> None:
             taken += len(found.ids)
     # One second's worth was saved up, and no more, however long nothing was claimed.
     assert taken <= 20 + 20 * (monotonic() - begun) + 1
+
+
+@pytest.mark.parametrize("suspects", [False, True])
+def test_a_look_that_finds_nothing_uses_up_none_of_the_rate(ports: Ports, database: Database, suspects: bool) -> None:
+    """Of the job's own rate and of one that it shares; else each look for suspects would cost a row."""
+    shared = replace(HANDLE, limits=("shared",))
+    with database.connection() as connection:
+        for name in ("shared", TASK):
+            control.set_limits(connection, name, concurrency=None, rate=5)
+        connection.execute(text("UPDATE tenure.work_controls SET tokens = 5"))
+    for _ in range(20):
+        assert not _claim(shared, ports, suspects=suspects)
+    with database.connection() as connection:
+        assert connection.execute(text("SELECT min(tokens) FROM tenure.work_controls")).scalar_one() >= 5
+
+
+def test_what_the_own_limit_refuses_is_not_taken_from_the_shared_one(ports: Ports, backlog: Database) -> None:
+    shared = replace(HANDLE, limits=("shared",))
+    with backlog.connection() as connection:
+        control.set_limits(connection, "shared", concurrency=None, rate=5)
+        control.set_limits(connection, TASK, concurrency=0, rate=None)
+        connection.execute(text("UPDATE tenure.work_controls SET tokens = 5 WHERE task = 'shared'"))
+    assert not _claim(shared, ports)
+    with backlog.connection() as connection:
+        tokens = connection.execute(text("SELECT tokens FROM tenure.work_controls WHERE task = 'shared'")).scalar_one()
+    assert tokens >= 5
 
 
 def test_limits_are_lifted(backlog: Database) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import click
 import redis
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from models.work import control, row
+from tasks.engine.drain import Job
 from tasks.engine.registry import jobs
 from workers.celery.beat import TICKED
 from workers.services.relay import APPLICATION_NAME
@@ -31,29 +33,22 @@ def worker(_chosen: Settings, connection: Connection) -> str | None:
     answers = app.control.inspect(timeout=5).ping() or {}
     if not any(name.rpartition("@")[2] == socket.gethostname() for name in answers):
         return "no worker on this host answers: look at its log, or start one with celery -A workers.app worker."
-    for job in jobs():
-        if control.is_paused(connection, job.task, *job.limits):
+    return overdue(connection, jobs())
+
+
+def overdue(connection: Connection, of: Sequence[Job[Any, Any]]) -> str | None:
+    """The first of `of` whose work has waited for too long while nothing was done, in a sentence; None if none has.
+
+    A backlog is no illness while it shrinks.
+    """
+    for job in of:
+        waited = row.longest_wait(connection, job.table, job.where)
+        if waited is None or waited <= PATIENCE or control.is_paused(connection, job.task, *job.limits):
             continue
-        oldest = connection.execute(
-            text(f"""
-                SELECT now() - min(due_at) FROM tenure.{job.table.__tablename__}
-                 WHERE state = 'pending' AND due_at <= now() AND ({job.where})
-                HAVING now() - min(due_at) > :patience"""),
-            {"patience": PATIENCE},
-        ).scalar_one_or_none()
-        if oldest and not _progresses(connection, job.table):
-            return f"{job.task} has had due work for {oldest.total_seconds():.0f} s and nothing was done meanwhile."
+        idle = row.since_last_finished(connection, job.table)
+        if idle is None or idle > PATIENCE:
+            return f"{job.task} has had due work for {waited.total_seconds():.0f} s and nothing was done meanwhile."
     return None
-
-
-def _progresses(connection: Connection, table: type[row.Work]) -> bool:
-    """A backlog is no illness while it shrinks."""
-    return bool(
-        connection.execute(
-            text(f"SELECT EXISTS (SELECT FROM tenure.{table.__tablename__} WHERE finished_at > now() - :patience)"),
-            {"patience": PATIENCE},
-        ).scalar_one()
-    )
 
 
 def relay(_chosen: Settings, connection: Connection) -> str | None:

@@ -32,8 +32,9 @@ CHANNEL = "tenure_work"
 SESSIONS = "sessions"
 #: By which `tenure health relay` finds its connection.
 APPLICATION_NAME = "tenure relay"
-#: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock.
-POLL = 1.0
+#: Seconds between two looks at all tables, when no notification comes: for what becomes due by the clock, and for what
+#: was inserted while another transaction was about to notify (`models/schema/sql/040_work.sql`).
+POLL = 0.1
 #: Seconds between two messages for one job. The first is sent at once.
 SPACING = 0.1
 #: Seconds between two looks for rows whose worker is gone.
@@ -94,20 +95,20 @@ def _relay(
 
 def _wake_due(ports: Ports, jobs: Iterable[Job[Any, Any]], woken: dict[str, float]) -> set[str]:
     """Wake those of `jobs` that have something due; returns the tables that need no further look for now."""
-    settled: set[str] = set()
-    unsettled: set[str] = set()
-    with ports.database.connection() as connection:
-        for job in jobs:
-            if monotonic() - woken.get(job.task, -SPACING) < SPACING:
-                unsettled.add(job.table.__tablename__)
-                continue
-            settled.add(job.table.__tablename__)
-            if row.is_due(connection, job.table, job.where) and not is_paused(connection, job.task, *job.limits):
-                failpoint("relay", "before_wake")
-                ports.wake(job.task)
-                failpoint("relay", "after_wake")
-                woken[job.task] = monotonic()
-    return settled - unsettled
+    jobs = list(jobs)
+    ready = [job for job in jobs if monotonic() - woken.get(job.task, -SPACING) >= SPACING]
+    if ready:
+        with ports.database.connection() as connection:
+            found = row.due(connection, [(job.table, job.where) for job in ready])
+            due = [job for job, is_due in zip(ready, found, strict=True) if is_due]
+            for job in due:
+                if not is_paused(connection, job.task, *job.limits):
+                    failpoint("relay", "before_wake")
+                    ports.wake(job.task)
+                    failpoint("relay", "after_wake")
+                    woken[job.task] = monotonic()
+    spaced = {job.table.__tablename__ for job in jobs if job not in ready}
+    return {job.table.__tablename__ for job in ready} - spaced
 
 
 def main(ports: Ports, jobs: Sequence[Job[Any, Any]]) -> None:

@@ -282,11 +282,28 @@ DECLARE
     keys_gone bigint;
 BEGIN
     PERFORM tenure.await_holds();
+    -- From each account of which something is held to the next by the index: holds of long ago are not read.
     released := ARRAY(
-        SELECT hold.account_id FROM tenure.legal_holds AS hold
-         WHERE NOT EXISTS (SELECT FROM tenure.terminations AS ending
-                            WHERE ending.account_id = hold.account_id AND ending.stage NOT IN ('cancelled', 'certified'))
-         GROUP BY hold.account_id HAVING bool_and(hold.released_at IS NOT NULL));
+        WITH RECURSIVE kept AS (
+            (SELECT account_id FROM tenure.held_sessions ORDER BY account_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT account_id FROM tenure.held_sessions AS later
+                     WHERE later.account_id > kept.account_id ORDER BY account_id LIMIT 1)
+              FROM kept WHERE kept.account_id IS NOT NULL
+        ), kept_keys AS (
+            (SELECT account_id FROM tenure.held_session_keys ORDER BY account_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT account_id FROM tenure.held_session_keys AS later
+                     WHERE later.account_id > kept_keys.account_id ORDER BY account_id LIMIT 1)
+              FROM kept_keys WHERE kept_keys.account_id IS NOT NULL
+        )
+        SELECT account_id FROM (TABLE kept UNION TABLE kept_keys) AS account
+         WHERE EXISTS (SELECT FROM tenure.legal_holds AS hold WHERE hold.account_id = account.account_id)
+           AND NOT EXISTS (SELECT FROM tenure.legal_holds AS hold
+                            WHERE hold.account_id = account.account_id AND hold.released_at IS NULL)
+           AND NOT EXISTS (SELECT FROM tenure.terminations AS ending
+                            WHERE ending.account_id = account.account_id
+                              AND ending.stage NOT IN ('cancelled', 'certified')));
     DELETE FROM tenure.held_sessions WHERE id = ANY (ARRAY(
         SELECT id FROM tenure.held_sessions WHERE account_id = ANY (released) LIMIT batch FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS gone = ROW_COUNT;

@@ -28,11 +28,12 @@ CREATE OR REPLACE TRIGGER refuse_removal_of_others AFTER DELETE ON tenure.alloca
     REFERENCING OLD TABLE AS tenure_removed FOR EACH STATEMENT
     EXECUTE FUNCTION tenure.refuse_removal_of_others('SELECT account_id FROM tenure_removed');
 
--- A person may put off a due date or note a dispute; all else follows from ledger and invoices.
+-- A person may put off a due date or note a dispute, and planners rest an item; all else follows from ledger and invoices.
 CREATE OR REPLACE FUNCTION tenure.keep_open_item() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF pg_trigger_depth() = 1 AND (to_jsonb(NEW) - 'due_on' - 'disputed') <> (to_jsonb(OLD) - 'due_on' - 'disputed') THEN
+    IF pg_trigger_depth() = 1 AND to_jsonb(NEW) - ARRAY['due_on', 'disputed', 'collect_from', 'remind_from']
+                               <> to_jsonb(OLD) - ARRAY['due_on', 'disputed', 'collect_from', 'remind_from'] THEN
         RAISE EXCEPTION 'of an open item only due_on and disputed can be set; record a payment or credit, or issue a credit note'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from email_templates.catalogue import MESSAGES
 from email_templates.language.company import Company
@@ -15,7 +15,7 @@ from email_templates.language.translations import SOURCE, languages
 from email_templates.mail.lint import findings
 from email_templates.mail.markup import NotWellFormed
 from email_templates.mail.rendering import render
-from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import Evidence, Installation, Verdict, how_many, judged, unfinished
 from workers.wiring.bootstrap import letterhead
 
 #: How long a check that is due, or the confirmation of a change, may wait.
@@ -54,48 +54,59 @@ def foreign_links_are_text(installation: Installation) -> Evidence:
 
 
 def messages_follow_their_reader(installation: Installation) -> Evidence:
-    """P3.1a-c: whoever is written to has a time zone that exists; how many have a language that is written."""
-    groups = installation.connection.execute(
-        text("SELECT language, time_zone, count(*) AS contacts FROM tenure.contacts GROUP BY language, time_zone")
-    ).all()
-    contacts = understood = lost = 0
-    for group in groups:
-        contacts += group.contacts
-        try:
-            own = reader(group.language, group.time_zone).language
-        except ValueError:
-            lost += group.contacts
-            continue
-        if own != SOURCE or group.language.lower().startswith(SOURCE):
-            understood += group.contacts
+    """P3.1a-c: every time zone of a contact exists; how many of the contacts' languages are written."""
+    chosen = installation.connection.scalars(_distinct("language")).all()
+    zones = installation.connection.scalars(_distinct("time_zone")).all()
+    lost = sum(not _exists(zone) for zone in zones)
+    own = [reader(each, "UTC").language for each in chosen]
+    written = sum(made != SOURCE or each.lower().startswith(SOURCE) for each, made in zip(chosen, own, strict=True))
+    contacts = how_many(installation.connection, "tenure.contacts")
     return judged(
         lost == 0,
-        f"{contacts} contacts, {understood} of them read their own language, {lost} in a time zone that is none",
+        f"{contacts} contacts with {len(chosen)} languages, {written} of them written, and {len(zones)} time zones, "
+        f"{lost} of them unknown",
     )
+
+
+def _distinct(column: str) -> TextClause:
+    """The values of a column of contacts, from each to the next by its index: one look for each value."""
+    following = f"SELECT {column} FROM tenure.contacts"
+    return text(f"""
+        WITH RECURSIVE value AS (
+            ({following} ORDER BY {column} LIMIT 1)
+            UNION ALL
+            SELECT ({following} AS later WHERE later.{column} > value.{column} ORDER BY {column} LIMIT 1)
+              FROM value WHERE value.{column} IS NOT NULL)
+        SELECT {column} FROM value WHERE {column} IS NOT NULL""")
+
+
+def _exists(time_zone: str) -> bool:
+    try:
+        reader(SOURCE, time_zone)
+    except ValueError:
+        return False
+    return True
 
 
 def details_are_asked_after(installation: Installation) -> Evidence:
     """P8.1: nobody who may be asked was last asked more than a year ago, and changes were confirmed."""
     row = installation.connection.execute(
-        text("""
-            SELECT (SELECT count(*) FROM tenure.contacts) AS contacts,
-                   (SELECT count(*) FROM tenure.contacts AS contact
+        text(f"""
+            SELECT (SELECT count(*) FROM tenure.contacts AS contact
                       JOIN tenure.accounts AS account ON account.id = account_id
                      WHERE coalesce(details_checked_at, contact.created_at) <= now() - interval '1 year' - :patience
                        AND account.status = 'active' AND optional_mail
                        AND NOT EXISTS (SELECT FROM tenure.suppressions
                                         WHERE address = lower(email) AND lifted_at IS NULL)) AS unasked,
-                   (SELECT count(*) FROM tenure.detail_changes) AS changes,
-                   (SELECT count(*) FROM tenure.job_requests
-                     WHERE kind = 'details.confirm_change' AND (
-                           state = 'failed' OR state IN ('pending', 'running') AND created_at < now() - :patience))
-                       AS unconfirmed"""),
+                   (SELECT count(*) FROM ({unfinished("tenure.job_requests", "kind")}) AS late
+                     WHERE kind = 'details.confirm_change') AS unconfirmed"""),
         {"patience": CHECK_PATIENCE},
     ).one()
+    contacts, changes = (how_many(installation.connection, f"tenure.{each}") for each in ("contacts", "detail_changes"))
     return judged(
         row.unasked == row.unconfirmed == 0,
-        f"{row.contacts} contacts, {row.unasked} not asked for over a year; "
-        f"{row.changes} changes of details, {row.unconfirmed} not confirmed",
+        f"{contacts} contacts, {row.unasked} not asked for over a year; "
+        f"{changes} changes of details, {row.unconfirmed} not confirmed",
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from tasks.reminders import book
 from tasks.reminders.ladder import decide
-from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import NEW, Evidence, Installation, Verdict, judged
 
 #: How long a letter that is due may wait to be written.
 PATIENCE = timedelta(hours=1)
@@ -22,7 +22,8 @@ SENT = text("""
       FROM tenure.reminder_letters AS letter
       JOIN tenure.reminder_copies AS copy ON copy.letter_id = letter.id
       JOIN tenure.email_messages AS email ON email.id = copy.email_message_id AND email.state = 'done'
-      JOIN tenure.accounts AS account ON account.id = letter.account_id""")
+      JOIN tenure.accounts AS account ON account.id = letter.account_id
+     WHERE letter.written_at > now() - :new""")
 
 
 def reminders_leave_once_and_in_time(installation: Installation) -> Evidence:
@@ -31,7 +32,7 @@ def reminders_leave_once_and_in_time(installation: Installation) -> Evidence:
         known = book.policies(session)
         if not known.by_id:
             return Evidence(Verdict.UNKNOWN, "There is no reminder policy: nobody is reminded.")
-        sent = session.execute(SENT).one()
+        sent = session.execute(SENT, {"new": NEW}).one()
         now = book.clock(session)
         due = session.scalars(book.CANDIDATES, {"now": now - PATIENCE}).all()
         missing = sum(
@@ -40,6 +41,7 @@ def reminders_leave_once_and_in_time(installation: Installation) -> Evidence:
         )
     return judged(
         sent.late == sent.doubled == missing == 0,
-        f"{sent.letters} letters sent, {sent.doubled} of them the second of a day, {sent.late} not on their day; "
+        f"{sent.letters} letters sent since yesterday, {sent.doubled} of them the second of a day, "
+        f"{sent.late} not on their day; "
         f"{missing} due for an hour and not written",
     )

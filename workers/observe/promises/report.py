@@ -19,7 +19,16 @@ from models.schema.security_audit import DEADLINE, SILENCE
 from models.sessions.session import LIFETIME
 from tasks.client.requests import KINDS, fields
 from workers.celery.routing import QUEUES
-from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import (
+    COUNTED,
+    NEW,
+    Evidence,
+    Installation,
+    Verdict,
+    how_many,
+    judged,
+    unfinished,
+)
 from workers.observe.promises.mail import (
     details_are_asked_after,
     foreign_links_are_text,
@@ -106,24 +115,13 @@ def _unbase64(body: str) -> bytes:
 def statements_are_sent(installation: Installation) -> Evidence:
     """P3.1d: every closed period has its statement, and every statement's mail was taken over by the mail server."""
     row = installation.connection.execute(
-        text("""
+        text(f"""
             SELECT (SELECT count(*) FROM tenure.accounts
                      WHERE status = 'active' AND statement_due_at < now() - :patience) AS unplanned,
-                   (SELECT count(*) FROM tenure.statements WHERE state = 'done') AS done,
-                   (SELECT count(*) FROM tenure.statements
-                     WHERE state = 'failed' OR state IN ('pending', 'running') AND created_at < now() - :patience)
-                       AS stuck,
-                   (SELECT count(*) FROM (
-                        SELECT message FROM tenure.email_messages WHERE state IN ('failed', 'unknown')
-                        UNION ALL
-                        SELECT message FROM tenure.email_messages
-                         WHERE state = 'pending' AND crashes = 0 AND created_at < now() - :patience
-                        UNION ALL
-                        SELECT message FROM tenure.email_messages
-                         WHERE state = 'pending' AND crashes > 0 AND created_at < now() - :patience
-                        UNION ALL
-                        SELECT message FROM tenure.email_messages
-                         WHERE state = 'running' AND created_at < now() - :patience) AS wanting
+                   (SELECT coalesce(sum(value), 0)::bigint FROM tenure.counters
+                     WHERE task IN ('statements.render', 'statements.render_long') AND outcome = 'rendered') AS done,
+                   (SELECT count(*) FROM ({unfinished("tenure.statements")}) AS late) AS stuck,
+                   (SELECT count(*) FROM ({unfinished("tenure.email_messages", "message")}) AS wanting
                      WHERE message = 'statement-ready') AS unsent"""),
         {"patience": STATEMENT_PATIENCE},
     ).one()
@@ -135,41 +133,52 @@ def statements_are_sent(installation: Installation) -> Evidence:
 
 
 def statements_agree_with_the_ledger(installation: Installation) -> Evidence:
-    """P3.1d: the closing balance of each account's and currency's latest statement is what its ledger says."""
+    """P3.1d: the closing balance of each statement that was made since yesterday is what its ledger says."""
     row = installation.connection.execute(
         text("""
             WITH latest AS (
-                SELECT DISTINCT ON (account_id, currency) account_id, currency, cutoff, closes_at, closing
-                  FROM tenure.statements ORDER BY account_id, currency, period_start DESC)
+                SELECT account_id, currency, cutoff, closes_at, closing
+                  FROM tenure.statements WHERE finished_at > now() - :new AND state = 'done')
             SELECT count(*) AS statements, count(*) FILTER (WHERE closing <> coalesce((
                 SELECT sum(amount) FROM tenure.ledger_entries AS entry
                  WHERE entry.account_id = latest.account_id AND entry.currency = latest.currency
                    AND sequence <= cutoff AND occurred_at < closes_at), 0)) AS wrong
-              FROM latest""")
+              FROM latest"""),
+        {"new": NEW},
     ).one()
-    return judged(row.wrong == 0, f"{row.statements} latest statements compared with the ledger, {row.wrong} differ")
+    return judged(
+        row.wrong == 0,
+        f"{row.statements} statements made since yesterday compared with the ledger, {row.wrong} differ",
+    )
 
 
 def payments_are_collected_once(installation: Installation) -> Evidence:
     """P3.1d: no invoice was charged twice, and provider and ledger were compared every night and agree (B21, B24)."""
     row = installation.connection.execute(
-        text("""
-            SELECT (SELECT count(*) FROM tenure.collection_attempts WHERE outcome = 'charged') AS charged,
-                   (SELECT count(*) FROM (SELECT FROM tenure.collection_attempts WHERE outcome = 'charged'
-                                           GROUP BY invoice_id HAVING count(*) > 1) AS invoice) AS twice,
+        text(f"""
+            WITH charged AS MATERIALIZED (
+                SELECT id, invoice_id FROM tenure.collection_attempts
+                 WHERE finished_at > now() - :new AND outcome = 'charged')
+            SELECT (SELECT count(*) FROM charged) AS charged,
+                   (SELECT count(DISTINCT invoice_id) FROM charged
+                     WHERE (SELECT count(*) FROM tenure.collection_attempts AS attempt
+                             WHERE attempt.invoice_id = charged.invoice_id AND attempt.outcome = 'charged') > 1)
+                       AS twice,
                    (SELECT count(*) FROM tenure.collection_attempts
-                     WHERE state = 'unknown' AND asked_at < now() - :patience) AS unknown,
+                     WHERE state IN ('failed', 'unknown') AND state = 'unknown' AND asked_at < now() - :patience)
+                       AS unknown,
                    (SELECT count(*) FROM tenure.reconciliations WHERE differences <> '[]') AS differ,
                    (SELECT max(day) FROM tenure.reconciliations WHERE state = 'done') AS day,
-                   (SELECT count(*) FROM tenure.reconciliations
-                     WHERE state <> 'done' AND due_at < now() - :patience) AS late"""),
-        {"patience": RECONCILIATION_PATIENCE},
+                   (SELECT count(*) FROM ({unfinished("tenure.reconciliations", "due_at")}) AS late
+                     WHERE due_at < now() - :patience) AS late"""),
+        {"patience": RECONCILIATION_PATIENCE, "new": NEW},
     ).one()
     if installation.settings.stripe_secret_key is None and row.charged == 0:
         return Evidence(Verdict.UNKNOWN, "No payment provider is configured: nothing is collected.")
     return judged(
         row.twice == row.unknown == row.differ == row.late == 0,
-        f"{row.charged} invoices charged, {row.twice} of them twice, {row.unknown} attempts unknown for a day; "
+        f"{row.charged} invoices charged since yesterday, {row.twice} of them twice, "
+        f"{row.unknown} attempts unknown for a day; "
         f"compared with the provider until {row.day or 'no day yet'}, {row.differ} days differ, {row.late} are late",
     )
 
@@ -222,24 +231,25 @@ def sessions_end_after_a_day(installation: Installation) -> Evidence:
     row = installation.connection.execute(
         text("""
             SELECT (SELECT count(*) FROM tenure.live_sessions WHERE id < tenure.oldest_live_session_id()) AS readable,
-                   (SELECT count(*) FROM tenure.sessions) AS stored,
                    (SELECT count(*) FROM tenure.sessions
                      WHERE id < tenure.session_id_at(now() - :stored_at_most)) AS overdue,
                    (SELECT count(*) FROM tenure.sessions
                      WHERE id > tenure.session_id_at(now() + interval '10 minutes')) AS ahead,
                    (SELECT extract(epoch FROM now() - created_at)
                       FROM tenure.sessions ORDER BY id LIMIT 1) AS oldest,
-                   (SELECT count(*) FROM tenure.held_sessions)
-                   + (SELECT count(*) FROM tenure.held_session_keys) AS held"""),
-        {"stored_at_most": STORED_AT_MOST},
+                   (SELECT count(*) FROM (SELECT FROM tenure.held_sessions LIMIT :counted) AS few)
+                   + (SELECT count(*) FROM (SELECT FROM tenure.held_session_keys LIMIT :counted) AS few) AS held"""),
+        {"stored_at_most": STORED_AT_MOST, "counted": COUNTED},
     ).one()
+    stored = how_many(installation.connection, "tenure.sessions")
+    held = f"{row.held}" if row.held < COUNTED else f"{COUNTED} or more"
     oldest = f"the oldest is {float(row.oldest) / 3600:.1f} h old" if row.oldest is not None else "none"
     others = [_other_store(installation, store.name) for store in _other_stores(installation.settings)]
     return judged(
         row.readable == row.overdue == row.ahead == 0 and all(kept for kept, _ in others),
-        f"{row.stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
+        f"{stored} sessions stored, {oldest}; {row.readable} readable past 24 h, {row.overdue} stored past 25 h"
         + (f", {row.ahead} from the future" if row.ahead else "")
-        + (f"; {row.held} more, which nobody can read, kept by legal holds" if row.held else "")
+        + (f"; {held} more, which nobody can read, kept by legal holds" if row.held else "")
         + "".join(f"; {said}" for _, said in others),
     )
 

@@ -17,7 +17,7 @@ from models.data_map.map import MAIN, DataMapError, own_map
 from tasks.export.disclosure import APPROVALS
 from tasks.failures import Permanent
 from workers.observe import outbound
-from workers.observe.promises.evidence import Evidence, Installation, Verdict, judged
+from workers.observe.promises.evidence import COUNTED, NEW, Evidence, Installation, Verdict, how_many, judged
 from workers.terminal.output import counted
 from workers.wiring.bootstrap import company
 
@@ -32,18 +32,20 @@ def disclosures_were_approved(installation: Installation) -> Evidence:
     """P4: no record was made for a case that fewer than two others approved."""
     row = installation.connection.execute(
         text("""
-            SELECT (SELECT count(*) FROM tenure.disclosures) AS asked, count(*) AS made,
+            SELECT count(*) AS made,
                    count(*) FILTER (WHERE :approvals > (
                        SELECT count(DISTINCT lower(approval.person)) FROM tenure.disclosure_events AS approval
                          JOIN tenure.disclosures AS disclosure ON disclosure.id = approval.disclosure_id
                         WHERE approval.disclosure_id = event.disclosure_id AND approval.action = 'approved'
                           AND lower(approval.person) <> lower(asked_by) AND approval.at <= event.at)) AS wrong
-              FROM tenure.disclosure_events AS event WHERE action = 'made'"""),
-        {"approvals": APPROVALS},
+              FROM tenure.disclosure_events AS event WHERE action = 'made' AND at > now() - :new"""),
+        {"approvals": APPROVALS, "new": NEW},
     ).one()
+    asked = how_many(installation.connection, "tenure.disclosures")
     return judged(
         row.wrong == 0,
-        f"{row.asked} disclosures were asked for, {row.made} records made, {row.wrong} without two who approved",
+        f"{asked} disclosures were asked for; {row.made} records made since yesterday, "
+        f"{row.wrong} without two who approved",
     )
 
 
@@ -127,16 +129,24 @@ def records_are_purged(installation: Installation) -> Evidence:
                    count(*) FILTER (WHERE EXISTS (
                        SELECT FROM tenure.termination_steps AS step WHERE step.termination_id = termination.id
                           AND (step.state = 'failed' OR step.state IN ('pending', 'running')
-                               AND step.due_at < now() - :patience)) AND stage <> 'held') AS late,
-                   count(*) FILTER (WHERE stage = 'certified' AND NOT EXISTS (
-                       SELECT FROM tenure.certificates AS c
-                        WHERE c.termination_id = termination.id AND c.kind = 'purge')) AS uncertified
-              FROM tenure.terminations AS termination WHERE stage <> 'cancelled' GROUP BY stage ORDER BY stage"""),
+                               AND step.due_at < now() - :patience)) AND stage <> 'held') AS late
+              FROM tenure.terminations AS termination
+             WHERE stage NOT IN ('cancelled', 'certified') GROUP BY stage ORDER BY stage"""),
         {"patience": STEP_PATIENCE},
     ).all()
+    over = installation.connection.execute(
+        text("""
+            SELECT (SELECT count(*) FROM (
+                        SELECT FROM tenure.terminations WHERE stage = 'certified' LIMIT :counted) AS few) AS purged,
+                   (SELECT count(*) FROM tenure.terminations AS termination
+                     WHERE stage = 'certified' AND certified_at > now() - :new AND NOT EXISTS (
+                           SELECT FROM tenure.certificates AS c
+                            WHERE c.termination_id = termination.id AND c.kind = 'purge')) AS uncertified"""),
+        {"counted": COUNTED, "new": NEW},
+    ).one()
     stages = {row.stage: row.number for row in rows}
-    purged, late = stages.pop("certified", 0), sum(row.late for row in rows)
-    uncertified, failed = sum(row.uncertified for row in rows), stages.get("failed", 0)
+    purged = f"{over.purged}" if over.purged < COUNTED else f"{COUNTED} or more"
+    late, uncertified, failed = sum(row.late for row in rows), over.uncertified, stages.get("failed", 0)
     waiting = ", ".join(f"{number} {stage}" for stage, number in stages.items()) or "none"
     return judged(
         late == uncertified == failed == 0,
