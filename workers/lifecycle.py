@@ -16,6 +16,7 @@ from tasks import ports
 from tasks.failures import Permanent, Unavailable
 from tasks.rescue import rescue_all
 from workers import logs, restored
+from workers.liveness import LIVENESS, folder_of
 from workers.settings import settings
 
 log = structlog.get_logger()
@@ -61,6 +62,10 @@ def connect(app: Celery) -> None:
 
     signals.worker_init.connect(restored.refuse, weak=False)
 
+    @signals.worker_init.connect(weak=False)
+    def note_that_we_live(sender: Any = None, **_: Any) -> None:
+        LIVENESS.begin(str(sender.hostname), folder_of(settings().database_url, settings().broker_url))
+
     @signals.worker_before_create_process.connect(weak=False)
     def share_memory(**_: Any) -> None:
         """Once, before the first fork: the collector would write into, and so copy, every page that children share."""
@@ -85,6 +90,10 @@ def connect(app: Celery) -> None:
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
         ask_to_stop()
+
+    @signals.worker_shutdown.connect(weak=False)
+    def note_the_end(**_: Any) -> None:
+        LIVENESS.end()
 
     @signals.worker_process_shutdown.connect(weak=False)
     def end(**_: Any) -> None:
