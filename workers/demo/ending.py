@@ -36,6 +36,7 @@ from tasks.certificates.chain import Signed, document, examine
 from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
 from tasks.ports import ObjectStore, Ports
+from tasks.requests import TerminationsRequest, submit
 from tasks.termination import preview
 from workers import bootstrap, certificate_page, termination_preview
 from workers.demo.checks import Finding
@@ -105,10 +106,10 @@ class Ending:
         page.heading("A customer leaves")
         account = self._dry_run()
         others = self._others(account)
-        with page.step("by a message") as said:
-            broker = Celery(broker=self._settings.broker_url)
-            arguments = {"account": customer.ref, "dedupe_key": f"contract-over-{customer.ref}"}
-            broker.send_task("terminations.request", kwargs=arguments)
+        with page.step("in SQL") as said:
+            with self._ports.database.transaction() as session:
+                asked = TerminationsRequest(account=customer.ref)
+                submit(session, asked, dedupe_key=f"contract-over-{customer.ref}")
             said.append(f"The contract of {customer.ref} is over: terminations.request.")
         began = monotonic()
         with page.step("the record") as said:
