@@ -12,26 +12,32 @@ from celery import Celery
 from kombu import Connection
 from redis.exceptions import NoPermissionError
 
-from models.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.broker_server import LOOPBACK, BrokerServer
 from tests.processes import Processes, eventually
 from tests.tls import encrypted
+from workers import doctor
+from workers.settings import parse
 
 PRODUCTION = Path(__file__).parents[2] / "docs" / "production.md"
 
 
 def documented() -> dict[str, list[str]]:
     """The ACL of each user, as its words."""
-    lines = re.findall(r"^ACL SETUSER (\w+) (on .*)$", PRODUCTION.read_text(encoding="utf-8"), re.MULTILINE)
+    text = PRODUCTION.read_text(encoding="utf-8").replace(" \\\n", "")
+    lines = re.findall(r"^ACL SETUSER (\w+) (on .*)$", text, re.MULTILINE)
     return {user: rules.split() for user, rules in lines}
 
 
 @pytest.mark.timeout(300)
 def test_worker_relay_beat_and_a_client_need_no_other_rights(
-    servers: dict[str, str], database_url: str, database: Database, outcome: Outcome, tmp_path: Path
+    servers: dict[str, str],
+    database_url: str,
+    outcome: Outcome,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    customers(database, 3)
+    customers(outcome.database, 3)
     authority = trustme.CA()
     bundle = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(bundle)
@@ -66,5 +72,7 @@ def test_worker_relay_beat_and_a_client_need_no_other_rights(
             worker.await_end()
             refused = [(each["username"], each["object"]) for each in keeper.acl_log()]
             assert refused == []
+            monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+            assert doctor.broker(parse(addresses)).trouble == ""
         with Connection(address, ssl=options) as connection, pytest.raises(NoPermissionError):
             connection.default_channel.client.brpop("celery", 1)
