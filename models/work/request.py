@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base.base import Base, recorded, timestamp, uuid7
@@ -38,6 +38,8 @@ class RequestKind(Base):
     kind: Mapped[str] = mapped_column(Text, primary_key=True)
     version: Mapped[int] = mapped_column(SmallInteger)
     fields: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    #: The ways in by which it may come: `sql`, `queue`, `operator`.
+    ways: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{sql,queue,operator}'"))
 
 
 class JobRequest(Work, Base):

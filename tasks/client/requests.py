@@ -44,6 +44,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
+    #: The ways in by which it may come. A message can be written by whoever knows the broker's password: what ends a
+    #: contract or gives money back does not come by one.
+    ways: ClassVar[tuple[str, ...]] = ("sql", "queue", "operator")
 
 
 class StatementsSend(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +75,7 @@ class InvoicesVoid(Request, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Take back all that is left of an invoice by a credit note, and mail that."""
 
     kind = "invoices.void"
+    ways = ("sql", "operator")
     account: AccountRef
     invoice: str
 
@@ -179,6 +183,7 @@ class TerminationsRequest(Request, frozen=True, kw_only=True, forbid_unknown_fie
     """End the account's contract: its contacts get a record of all its data, and then everything is deleted (P6.1)."""
 
     kind = "terminations.request"
+    ways = ("sql", "operator")
     account: AccountRef
     #: The contract's last day, in the account's time zone; None is now.
     ends_on: date | None = None
@@ -190,6 +195,7 @@ class TerminationsCancel(Request, frozen=True, kw_only=True, forbid_unknown_fiel
     """Take the termination of an account back, as long as none of its data was deleted (T3)."""
 
     kind = "terminations.cancel"
+    ways = ("sql", "operator")
     account: TerminatedRef
 
 
@@ -265,12 +271,15 @@ def _type(field: shape.Type) -> str:
 
 def publish(session: Session) -> None:
     """Tell the database what may be asked for; `tenure migrate` does so, and forgets kinds that are no more."""
-    kinds = [{"kind": kind.kind, "version": kind.version, "fields": fields(kind)} for kind in KINDS.values()]
+    kinds = [
+        {"kind": kind.kind, "version": kind.version, "fields": fields(kind), "ways": list(kind.ways)}
+        for kind in KINDS.values()
+    ]
     statement = insert(RequestKind).values(kinds)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["kind"],
-            set_={"version": statement.excluded.version, "fields": statement.excluded.fields},
+            set_={name: statement.excluded[name] for name in ("version", "fields", "ways")},
         )
     )
     session.query(RequestKind).where(RequestKind.kind.not_in(KINDS)).delete()

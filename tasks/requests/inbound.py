@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from celery import Task, shared_task
 from celery.exceptions import Reject
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -28,6 +29,7 @@ from tasks.client.requests import KINDS, AccountEnded, RequestRefused, ask
 from tasks.engine.failpoints import failpoint
 from tasks.failures import describe
 from tasks.ports.context import Ports, current
+from tasks.storage.text import clean_text, cleaned
 
 log = structlog.get_logger()
 
@@ -94,12 +96,24 @@ def quarantine(
     reason: str,
     headers: dict[str, Any] | None = None,
 ) -> None:
-    """Keep a message that could not be accepted, once, however often it is delivered."""
-    session.execute(
-        insert(Quarantined)
-        .values(message_id=message_id, kind=kind, body=body, reason=reason, headers=headers or {})
-        .on_conflict_do_nothing(index_elements=["message_id"])
-    )
+    """Keep a message that could not be accepted, once, however often it is delivered.
+
+    Another message of the same id is kept too, under an id of its own. Any text and any headers can be kept: what
+    PostgreSQL cannot hold of them is left out.
+    """
+    values = {
+        "kind": kind and clean_text(kind)[:200],
+        "body": body,
+        "reason": clean_text(reason),
+        "headers": cleaned(headers or {}),
+    }
+    message_id = clean_text(message_id)[:200]
+    for key in (message_id, f"{message_id[:100]}:{sha256(body).hexdigest()}"):
+        session.execute(
+            insert(Quarantined).values(message_id=key, **values).on_conflict_do_nothing(index_elements=["message_id"])
+        )
+        if session.scalar(select(Quarantined.body == body).where(Quarantined.message_id == key)):
+            return
 
 
 class Inbound(Task):  # type: ignore[type-arg]

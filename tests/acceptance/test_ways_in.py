@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import quantiles
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 import redis
+from celery import Celery
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
@@ -144,7 +146,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "positional": (task(args=["kunde-1", CANARY]), "keyword arguments only"),
     "dedupe key too long": (asks(dedupe_key=CANARY * 50), "dedupe key"),
     "dedupe key no text": (asks(dedupe_key=[CANARY]), "dedupe key"),
-    "too deep": (task(body=b'[[],{"account":' + b"[" * 50_000 + b"]" * 50_000 + b"},{}]"), "Only JSON"),
+    "too deep": (task(body=b'[[],{"account":' + b"[" * 50_000 + b"]" * 50_000 + b"},{}]"), "nested too deeply"),
     "unknown task": (task(f"{CANARY}.run", kwargs={"name": CANARY}), "There is no request"),
     "no task": (task(headers={"task": "-"}), "names no task"),
     "null task": (task(None), "names no task"),
@@ -177,9 +179,21 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "callbacks": (task(kwargs={"account": "kunde-1"}, embed={"callbacks": [{"task": CANARY}]}), "one request"),
     "a chord": (task(kwargs={"account": "kunde-1"}, embed={"chord": {"task": CANARY}}), "one request"),
     "a bad compression": (asks({"compression": CANARY}), "cannot be unpacked"),
+    "what is none of its compression": (asks({"compression": "gzip"}), "cannot be unpacked"),
+    "too much when unpacked": (
+        task(body=zlib.compress(b" " * (400 << 20) + b"[[], {}, {}]"), headers={"compression": "gzip"}),
+        "more than 1,048,576 bytes",
+    ),
+    "a codec as encoding": (task(body=zlib.compress(b"[[], {}, {}]"), encoding="zlib"), "Only JSON in UTF-8"),
+    "an escaped NUL in a header": (task(f"{CANARY}.run", headers={"note": "C:\\u0000"}), "There is no request"),
+    "half a surrogate pair in a header": (task(f"{CANARY}.run", headers={"note": "\ud800"}), "There is no request"),
+    "a type of Celery's in a header": (
+        task(headers={"note": {"__type__": "datetime", "__value__": CANARY}}),
+        "in the envelope of a Celery message",
+    ),
+    "a datetime": (asks(at={"__type__": "datetime", "__value__": "2026-01-01"}), "is of the type datetime"),
     "protocol 1, unknown task": (lambda: protocol_1(f"{CANARY}.run", {"name": CANARY}), "There is no request"),
     "protocol 1, wrong arguments": (lambda: protocol_1(KIND, {CANARY: 1}), "has no argument"),
-    "no delivery tag": (task(kwargs={"account": "kunde-1"}, properties={"delivery_tag": None}), "Only JSON"),
     "headers no object": (lambda: task()().replace(b'"headers": {', b'"headers": 1, "kanarienvogel": {'), "Only JSON"),
     "body not in base64": (lambda: task()().replace(b'"body": "', b'"body": "\xc3\xa9'), "Only JSON"),
     "raw text": (CANARY.encode, "Only JSON"),
@@ -218,7 +232,7 @@ def test_what_a_client_adds_to_a_request_changes_nothing(
     processes: Processes, outcome: Outcome, worker: Running, broker: redis.Redis
 ) -> None:
     pids = [worker.pid, *worker.children()]
-    added = {
+    added: dict[str, Any] = {
         "shadow": CANARY,
         "timelimit": [0.001, 0.001],
         "expires": "2999-01-01T00:00:00+00:00",
@@ -233,8 +247,37 @@ def test_what_a_client_adds_to_a_request_changes_nothing(
     }
     broker.lpush("celery", asks(added, dedupe_key="spoiled")())
     broker.lpush("celery", asks(dedupe_key="plain")(), protocol_1(KIND, {"account": "kunde-1", "dedupe_key": "old"}))
-    eventually(lambda: outcome.states("job_requests") == {"pending": 3}, "all three requests are rows")
+    broker.lpush("celery", asks({"id": str(uuid4())}, dedupe_key="untagged")().replace(b'"delivery_tag"', b'"no_tag"'))
+    eventually(lambda: outcome.states("job_requests") == {"pending": 4}, "all four requests are rows")
     assert outcome.query("SELECT FROM tenure.quarantine") == []
+    goes_on_working(outcome, processes, worker, pids)
+
+
+def test_a_request_of_any_priority_is_read(processes: Processes, outcome: Outcome, worker: Running) -> None:
+    """Plain Celery puts it into one of four lists, and into one of ten if its client is configured so."""
+    send_task(
+        processes,
+        *(
+            (KIND, {"kwargs": {"account": "kunde-1", "dedupe_key": f"priority {priority}"}, "priority": priority})
+            for priority in range(11)
+        ),
+    )
+    with Celery(broker=processes.addresses["TENURE_BROKER_URL"], set_as_current=False) as client:
+        client.conf.broker_transport_options = {"priority_steps": list(range(10))}
+        for priority in range(10):
+            client.send_task(KIND, kwargs={"account": "kunde-1", "dedupe_key": f"step {priority}"}, priority=priority)
+    eventually(lambda: outcome.states("job_requests") == {"pending": 21}, "all requests are rows")
+
+
+def test_a_command_by_remote_control_is_not_heard(
+    processes: Processes, outcome: Outcome, worker: Running, broker: redis.Redis
+) -> None:
+    """Whoever may write to the broker cannot shut workers down by Celery's own commands."""
+    pids = [worker.pid, *worker.children()]
+    with Celery(broker=processes.addresses["TENURE_BROKER_URL"], set_as_current=False) as client:
+        assert client.control.inspect(timeout=2).ping() is None
+        for command in ("shutdown", "pool_restart", "cancel_consumer", "rate_limit"):
+            client.control.broadcast(command, arguments={"queue": "celery", "task_name": KIND, "rate_limit": "1/h"})
     goes_on_working(outcome, processes, worker, pids)
 
 

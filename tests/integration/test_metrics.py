@@ -123,16 +123,29 @@ def test_finished_rows_are_pruned_by_age_and_all_others_stay(database: Database,
         connection.execute(
             text("""
                 INSERT INTO tenure.quarantine (message_id, body, reason, received_at, replayed_at)
-                VALUES ('old', '', '', now() - interval '200 days', NULL),
+                VALUES ('never replayed', '', '', now() - interval '91 days', NULL),
+                       ('waits', '', '', now() - interval '89 days', NULL),
                        ('replayed', '', '', now() - interval '200 days', now() - interval '31 days')""")
         )
-    assert prune(ports, batch=2) == 11
+        connection.execute(
+            text("""
+                INSERT INTO tenure.payment_events (delivery, event, state, finished_at)
+                SELECT sha256(convert_to(n || state || age, 'UTF8')), 'evt_' || n, state,
+                       CASE WHEN state = 'failed' THEN now() - age * interval '1 day' END
+                  FROM generate_series(1, 3) AS n,
+                       (VALUES ('failed', 31), ('failed', 29), ('pending', 0)) AS kinds (state, age)""")
+        )
+    assert prune(ports, batch=2) == 15
     assert prune(ports, batch=2) == 0
     with database.connection() as connection:
         left = connection.execute(text("SELECT state, count(*) FROM tenure.job_requests GROUP BY 1 ORDER BY 1")).all()
         assert [tuple(row) for row in left] == [("done", 5), ("failed", 5)]
-        assert connection.execute(text("SELECT message_id FROM tenure.quarantine")).scalars().all() == ["old"]
-        assert counted(connection)["work.prune", "pruned"] == 11
+        assert connection.execute(text("SELECT message_id FROM tenure.quarantine")).scalars().all() == ["waits"]
+        assert connection.execute(text("SELECT count(*) FROM tenure.payment_events")).scalar_one() == 6
+        counts = counted(connection)
+        assert counts["work.prune", "pruned"] == 11
+        assert counts["work.prune", "never_replayed"] == 1
+        assert counts["work.prune", "refused_events"] == 3
 
 
 def test_the_dashboard_shows_figures_that_there_are(settings: Settings, database: Database, ports: Ports) -> None:

@@ -346,6 +346,16 @@ def test_a_source_that_does_not_exist_is_refused_and_the_arguments_are_not_repea
     assert stored(database) == []
 
 
+@pytest.mark.parametrize("kind", ["terminations.request", "terminations.cancel", "invoices.void"])
+def test_what_ends_a_contract_or_gives_money_back_cannot_be_asked_for_by_a_message(
+    database: Database, account: Account, ports: Ports, kind: str
+) -> None:
+    assert accept(kind, [], {"account": "acme"}, message_id="m-1", ports=ports) == {"accepted": 0, "quarantined": 1}
+    assert stored(database) == []
+    (kept,) = quarantined(database)
+    assert kept.reason.startswith(f'"{kind}" cannot be asked for by a message. Call tenure.request in SQL')
+
+
 def test_submit_stores_a_typed_request_in_the_callers_transaction(database: Database, account: Account) -> None:
     with database.transaction() as session:
         first = submit(session, SessionsRevoke(account="acme"), dedupe_key="k")
@@ -398,8 +408,10 @@ def test_what_postgresql_cannot_keep_as_text_is_refused_in_a_sentence(
 
 def test_what_is_published_is_what_the_classes_say(database: Database) -> None:
     with database.transaction() as session:
-        published = {row.kind: (row.version, row.fields) for row in session.scalars(select(RequestKind))}
-    assert published == {name: (kind.version, fields(kind)) for name, kind in KINDS.items()}
+        published = {
+            row.kind: (row.version, row.fields, tuple(row.ways)) for row in session.scalars(select(RequestKind))
+        }
+    assert published == {name: (kind.version, fields(kind), kind.ways) for name, kind in KINDS.items()}
     assert fields(StatementsSend) == {"account": {"type": "account", "required": True}}
 
 

@@ -115,6 +115,27 @@ def test_the_web_tier_asks_for_work_and_sees_none_of_it(granted: Roles) -> None:
     web.engine.dispose()
 
 
+@pytest.mark.parametrize("source", ["operator", "queue"])
+def test_the_web_tier_cannot_say_that_a_request_comes_from_elsewhere(granted: Roles, source: str) -> None:
+    """By its own connection, nor after SET ROLE from another."""
+    with granted.owner.transaction() as session:
+        an_account(session, ref="acme")
+    forged = text("""SELECT tenure.request('statements.send', '{"account": "acme"}', NULL, :source)""")
+    web = granted.as_role(granted.web)
+    with pytest.raises(DBAPIError, match="can ask in its own name only"), web.connection() as connection:
+        connection.execute(forged, {"source": source})
+    web.engine.dispose()
+    with granted.owner.connection() as connection:
+        connection.execute(text(f'GRANT "{granted.web}" TO CURRENT_USER'))
+    with pytest.raises(DBAPIError, match="can ask in its own name only"), granted.owner.connection() as connection:
+        connection.execute(text(f'SET LOCAL ROLE "{granted.web}"'))
+        connection.execute(forged, {"source": source})
+    worker = granted.as_role(granted.worker)
+    with worker.connection() as connection:
+        connection.execute(forged, {"source": source})
+    worker.engine.dispose()
+
+
 def test_what_runs_with_its_owners_rights_is_open_to_nobody_else(granted: Roles) -> None:
     """But the fence before the application's own tables, whoever writes there."""
     nobody = f"nobody_{uuid4().hex[:8]}"

@@ -158,3 +158,13 @@ def test_whatever_a_setting_holds_is_never_part_of_an_error(name: str, value: st
         parse(PRODUCTION | {name: marked})
     except SettingsError as error:
         assert "\u2603" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "other", ["amqp://user:secret@rabbit", "sqs://", "memory://", "sentinel://secret@host:26379", "filesystem://"]
+)
+def test_another_broker_is_refused_in_a_sentence(other: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(PRODUCTION | {"TENURE_BROKER_URL": other})
+    assert "TENURE_BROKER_URL is no address of a Redis or Valkey server" in str(caught.value)
+    assert "secret" not in str(caught.value)

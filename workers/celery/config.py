@@ -27,7 +27,7 @@ broker_use_ssl: Any = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker_url.startsw
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_transport_options = {
-    "socket_timeout": 30,
+    "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 15,
@@ -37,7 +37,8 @@ broker_transport_options = {
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
-    "priority_steps": [0],
+    # A client's `priority` chooses one of the lists `celery`, `celery\x06\x161`, … `celery\x06\x169`: all are read.
+    "priority_steps": list(range(10)),
 }
 
 accept_content = ["json"]
@@ -48,6 +49,8 @@ task_ignore_result = True
 result_backend = None
 worker_send_task_events = True
 task_send_sent_event = False
+# Whoever may write to the broker could shut workers down by it.
+worker_enable_remote_control = False
 
 #: Jobs, handlers, steps and checks register themselves when their module is imported.
 imports = module_names()
@@ -62,6 +65,7 @@ worker_prefetch_multiplier = 1
 worker_max_tasks_per_child = 2_000
 worker_max_memory_per_child = 400_000  # KiB
 worker_cancel_long_running_tasks_on_connection_loss = False
+worker_enable_prefetch_count_reduction = False
 worker_soft_shutdown_timeout = 20.0
 worker_enable_soft_shutdown_on_idle = False
 worker_hijack_root_logger = False

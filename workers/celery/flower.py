@@ -17,7 +17,7 @@ def protect(environment: MutableMapping[str, str]) -> None:
     if not any(name in environment for name in ("FLOWER_BASIC_AUTH", "FLOWER_AUTH_PROVIDER", "FLOWER_AUTH")):
         if not (chosen.flower_user and chosen.flower_password):
             sys.exit(
-                "tenure: Flower shows how the work goes and can stop workers, so it needs a password: "
+                "tenure: Flower shows how the work goes, so it needs a password: "
                 "set TENURE_FLOWER_USER and TENURE_FLOWER_PASSWORD, or Flower's own FLOWER_AUTH_PROVIDER."
             )
         environment["FLOWER_BASIC_AUTH"] = f"{chosen.flower_user}:{chosen.flower_password}"

@@ -8,16 +8,24 @@ form of the second.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
-from kombu.utils.json import dumps
+from kombu.utils.json import loads
 
 from tasks.client.requests import KINDS
+from workers.celery.transport import RAW
+from workers.unpacking import MOST_BYTES, MOST_LEVELS, CannotUnpackError, decompressed, is_deeper
 
 ID_LENGTH = 200
+JSON = "application/json"
+#: What a message may name as its encoding. Other codecs of Python's unpack, or take long.
+ENCODINGS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary"})
+TOO_DEEP = f"The body is nested too deeply: at most {MOST_LEVELS} levels of lists and objects are read."
 #: What would make one message into several.
 CANVAS = ("chain", "chord", "callbacks", "errbacks")
 
@@ -33,32 +41,84 @@ class Refusal:
 def examine(message: Any, tasks: Collection[str]) -> Refusal | None:
     """Make the message safe for Celery, or say why not; a refused message is left as it came."""
     try:
-        payload = message.payload
-    # Any decoder's own error; and json's, where the nesting is too deep.
-    except Exception:
-        told = str(message.content_type)[:80]
-        return Refusal(_named(message.headers), f"Only JSON is read here, and the message says that it is {told}.")
-    if isinstance(payload, list) and len(payload) == 3:
-        args, kwargs, embed = payload
-        fields = message.headers
-    elif isinstance(payload, dict):
-        fields = payload | message.headers
-        args, kwargs, embed = payload.get("args", []), payload.get("kwargs", {}), payload
-    else:
-        shape = "[args, kwargs, {}] or an object with task, id, args and kwargs"
-        return Refusal(_named(message.headers), f"The body is not that of a Celery message: it must be {shape}.")
-    kind = _named(fields)
-    reason = _wrong(fields, args, kwargs, embed, tasks)
-    if reason is not None:
-        return Refusal(kind, reason)
+        payload = _read(message)
+        if isinstance(payload, list) and len(payload) == 3:
+            args, kwargs, embed = payload
+            fields = message.headers
+        elif isinstance(payload, dict):
+            fields = payload | message.headers
+            args, kwargs, embed = payload.get("args", []), payload.get("kwargs", {}), payload
+        else:
+            shape = "[args, kwargs, {}] or an object with task, id, args and kwargs"
+            raise CannotUnpackError(f"The body is not that of a Celery message: it must be {shape}.")
+        kind = _named(fields)
+        reason = _wrong(fields, args, kwargs, embed, tasks)
+        if reason is not None:
+            return Refusal(kind, reason)
+        body = json.dumps([_plain(args), {name: _plain(value, name) for name, value in kwargs.items()}, {}])
+    except CannotUnpackError as error:
+        return Refusal(_named(message.headers), str(error))
     message.headers = {"lang": "py", "task": kind, "id": fields["id"], "argsrepr": "()", "kwargsrepr": "{}"} | {
         name: fields[name] for name in ("root_id", "parent_id") if _is_id(fields.get(name))
     }
-    if embed is payload:
-        message.body = dumps([args, kwargs, {}]).encode()
-        message.content_type, message.content_encoding = "application/json", "utf-8"
-        message._decoded_cache = None
+    message.body = body.encode()
+    message.content_type, message.content_encoding = JSON, "utf-8"
+    message._decoded_cache = None
     return None
+
+
+def _read(message: Any) -> Any:
+    """The body's JSON. Raises CannotUnpackError, before anything is unpacked beyond its bounds."""
+    if message.content_type == RAW:
+        length = message.headers.get("bytes")
+        if isinstance(length, int):
+            raise CannotUnpackError(
+                f"The message has {length:,} bytes, and at most {MOST_BYTES:,} are read: its beginning is kept here."
+            )
+        raise CannotUnpackError("Only JSON is read here, in the envelope of a Celery message, and this has none.")
+    if message.content_type != JSON:
+        named = f'says that it is "{message.content_type[:80]}"' if message.content_type else "does not say what it is"
+        raise CannotUnpackError(f"Only JSON is read here, and the message {named}.")
+    if str(message.content_encoding or "utf-8").lower() not in ENCODINGS:
+        raise CannotUnpackError(
+            f'Only JSON in UTF-8 is read here, and the message is in "{message.content_encoding[:80]}".'
+        )
+    body = decompressed(message.body or b"", message.properties.get("compression"))
+    try:
+        payload = loads(body.decode())
+    except UnicodeDecodeError:
+        raise CannotUnpackError("Only JSON is read here, and the body is not in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise CannotUnpackError(
+            f"Only JSON is read here, and the body is none from character {error.pos} on."
+        ) from None
+    except RecursionError:
+        raise CannotUnpackError(TOO_DEEP) from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError):
+        raise CannotUnpackError(
+            "The body's JSON holds a value that cannot be read: a number of thousands of digits, or a type of Celery's "
+            "own whose value is none of that type."
+        ) from None
+    if is_deeper(payload):
+        raise CannotUnpackError(TOO_DEEP)
+    return payload
+
+
+def _plain(value: Any, argument: str | None = None) -> Any:
+    """The value as JSON without Celery's own types: dates and UUIDs become the text that requests take."""
+    if isinstance(value, dict):
+        return {name: _plain(inner, argument or name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, argument) for inner in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, UUID) or (isinstance(value, date) and not isinstance(value, datetime)):
+        return str(value)
+    where = f'The argument "{argument[:80]}"' if argument is not None else "An argument without a name"
+    raise CannotUnpackError(
+        f"{where} is of the type {type(value).__name__}, which no request takes: send text, a whole number, true or "
+        "false, a date or a UUID."
+    )
 
 
 def _wrong(fields: Mapping[str, Any], args: Any, kwargs: Any, embed: Any, tasks: Collection[str]) -> str | None:

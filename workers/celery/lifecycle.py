@@ -17,6 +17,7 @@ from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
 from tasks.ports.context import Ports, SessionStore
 from workers.celery import logs, restored
+from workers.celery.liveness import LIVENESS, folder_of
 from workers.celery.stopping import ask_to_stop
 from workers.settings.settings import settings
 
@@ -52,6 +53,10 @@ def connect(ports: Callable[[], Ports], session_stores: Callable[[Database], Ite
 
     signals.worker_init.connect(restored.refuse, weak=False)
 
+    @signals.worker_init.connect(weak=False)
+    def note_that_we_live(sender: Any = None, **_: Any) -> None:
+        LIVENESS.begin(str(sender.hostname), folder_of(settings().database_url, settings().broker_url))
+
     @signals.worker_before_create_process.connect(weak=False)
     def share_memory(**_: Any) -> None:
         """Once, before the first fork: the collector would write into, and so copy, every page that children share."""
@@ -76,6 +81,10 @@ def connect(ports: Callable[[], Ports], session_stores: Callable[[Database], Ite
     @signals.worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
         ask_to_stop()
+
+    @signals.worker_shutdown.connect(weak=False)
+    def note_the_end(**_: Any) -> None:
+        LIVENESS.end()
 
     @signals.worker_process_shutdown.connect(weak=False)
     def end(**_: Any) -> None:

@@ -196,7 +196,7 @@ def _replay(session: Session, which: UUID) -> int:
         if args or kept.kind is None:
             raise RequestRefused("It is not a request with named arguments, and so cannot be replayed.")
         key = kwargs.pop("dedupe_key", None) or f"message:{kept.message_id}"
-        made = ask(session, kept.kind, kwargs, dedupe_key=key, source="queue")
+        made = ask(session, kept.kind, kwargs, dedupe_key=key, source="operator")
     except RequestRefused as refusal:
         click.echo(f"tenure: still refused: {refusal}", err=True)
         return 1

@@ -33,6 +33,7 @@ from sqlalchemy import Connection, Row, text
 from models.termination.certificate import CertificateKind
 from tasks.certificates import publishing
 from tasks.certificates.chain import Signed, document, examine
+from tasks.client.requests import TerminationsRequest, submit
 from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
 from tasks.ports.context import ObjectStore, Ports
@@ -107,10 +108,10 @@ class Ending:
         page.heading("A customer leaves")
         account = self._dry_run()
         others = self._others(account)
-        with page.step("by a message") as said:
-            broker = Celery(broker=self._settings.broker_url)
-            arguments = {"account": customer.ref, "dedupe_key": f"contract-over-{customer.ref}"}
-            broker.send_task("terminations.request", kwargs=arguments)
+        with page.step("in SQL") as said:
+            with self._ports.database.transaction() as session:
+                asked = TerminationsRequest(account=customer.ref)
+                submit(session, asked, dedupe_key=f"contract-over-{customer.ref}")
             said.append(f"The contract of {customer.ref} is over: terminations.request.")
         began = monotonic()
         with page.step("the record") as said:

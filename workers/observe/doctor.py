@@ -118,11 +118,11 @@ def broker(chosen: Settings) -> Finding:
         link = ENCRYPTED if version else PLAIN
         client.connection_pool.release(connection)
         info = client.info()
-        key = f"tenure-doctor-{uuid4()}"
+        key = f"tenure:doctor:{uuid4()}"
         with client.pipeline(transaction=True) as commands:
             commands.lpush(key, "")
-            commands.rpop(key)
-            commands.publish(key, "")
+            commands.delete(key)
+            commands.publish("/0.celeryev/tenure.doctor", "")
             commands.execute()
         policy = _eviction(client)
         client.close()
@@ -130,7 +130,8 @@ def broker(chosen: Settings) -> Finding:
         return Finding("Broker", trouble="It refuses the user or the password of TENURE_BROKER_URL.")
     except redis.exceptions.NoPermissionError:
         return Finding(
-            "Broker", trouble="The user of TENURE_BROKER_URL may not do all that Celery does: allow it +@all on ~*, &*."
+            "Broker",
+            trouble="The user of TENURE_BROKER_URL lacks rights: docs/production.md has its ACL (The least rights).",
         )
     except (redis.RedisError, OSError, ValueError) as error:
         return Finding("Broker", trouble=f"TENURE_BROKER_URL does not answer: {str(error).rstrip('.')}.")

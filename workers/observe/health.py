@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from models.work import control, row
 from tasks.engine.drain import Job
 from tasks.engine.registry import jobs
 from workers.celery.beat import TICKED
+from workers.celery.liveness import folder_of, notes
 from workers.services.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings
 from workers.terminal.output import in_words
@@ -24,15 +24,25 @@ from workers.terminal.output import in_words
 PATIENCE = timedelta(minutes=5)
 #: A relay looks at least every second, a Beat ticks at least every ten.
 SILENCE = timedelta(seconds=60)
+#: Seconds: a worker with a free process asks the broker every second, and notes every second that it lives.
+DEAF = 15.0
 
 
-def worker(_chosen: Settings, connection: Connection) -> str | None:
+def worker(chosen: Settings, connection: Connection) -> str | None:
     """What is wrong with the worker on this host, or None."""
-    from workers.app import app  # noqa: PLC0415 - Celery is needed for this check alone
-
-    answers = app.control.inspect(timeout=5).ping() or {}
-    if not any(name.rpartition("@")[2] == socket.gethostname() for name in answers):
-        return "no worker on this host answers: look at its log, or start one with celery -A workers.app worker."
+    workers = list(notes(folder_of(chosen.database_url, chosen.broker_url)))
+    if not workers:
+        return "no worker runs on this host: look at its log, or start one with celery -A workers.app worker."
+    for each in workers:
+        if each.lost:
+            return (
+                f"{each.name} has had no connection to the broker for {each.silent_for:.0f} s ({each.lost}): it tries "
+                "again every few seconds."
+            )
+        if each.old_by > DEAF:
+            return f"{each.name} has done nothing for {each.old_by:.0f} s: its main process hangs, restart it."
+        if each.silent_for > DEAF:
+            return f"{each.name} has taken no message for {each.silent_for:.0f} s, though it has free processes."
     return overdue(connection, jobs())
 
 

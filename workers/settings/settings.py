@@ -173,6 +173,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _ = self.company
         except ValueError as error:
             raise ValueError(str(error).removesuffix(".")) from None
+        if not self.broker_url.startswith(("redis://", "rediss://")):
+            raise ValueError(
+                f"{PREFIX}BROKER_URL is no address of a Redis or Valkey server, and Tenure runs on no other broker, "
+                "because waking tasks needs keys that expire: begin it with redis:// or rediss://"
+            )
         addresses = self.mail_url.split()
         if not addresses or not all(each.startswith(MAIL_SCHEMES) for each in addresses):
             raise ValueError(

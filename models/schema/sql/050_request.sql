@@ -11,6 +11,8 @@ CREATE OR REPLACE FUNCTION tenure.request(
 DECLARE
     known jsonb;
     known_version int;
+    known_ways text[];
+    caller text := coalesce(nullif(current_setting('role'), 'none'), session_user);
     field text;
     rule jsonb;
     value jsonb;
@@ -21,7 +23,7 @@ DECLARE
     earlier record;
     made uuid;
 BEGIN
-    SELECT k.fields, k.version INTO known, known_version FROM tenure.request_kinds AS k WHERE k.kind = request.kind;
+    SELECT k.fields, k.version, k.ways INTO known, known_version, known_ways FROM tenure.request_kinds AS k WHERE k.kind = request.kind;
     IF known IS NULL THEN
         RAISE EXCEPTION 'there is no request "%"', left(coalesce(kind, 'NULL'), 80) USING ERRCODE = 'invalid_parameter_value',
             HINT = (SELECT 'One can ask for ' || coalesce(string_agg(k.kind, ', ' ORDER BY k.kind), 'nothing before tenure migrate')
@@ -44,6 +46,18 @@ BEGIN
     END IF;
     IF source IS NULL OR source NOT IN ('sql', 'queue', 'operator') THEN
         RAISE EXCEPTION 'the source of a request is sql, queue or operator' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- This function runs with its owner's rights; what counts is the role that calls it.
+    IF source <> 'sql' AND NOT has_table_privilege(caller, 'tenure.job_requests', 'INSERT') THEN
+        RAISE EXCEPTION 'the role % can ask in its own name only', caller USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave out the source: a request by SQL has the source sql.';
+    END IF;
+    IF NOT source = ANY (known_ways) THEN
+        RAISE EXCEPTION '"%" cannot be asked for by %', kind,
+            CASE source WHEN 'queue' THEN 'a message' WHEN 'sql' THEN 'SQL' ELSE 'an operator' END
+            USING ERRCODE = 'invalid_parameter_value',
+            HINT = CASE source WHEN 'queue' THEN 'Call tenure.request in SQL: whoever may write to the broker could ask for it.'
+                               ELSE 'Ask by ' || array_to_string(known_ways, ' or ') || '.' END;
     END IF;
     FOR field IN SELECT jsonb_object_keys(args) LOOP
         IF NOT known ? field THEN
