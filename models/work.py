@@ -84,7 +84,7 @@ class Work:
     #: its worker takes no neighbours with it (W2).
     crashes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     claim_token: Mapped[UUID | None] = mapped_column(Uuid)
-    #: `host|pid|start` of the process that holds the row.
+    #: `host|pid|start` of the process that holds the row, see `workers/identity.py`.
     claimed_by: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[timestamp | None]
     last_error: Mapped[str | None] = mapped_column(Text)
@@ -282,9 +282,30 @@ def renew(connection: Connection, work: type[Work], token: UUID, lease: timedelt
     ).rowcount
 
 
-def rescue(connection: Connection, work: type[Work]) -> int:
-    """Take back the rows whose lease ran out."""
-    return _abandon(connection, work, "lease_until < now()", {}, "its lease ran out")
+def rescue(connection: Connection, work: type[Work], *, grace: timedelta = timedelta(0)) -> int:
+    """Take back the rows whose lease ran out and was not renewed for `grace` since a call of this found that.
+
+    When the database's clock is set forward, the leases of all living processes run out at once. `grace` is the time
+    they have to renew them. The first call that finds a lease run out notes it in `due_at`, which has no other use in
+    a running row; a renewal makes the note void.
+    """
+    if not grace:
+        return _abandon(connection, work, "lease_until < now()", {}, "its lease ran out")
+    rescued = _abandon(
+        connection,
+        work,
+        "lease_until < now() AND due_at > lease_until AND due_at <= now() - :grace",
+        {"grace": grace},
+        "its lease ran out",
+    )
+    connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET due_at = clock_timestamp()
+             WHERE id = ANY (ARRAY(SELECT id FROM {_table(work)}
+                                    WHERE state = 'running' AND lease_until < now() AND due_at <= lease_until
+                                      FOR UPDATE SKIP LOCKED))""")
+    )
+    return rescued
 
 
 def rescue_dead(connection: Connection, work: type[Work], workers: Sequence[str]) -> int:

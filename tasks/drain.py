@@ -137,11 +137,15 @@ class _Budget:
 
 
 def rescue(table: type[Work], ports: Ports) -> int:
-    """Take back what dead processes on this host held, and what was held past its lease (W4)."""
+    """Take back what dead processes on this host held, and what was held past its lease (W4).
+
+    Past its lease means for half a lease more: a living process renews within a third (`_renewed`), so that a step of
+    the database's clock takes nothing from it.
+    """
     host = ports.worker.partition("|")[0]
     with ports.database.connection() as connection:
         dead = ports.dead(work.holders(connection, table, host))
-        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table)
+        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table, grace=ports.lease / 2)
 
 
 def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> Claim:
