@@ -14,7 +14,7 @@ them touches the outside world. They work on sets of rows: one statement for a b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -31,6 +31,10 @@ from models.data_map import Columns
 LONGEST_WAIT = timedelta(hours=1)
 #: An error is kept for a person to read, not as an archive.
 ERROR_LENGTH = 2_000
+#: A row is suspect if a server was away for it while others of its table were finished so short a time before.
+OTHERS_WITHIN = timedelta(seconds=30)
+#: How often that may happen to a row before it uses up attempts.
+SPARED = 2
 #: The states in which a row waits for a person.
 WANTING = ("failed", "unknown")
 
@@ -80,8 +84,8 @@ class Work:
 
     due_at: Mapped[recorded]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    #: How many attempts ended with the death of their process. A suspect is claimed alone, so that a row which kills
-    #: its worker takes no neighbours with it (W2).
+    #: How many attempts ended with the death of their process, or with a server that was away for this row and not for
+    #: others (`doubt`). A suspect is claimed alone and last, so that its neighbours are done first (W2).
     crashes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     claim_token: Mapped[UUID | None] = mapped_column(Uuid)
     #: `host|pid|start` of the process that holds the row, see `workers/identity.py`.
@@ -248,6 +252,47 @@ def release(
     )
     announce(connection, work)
     return rows.rowcount
+
+
+def doubt(connection: Connection, work: type[Work], token: UUID, errors: Mapping[UUID, str], *, wait: timedelta) -> int:
+    """Hand back rows for which a server was away; make them suspect if others were finished within `OTHERS_WITHIN`.
+
+    From the third time on such a row uses up attempts, and the last of these ends in `failed`. If nothing was finished
+    lately, the server is away for all, and no row is to blame. A suspect waits twice as long each time, from `wait` to
+    64 times that. Returns how many were made suspect or failed.
+    """
+    rows = connection.execute(
+        text(f"""
+            WITH others AS MATERIALIZED (
+                SELECT EXISTS (SELECT FROM {_table(work)}
+                                WHERE finished_at > clock_timestamp() - :within AND state = 'done') AS succeed),
+            judged AS (
+                SELECT row.id, failure.error, others.succeed, others.succeed AND row.crashes >= :spared AS charged,
+                       others.succeed AND row.crashes >= :spared AND row.attempts >= :most AS failed
+                  FROM {_table(work)} AS row CROSS JOIN others
+                  JOIN unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failure (id, error)
+                    ON failure.id = row.id
+                 WHERE row.claim_token = :token AND row.state = 'running' FOR UPDATE OF row)
+            UPDATE {_table(work)} AS row
+               SET state = CASE WHEN judged.failed THEN 'failed' ELSE 'pending' END,
+                   finished_at = CASE WHEN judged.failed THEN clock_timestamp() END,
+                   attempts = row.attempts - (NOT judged.charged)::int, crashes = row.crashes + judged.succeed::int,
+                   due_at = greatest(row.due_at, clock_timestamp() + :wait * 2 ^ least(row.crashes, 6)),
+                   lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = judged.error
+              FROM judged WHERE row.id = judged.id
+            RETURNING judged.succeed"""),
+        {
+            "ids": list(errors),
+            "errors": [error.replace("\0", "")[:ERROR_LENGTH] for error in errors.values()],
+            "token": token,
+            "within": OTHERS_WITHIN,
+            "spared": SPARED,
+            "most": work.max_attempts,
+            "wait": wait,
+        },
+    ).all()
+    announce(connection, work)
+    return sum(row.succeed for row in rows)
 
 
 def give_back(connection: Connection, work: type[Work], token: UUID) -> int:
