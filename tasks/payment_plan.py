@@ -19,8 +19,10 @@ RETRY_DAYS = (0, 1, 3, 5, 7, 9, 11, 13)
 #: After a charge, an invoice is never collected again by itself, even if it is open again: somebody gave the money back
 #: or took it back. After a hard decline it is only by a new method.
 PLAN = text("""
-    INSERT INTO tenure.collection_attempts (account_id, invoice_id, method_id, number, local_day, currency)
-    SELECT account.id, item.invoice_id, method.id, coalesce(latest.number, 0) + 1, today, item.currency
+    INSERT INTO tenure.collection_attempts (id, account_id, invoice_id, method_id, number, local_day, currency)
+    SELECT tenure.derived_id(substring(uuid_send(item.invoice_id) FOR 6), 'attempt', item.invoice_id::text,
+                             (coalesce(latest.number, 0) + 1)::text),
+           account.id, item.invoice_id, method.id, coalesce(latest.number, 0) + 1, today, item.currency
       FROM tenure.open_items AS item
       JOIN tenure.accounts AS account ON account.id = item.account_id AND account.status = 'active'
      CROSS JOIN LATERAL (SELECT (now() AT TIME ZONE account.time_zone)::date AS today) AS calendar
