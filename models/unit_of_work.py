@@ -11,6 +11,23 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 APPLICATION_NAME = "tenure"
+#: What an administrator may have set on database or role, and every connection of ours sets for itself: our statements
+#: are written for these values, some may take hours, and psycopg reads no other style of interval. Times in
+#: milliseconds; 0 is no limit.
+SESSION_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "60000",
+}
 
 
 def sqlalchemy_url(address: str) -> URL:
@@ -36,7 +53,7 @@ class Database:
             connect_args={
                 "connect_timeout": connect_timeout,
                 "application_name": APPLICATION_NAME,
-                "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
+                "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
                 "keepalives_idle": 30,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
