@@ -85,6 +85,9 @@ def record(session: Session, results: Mapping[UUID, Effect], ports: Ports) -> No
         effect(session, ports)
 
 
+#: During a rolling deploy the next version's kinds are left to its workers, which claim them.
+KNOWN = ", ".join(f"'{kind}'" for kind in sorted({*HANDLERS, *MESSAGE_HANDLERS}))
+
 HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     task="requests.handle",
     table=JobRequest,
@@ -93,6 +96,7 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     record=record,
     done="handled",
     record_every=1,
+    where=f"kind IN ({KNOWN})",
     gives_way_to=("emails.send_urgent",),
     feeds=(
         "statements.render",
