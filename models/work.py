@@ -34,7 +34,7 @@ ERROR_LENGTH = 2_000
 #: A row is suspect if a server was away for it while others of its table were finished so short a time before.
 OTHERS_WITHIN = timedelta(seconds=30)
 #: How often that may happen to a row before it uses up attempts.
-SPARED = 2
+SPARED = 20
 #: The states in which a row waits for a person.
 WANTING = ("failed", "unknown")
 
@@ -257,7 +257,7 @@ def release(
 def doubt(connection: Connection, work: type[Work], token: UUID, errors: Mapping[UUID, str], *, wait: timedelta) -> int:
     """Hand back rows for which a server was away; make them suspect if others were finished within `OTHERS_WITHIN`.
 
-    From the third time on such a row uses up attempts, and the last of these ends in `failed`. If nothing was finished
+    After `SPARED` times such a row uses up attempts, and the last of these ends in `failed`. If nothing was finished
     lately, the server is away for all, and no row is to blame. A suspect waits twice as long each time, from `wait` to
     64 times that. Returns how many were made suspect or failed.
     """

@@ -68,7 +68,7 @@ def time_goes_by(database: Database) -> None:
     """Longer than any row waits here; their order stays."""
     with database.connection() as connection:
         connection.execute(
-            text("UPDATE tenure.job_requests SET due_at = due_at - interval '6 min' WHERE state = 'pending'")
+            text("UPDATE tenure.job_requests SET due_at = due_at - interval '15 min' WHERE state = 'pending'")
         )
 
 
