@@ -34,10 +34,10 @@ from tests.commands import Commands
 from tests.deadlines import deadline
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
+from workers.celery.identity import dead, identity
 from workers.local import stack as local_stack
 from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap
-from workers.wiring.identity import dead, identity
 
 pytest_plugins = ["tests.clock", "tests.golden_files", "tests.timeouts"]
 

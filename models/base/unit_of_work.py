@@ -11,6 +11,23 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 APPLICATION_NAME = "tenure"
+#: What an administrator may have set on database or role, and every connection of ours sets for itself: our statements
+#: are written for these values, some may take hours, and psycopg reads no other style of interval. Times in
+#: milliseconds; 0 is no limit.
+SESSION_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_deferrable": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "60000",
+}
 
 
 def sqlalchemy_url(address: str) -> URL:
@@ -36,7 +53,7 @@ class Database:
             connect_args={
                 "connect_timeout": connect_timeout,
                 "application_name": APPLICATION_NAME,
-                "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=60000",
+                "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
                 "keepalives_idle": 30,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
@@ -67,16 +84,42 @@ class Database:
         self.engine.dispose(close=False)
 
 
-def is_outage(error: DBAPIError) -> bool:
-    """Whether PostgreSQL was away, rather than disagreed: no row is to blame, and COMMIT may or may not have happened.
+def sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code for an error; empty where no server answered."""
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
-    No SQLSTATE means that no server answered, unless psycopg itself refused a value, such as text with a NUL; classes
-    08, 53 and 57 are "connection", "resources" and "operator".
+
+def is_away(error: DBAPIError) -> bool:
+    """Whether the connection is gone or was refused: nobody knows whether a COMMIT under way happened.
+
+    No SQLSTATE means that no server answered, unless psycopg itself refused a value, such as text with a NUL. Class 08
+    is "connection"; 53300 is "too many connections"; 57P01 to 57P05 end a connection.
     """
     if error.connection_invalidated:
         return True
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    return isinstance(error, OperationalError | InterfaceError) and (not state or state[:2] in {"08", "53", "57"})
+    state = sqlstate(error)
+    gone = not state or state.startswith(("08", "57P")) or state == "53300"
+    return isinstance(error, OperationalError | InterfaceError) and gone
+
+
+def is_shortage(error: DBAPIError) -> bool:
+    """Whether PostgreSQL rolled a statement back because of a time-out, a cancellation, or lack of memory or disk.
+
+    That may be because of this statement or because of its neighbours: the error does not say which.
+    """
+    state = sqlstate(error)
+    return not is_away(error) and (state.startswith("53") or state == "57014")
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether a transaction was rolled back because of another one: a deadlock, a serialization failure, a lock held
+    for longer than `lock_timeout`. The same again may succeed."""
+    return sqlstate(error).startswith("40") or is_lock_timeout(error)
+
+
+def is_outage(error: DBAPIError) -> bool:
+    """Whether PostgreSQL did not serve us, rather than disagreed: `is_away` or `is_shortage`."""
+    return is_away(error) or is_shortage(error)
 
 
 def outage_reason(error: DBAPIError) -> str:
@@ -90,7 +133,7 @@ def refusal(error: DBAPIError) -> str | None:
 
     SQLSTATE classes 22 (data) and 23 (integrity) are about what was asked.
     """
-    if str(getattr(error.orig, "sqlstate", None) or "")[:2] not in {"22", "23"}:
+    if sqlstate(error)[:2] not in {"22", "23"}:
         return None
     diagnosis = getattr(error.orig, "diag", None)
     primary = getattr(diagnosis, "message_primary", None) or "the database refused the request"
@@ -100,4 +143,4 @@ def refusal(error: DBAPIError) -> str | None:
 
 def is_lock_timeout(error: DBAPIError) -> bool:
     """Whether a lock was not to be had for as long as its `lock_timeout` lets a statement wait (55P03)."""
-    return getattr(error.orig, "sqlstate", None) == "55P03"
+    return sqlstate(error) == "55P03"

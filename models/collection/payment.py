@@ -149,6 +149,7 @@ class CollectionAttempt(Work, Base):
         *Work.indexes("collection_attempts"),
     )
 
+    #: Derived from invoice and number (`tenure.derived_id`), so that an attempt which a failover lost has the same key.
     id: Mapped[uuid7]
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     invoice_id: Mapped[UUID] = mapped_column(ForeignKey("invoices.id"))

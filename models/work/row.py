@@ -14,7 +14,7 @@ them touches the outside world. They work on sets of rows: one statement for a b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -31,6 +31,10 @@ from models.data_map.map import Columns
 LONGEST_WAIT = timedelta(hours=1)
 #: An error is kept for a person to read, not as an archive.
 ERROR_LENGTH = 2_000
+#: A row is suspect if a server was away for it while others of its table were finished so short a time before.
+OTHERS_WITHIN = timedelta(seconds=30)
+#: How often that may happen to a row before it uses up attempts.
+SPARED = 20
 #: The states in which a row waits for a person.
 WANTING = ("failed", "unknown")
 
@@ -80,11 +84,11 @@ class Work:
 
     due_at: Mapped[recorded]
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    #: How many attempts ended with the death of their process. A suspect is claimed alone, so that a row which kills
-    #: its worker takes no neighbours with it (W2).
+    #: How many attempts ended with the death of their process, or with a server that was away for this row and not for
+    #: others (`doubt`). A suspect is claimed alone and last, so that its neighbours are done first (W2).
     crashes: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     claim_token: Mapped[UUID | None] = mapped_column(Uuid)
-    #: `host|pid|start` of the process that holds the row.
+    #: `host|pid|start` of the process that holds the row, see `workers/celery/identity.py`.
     claimed_by: Mapped[str | None] = mapped_column(Text)
     lease_until: Mapped[timestamp | None]
     last_error: Mapped[str | None] = mapped_column(Text)
@@ -256,6 +260,47 @@ def release(
     return rows.rowcount
 
 
+def doubt(connection: Connection, work: type[Work], token: UUID, errors: Mapping[UUID, str], *, wait: timedelta) -> int:
+    """Hand back rows for which a server was away; make them suspect if others were finished within `OTHERS_WITHIN`.
+
+    After `SPARED` times such a row uses up attempts, and the last of these ends in `failed`. If nothing was finished
+    lately, the server is away for all, and no row is to blame. A suspect waits twice as long each time, from `wait` to
+    64 times that. Returns how many were made suspect or failed.
+    """
+    rows = connection.execute(
+        text(f"""
+            WITH others AS MATERIALIZED (
+                SELECT EXISTS (SELECT FROM {_table(work)}
+                                WHERE finished_at > clock_timestamp() - :within AND state = 'done') AS succeed),
+            judged AS (
+                SELECT row.id, failure.error, others.succeed, others.succeed AND row.crashes >= :spared AS charged,
+                       others.succeed AND row.crashes >= :spared AND row.attempts >= :most AS failed
+                  FROM {_table(work)} AS row CROSS JOIN others
+                  JOIN unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failure (id, error)
+                    ON failure.id = row.id
+                 WHERE row.claim_token = :token AND row.state = 'running' FOR UPDATE OF row)
+            UPDATE {_table(work)} AS row
+               SET state = CASE WHEN judged.failed THEN 'failed' ELSE 'pending' END,
+                   finished_at = CASE WHEN judged.failed THEN clock_timestamp() END,
+                   attempts = row.attempts - (NOT judged.charged)::int, crashes = row.crashes + judged.succeed::int,
+                   due_at = greatest(row.due_at, clock_timestamp() + :wait * 2 ^ least(row.crashes, 6)),
+                   lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = judged.error
+              FROM judged WHERE row.id = judged.id
+            RETURNING judged.succeed"""),
+        {
+            "ids": list(errors),
+            "errors": [error.replace("\0", "")[:ERROR_LENGTH] for error in errors.values()],
+            "token": token,
+            "within": OTHERS_WITHIN,
+            "spared": SPARED,
+            "most": work.max_attempts,
+            "wait": wait,
+        },
+    ).all()
+    announce(connection, work)
+    return sum(row.succeed for row in rows)
+
+
 def give_back(connection: Connection, work: type[Work], token: UUID) -> int:
     """Take back what `token` holds, for a process that knows that its work was broken off through no fault of a row.
 
@@ -288,9 +333,30 @@ def renew(connection: Connection, work: type[Work], token: UUID, lease: timedelt
     ).rowcount
 
 
-def rescue(connection: Connection, work: type[Work]) -> int:
-    """Take back the rows whose lease ran out."""
-    return _abandon(connection, work, "lease_until < now()", {}, "its lease ran out")
+def rescue(connection: Connection, work: type[Work], *, grace: timedelta = timedelta(0)) -> int:
+    """Take back the rows whose lease ran out and was not renewed for `grace` since a call of this found that.
+
+    When the database's clock is set forward, the leases of all living processes run out at once. `grace` is the time
+    they have to renew them. The first call that finds a lease run out notes it in `due_at`, which has no other use in
+    a running row; a renewal makes the note void.
+    """
+    if not grace:
+        return _abandon(connection, work, "lease_until < now()", {}, "its lease ran out")
+    rescued = _abandon(
+        connection,
+        work,
+        "lease_until < now() AND due_at > lease_until AND due_at <= now() - :grace",
+        {"grace": grace},
+        "its lease ran out",
+    )
+    connection.execute(
+        text(f"""
+            UPDATE {_table(work)} SET due_at = clock_timestamp()
+             WHERE id = ANY (ARRAY(SELECT id FROM {_table(work)}
+                                    WHERE state = 'running' AND lease_until < now() AND due_at <= lease_until
+                                      FOR UPDATE SKIP LOCKED))""")
+    )
+    return rescued
 
 
 def rescue_dead(connection: Connection, work: type[Work], workers: Sequence[str]) -> int:

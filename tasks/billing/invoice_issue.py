@@ -64,7 +64,11 @@ ISSUE = text("""
                round(sum(amount) * tax_rate / (10000 + tax_rate))::bigint AS tax
           FROM charge GROUP BY account_id, currency, tax_category, tax_rate
     ), draft AS MATERIALIZED (
-        SELECT uuidv7() AS id, tax.account_id, tax.currency, sum(gross)::bigint AS total, sum(tax)::bigint AS tax,
+        -- Of the first charge, which is on no other invoice: issued again after a restore, it is the same invoice.
+        SELECT (SELECT tenure.derived_id(substring(uuid_send(first.id) FOR 6), 'invoice', first.id::text)
+                  FROM charge AS first
+                 WHERE first.account_id = tax.account_id AND first.currency = tax.currency AND position = 1) AS id,
+               tax.account_id, tax.currency, sum(gross)::bigint AS total, sum(tax)::bigint AS tax,
                row_number() OVER (PARTITION BY due.invoice_series ORDER BY tax.account_id, tax.currency) AS place
           FROM tax JOIN due USING (account_id) GROUP BY tax.account_id, tax.currency, due.invoice_series
     ), line AS MATERIALIZED (
@@ -107,7 +111,8 @@ ISSUE = text("""
         SELECT draft.id, tax_category, tax_rate, gross - tax.tax, tax.tax
           FROM tax JOIN draft USING (account_id, currency)
     ), documents AS (
-        INSERT INTO tenure.invoice_documents (invoice_id) SELECT id FROM issued
+        INSERT INTO tenure.invoice_documents (id, invoice_id)
+        SELECT tenure.derived_id(substring(uuid_send(id) FOR 6), 'document', id::text), id FROM issued
     ), moved AS (
         UPDATE tenure.accounts AS account SET invoice_period_start = due.period_end + 1
           FROM due WHERE account.id = due.account_id AND NOT :on_request

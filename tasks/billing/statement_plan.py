@@ -125,10 +125,12 @@ PLAN = text("""
          WHERE account_id = ANY (:accounts) AND receives_statements ORDER BY account_id, created_at, id
     ), planned AS (
         INSERT INTO tenure.statements (
-               account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
+               id, account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
                opening, closing, line_count, not_due, days_1_30, days_31_60, days_61_90, over_90, unapplied_credit,
                form, open_items, account_ref, account_name, address, country, time_zone, language, letterhead)
-        SELECT figures.account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
+        SELECT tenure.derived_id(substring(int8send(extract(epoch FROM period_end)::bigint * 1000) FROM 3), 'statement',
+                                 figures.account_id::text, currency, period_start::text),
+               figures.account_id, currency, period_start, period_end, opens_at, closes_at, opening_cutoff, cutoff,
                opening, closing, line_count, coalesce(not_due, 0), coalesce(days_1_30, 0), coalesce(days_31_60, 0),
                coalesce(days_61_90, 0), coalesce(over_90, 0), coalesce(unapplied_credit, 0),
                statement_form, CASE statement_form WHEN 'open_item' THEN coalesce(items, '[]') END,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -22,6 +22,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Termination
+from tasks.mail import send
 from tasks.ports.context import Ports
 
 #: The first time that the mail server accepted a message of this occasion which did not come back.
@@ -90,8 +91,8 @@ def queue_mail(
                 "to_address": to.email,
                 "context": catalogue.write_context(context),
                 "urgent": context.urgent,
-                "dedupe_key": f"{REASON.format(termination.id, occasion)}:{number}",
-                "message_id": f"{uuid4()}@{ports.letterhead.mail_domain}",
+                "dedupe_key": (key := f"{REASON.format(termination.id, occasion)}:{number}"),
+                "message_id": send.message_id(key, ports),
             }
             for number, (to, context) in enumerate(messages)
         ],

@@ -1,9 +1,11 @@
 """Collection: invoices that are due are charged, once each, where the customer lets us (P3.1d, B20, B21, B23).
 
 `payments.plan`, ticked by the clock, makes an attempt for each; `payments.collect` asks the provider for it. Before
-that, the amount and the fact that it will be asked are committed; a crash or a lost answer after this point leaves the
-attempt `unknown`. `payments.settle` asks the provider what became of those, and of payments that take days. Only where
-the provider has never heard of a key is it asked again, with the same key, which it would charge once.
+that, the amount and the fact that it will be asked are committed. Then the provider is asked whether it knows the
+attempt already: its key is derived from invoice and number, and a failover or a restore may have lost it here. A crash
+or a lost answer after this point leaves the attempt `unknown`. `payments.settle` asks the provider what became of
+those, and of payments that take days. Only where the provider has never heard of a key is it asked again, with the same
+key, which it would charge once.
 """
 
 from __future__ import annotations
@@ -76,6 +78,8 @@ class ToCollect:
     age: timedelta | None
     #: Whether at least that much is still open, and the method in use.
     wanted: bool
+    #: A moment before which the invoice cannot have been charged, by any copy of the database.
+    issued_at: datetime
 
 
 def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToCollect]:
@@ -84,7 +88,8 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToCollect]:
             SELECT attempt.id, method.provider_customer, method.provider_method, attempt.currency, invoice.number,
                    attempt.amount, attempt.asked_at, now() - attempt.asked_at AS age,
                    account.status = 'active' AND method.retired_at IS NULL
-                       AND item.open - item.disputed >= coalesce(attempt.amount, 1) AS wanted
+                       AND item.open - item.disputed >= coalesce(attempt.amount, 1) AS wanted,
+                   (invoice.issued_on - 7)::timestamp AT TIME ZONE 'UTC' AS issued_at
               FROM tenure.collection_attempts AS attempt
               JOIN tenure.payment_methods AS method ON method.id = attempt.method_id
               JOIN tenure.invoices AS invoice ON invoice.id = attempt.invoice_id
@@ -107,6 +112,16 @@ def collect(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
     if amount is None:
         return AttemptOutcome.NOT_NEEDED
     failpoint("payments.collect", "after_mark")
+    # The database may be a promoted copy or a restored backup that lost this attempt, and the provider may have
+    # forgotten its key meanwhile.
+    try:
+        found = gateway.find(str(held.id), customer=item.customer, since=item.issued_at)
+    except Unavailable:
+        _update(held, "asked_at = NULL, amount = NULL")
+        raise
+    if found is not None:
+        log.warning("payment.found", row=str(held.id), payment=found.id)
+        return found
     return _charge(gateway, item, amount, held)
 
 

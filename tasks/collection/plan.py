@@ -69,8 +69,9 @@ PLAN = text("""
        -- Of an invoice a reminder of which is just being sent, there is an attempt at the next tick (B12).
        FOR NO KEY UPDATE OF item SKIP LOCKED
     ), planned AS (
-    INSERT INTO tenure.collection_attempts (account_id, invoice_id, method_id, number, local_day, currency)
-    SELECT account_id, invoice_id, method_id, number, today, currency FROM looked WHERE wanted ORDER BY due_on, id
+    INSERT INTO tenure.collection_attempts (id, account_id, invoice_id, method_id, number, local_day, currency)
+    SELECT tenure.derived_id(substring(uuid_send(invoice_id) FOR 6), 'attempt', invoice_id::text, number::text),
+           account_id, invoice_id, method_id, number, today, currency FROM looked WHERE wanted ORDER BY due_on, id
         ON CONFLICT DO NOTHING RETURNING id
     ), rested AS (
     UPDATE tenure.open_items AS item

@@ -21,13 +21,13 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.base.unit_of_work import Database, is_outage
+from models.base.unit_of_work import Database, is_away, is_conflict, is_outage, is_shortage, outage_reason, sqlstate
 from models.work import row as work
 from models.work.control import allowance, give_back
 from models.work.counter import count
 from models.work.row import Claim, Work
 from tasks.engine.failpoints import failpoint
-from tasks.failures import Failure, Permanent, Unavailable, describe, place
+from tasks.failures import Failure, Permanent, Transient, Unavailable, describe, place
 from tasks.ports.context import Ports
 
 log = structlog.get_logger()
@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 
 #: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
 UNAVAILABLE_WAIT = timedelta(seconds=5)
+#: For so many rows in a row a server has to be away before a drain ends: the first of them may be to blame itself.
+AWAY_FOR_ALL = 2
 #: Seconds between two looks whether work that goes first waits for a process.
 GIVE_WAY_LOOK = 0.25
 #: Seconds between two tries to give a claim back, when PostgreSQL went away in the middle of its work.
@@ -137,11 +139,15 @@ class _Budget:
 
 
 def rescue(table: type[Work], ports: Ports) -> int:
-    """Take back what dead processes on this host held, and what was held past its lease (W4)."""
+    """Take back what dead processes on this host held, and what was held past its lease (W4).
+
+    Past its lease means for half a lease more: a living process renews within a third (`_renewed`), so that a step of
+    the database's clock takes nothing from it.
+    """
     host = ports.worker.partition("|")[0]
     with ports.database.connection() as connection:
         dead = ports.dead(work.holders(connection, table, host))
-        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table)
+        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table, grace=ports.lease / 2)
 
 
 def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> Claim:
@@ -172,7 +178,7 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
         failpoint(job.task, "after_claim")
         return claimed
     except DBAPIError as error:
-        if not is_outage(error):
+        if not is_away(error):
             raise
         # The answer to COMMIT may be what was lost: then the rows are ours, under a token that only we know (W3).
         try:
@@ -189,38 +195,74 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
         items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
         rows = [row for row in claimed.ids if row not in failures] if failures else claimed.ids
-        tried = 0
-        away: Unavailable | None = None
+        away = {row: error for row, error in failures.items() if isinstance(error, Unavailable)}
+        tried = away_in_a_row = 0
         # One item at the least, however short the budget: else a slow kind of work would never be done.
-        while tried < len(rows) and away is None and not (budget.over() if tried else ports.stopping()):
+        while tried < len(rows) and away_in_a_row < AWAY_FOR_ALL and not (budget.over() if tried else ports.stopping()):
             row = rows[tried]
             tried += 1
             try:
                 results[row] = job.act(items[row], Held(ports, row, claimed.token))
+                away_in_a_row = 0
                 failpoint(job.task, "after_act")
             except Settled:
+                away_in_a_row = 0
                 counts["settled"] += 1
-            except Unavailable as error:
-                away = error
-                tried -= 1
             except Exception as error:
-                if isinstance(error, DBAPIError) and is_outage(error):
-                    raise
-                failures[row] = error
+                failure = _classified(error)
+                if isinstance(failure, Unavailable):
+                    away[row] = failure
+                    away_in_a_row += 1
+                else:
+                    failures[row] = failure
+                    away_in_a_row = 0
             if len(results) >= job.record_every:
                 _record(job, claimed.token, results, ports, counts)
                 results = {}
         _record(job, claimed.token, results, ports, counts)
-        _fail(job, claimed.token, failures, ports, counts)
+        _fail(job, claimed.token, {row: failures[row] for row in failures if row not in away}, ports, counts)
+        doubted = _set_aside(job, claimed.token, away, ports, counts)
         if left := rows[tried:]:
-            wait = UNAVAILABLE_WAIT if away else timedelta(0)
+            # What was not tried goes before what was.
+            wait = UNAVAILABLE_WAIT if away_in_a_row else timedelta(0)
+            reason = str(away[rows[tried - 1]]) if away_in_a_row else None
             with ports.database.connection() as connection:
                 counts["handed_back"] += work.release(
-                    connection, job.table, claimed.token, left, wait=wait, error=str(away) if away else None
+                    connection, job.table, claimed.token, left, wait=wait, error=reason
                 )
-            if away:
-                log.warning("work.unavailable", task=job.task, reason=str(away), rows=len(left))
-    return away is None
+    return away_in_a_row < AWAY_FOR_ALL and doubted == len(away)
+
+
+def _classified(error: Exception) -> Exception:
+    """What a failure of one row means: PostgreSQL's own errors as Unavailable or Transient; others as they are.
+
+    Raises the error again if the connection to PostgreSQL is gone: then nothing can be recorded.
+    """
+    if not isinstance(error, DBAPIError):
+        return error
+    if is_away(error):
+        raise error
+    if is_shortage(error):
+        return Unavailable(f"PostgreSQL could not do it now: {outage_reason(error)} (SQLSTATE {sqlstate(error)}).")
+    if is_conflict(error):
+        return Transient(f"Another transaction was in the way (SQLSTATE {sqlstate(error)}).")
+    return error
+
+
+def _set_aside(
+    job: Job[Any, Any], token: UUID, away: Mapping[UUID, Unavailable], ports: Ports, counts: Counter[str]
+) -> int:
+    """Hand back the rows for which a server was away; returns how many of them are suspect (`work.doubt`)."""
+    if not away:
+        return 0
+    reasons = {row: str(error) for row, error in away.items()}
+    with ports.database.connection() as connection:
+        doubted = work.doubt(connection, job.table, token, reasons, wait=2 * UNAVAILABLE_WAIT)
+    counts["handed_back"] += len(away)
+    log.warning(
+        "work.unavailable", task=job.task, reason=next(iter(reasons.values())), rows=len(away), suspects=doubted
+    )
+    return doubted
 
 
 def _load(
@@ -231,10 +273,9 @@ def _load(
         with ports.database.snapshot() as session:
             return job.load(session, rows), {}
     except Exception as error:
-        if isinstance(error, DBAPIError) and is_outage(error):
-            raise
+        failure = _classified(error)
         if len(rows) == 1:
-            return {}, {rows[0]: error}
+            return {}, {rows[0]: failure}
     items: dict[UUID, Item] = {}
     failures: dict[UUID, Exception] = {}
     for row in rows:
@@ -253,10 +294,12 @@ def _record(
     try:
         counts[job.done] += _commit_effects(job, token, results, ports)
     except Exception as error:
-        if isinstance(error, DBAPIError) and is_outage(error):
-            raise
+        failure = _classified(error)
         if len(results) == 1:
-            _fail(job, token, dict.fromkeys(results, error), ports, counts)
+            if isinstance(failure, Unavailable):
+                _set_aside(job, token, dict.fromkeys(results, failure), ports, counts)
+            else:
+                _fail(job, token, dict.fromkeys(results, failure), ports, counts)
             return
         for row, result in results.items():
             _record(job, token, {row: result}, ports, counts)
@@ -292,7 +335,7 @@ def surely(database: Database, effects: Callable[[Session], int], settle: Callab
         with database.transaction() as session:
             return effects(session)
     except DBAPIError as error:
-        if not is_outage(error):
+        if not is_away(error):
             raise
         log.warning("work.commit_unanswered")
     with database.connection() as connection:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NoReturn
-from uuid import UUID, uuid4
+from uuid import UUID, uuid5
 
 import structlog
 from sqlalchemy import Connection, func, select, text, update
@@ -43,6 +43,8 @@ from tasks.storage.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 
+#: The namespace of Message-IDs (RFC 9562, version 5).
+MESSAGES = UUID("6f0c3b0e-52a4-4d0f-9a55-2f3f6b0f7c11")
 #: How often a message is rendered anew because what it is about changed while it was offered (B13).
 RENDERINGS = 3
 #: A server's answer is kept for a person to find the message in its log.
@@ -85,11 +87,16 @@ def queue(session: Session, messages: Sequence[Queued], ports: Ports) -> None:
                 "attachments": list(message.attachments),
                 "urgent": message.context.urgent,
                 "dedupe_key": message.dedupe_key,
-                "message_id": f"{uuid4()}@{ports.letterhead.mail_domain}",
+                "message_id": message_id(message.dedupe_key, ports),
             }
             for message in messages
         ],
     )
+
+
+def message_id(dedupe_key: str, ports: Ports) -> str:
+    """Derive a Message-ID from what makes a message once: queued again after a failover, it is the same message."""
+    return f"{uuid5(MESSAGES, dedupe_key)}@{ports.letterhead.mail_domain}"
 
 
 def queue_for_contacts(session: Session, account_id: UUID, context: Message, reason: str, ports: Ports) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
+from tasks.client.requests import KINDS
 from tasks.engine.drain import Held, Job
 from tasks.engine.task import tick
 from tasks.ports.context import Ports
@@ -38,6 +39,9 @@ def record(session: Session, results: Mapping[UUID, Effect], ports: Ports) -> No
         effect(session, ports)
 
 
+#: During a rolling deploy the next version's kinds are left to its workers, which claim them.
+KNOWN = ", ".join(f"'{kind}'" for kind in sorted(KINDS))
+
 HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     task="requests.handle",
     table=JobRequest,
@@ -46,6 +50,7 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     record=record,
     done="handled",
     record_every=1,
+    where=f"kind IN ({KNOWN})",
     gives_way_to=("emails.send_urgent",),
     feeds=(
         "statements.render",

@@ -27,7 +27,7 @@ from tasks.client.requests import KINDS
 from workers.celery import consumer
 from workers.celery.inspection import examine
 from workers.celery.transport import enveloped
-from workers.unpacking import MOST_BYTES, MOST_UNPACKED_BYTES
+from workers.celery.unpacking import MOST_BYTES, MOST_UNPACKED_BYTES
 
 KIND = "statements.send"
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {

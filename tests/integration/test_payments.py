@@ -173,7 +173,7 @@ def test_a_provider_that_is_away_costs_nobody_an_attempt(
     paying: Ports, database: Database, provider: PaymentProvider
 ) -> None:
     payers(database, 2)
-    provider.faults.append("busy")
+    provider.faults.extend(["busy", "busy"])
     assert collect(paying)["handed_back"] == 2
     assert [(each.state, each.attempts, each.asked_at) for each in attempts(database)] == [("pending", 0, None)] * 2
     execute(database, "UPDATE tenure.collection_attempts SET due_at = now()")

@@ -19,7 +19,7 @@ from kombu.utils.json import loads
 
 from tasks.client.requests import KINDS
 from workers.celery.transport import RAW
-from workers.unpacking import MOST_BYTES, MOST_LEVELS, CannotUnpackError, decompressed, is_deeper
+from workers.celery.unpacking import MOST_BYTES, MOST_LEVELS, CannotUnpackError, decompressed, is_deeper
 
 ID_LENGTH = 200
 JSON = "application/json"

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
-from workers.local.processes import Process, alive, identify, write_atomically
+from workers.celery.identity import dead, identity
 
 #: Seconds between two notes.
 EVERY = 1.0
@@ -28,7 +28,8 @@ class Note:
     """The state of one worker. Times are of `monotonic`, which all processes of a machine share."""
 
     pid: int
-    started: str
+    #: As `workers.celery.identity` names the process.
+    identity: str
     #: The worker's name, such as `celery@host`.
     name: str
     #: When the broker last answered the question for messages, with one or with none.
@@ -58,9 +59,7 @@ class Liveness:
     def begin(self, name: str, folder: Path) -> None:
         """Begin to note, in a folder that `folder_of` made."""
         self._file = folder / f"{os.getpid()}.json"
-        process = identify(os.getpid())
-        started = process.started if process is not None else ""
-        self._note = Note(pid=os.getpid(), started=started, name=name, answered=monotonic())
+        self._note = Note(pid=os.getpid(), identity=identity(), name=name, answered=monotonic())
         self.write()
 
     def broker_answered(self) -> None:
@@ -89,7 +88,10 @@ class Liveness:
             self._note.answered = monotonic()
         self._note.noted = monotonic()
         with contextlib.suppress(OSError):
-            write_atomically(self._file, json.dumps(asdict(self._note)))
+            # Replaced as a whole: a reader never sees half a note.
+            temporary = self._file.with_suffix(".new")
+            temporary.write_text(json.dumps(asdict(self._note)), encoding="utf-8")
+            temporary.replace(self._file)
 
     def end(self) -> None:
         if self._note is not None and self._note.pid == os.getpid():
@@ -105,7 +107,7 @@ def notes(folder: Path) -> Iterator[Note]:
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             note = Note(**json.loads(file.read_text(encoding="utf-8")))
-            if alive(Process(note.pid, note.started)):
+            if not dead([note.identity]):
                 yield note
 
 

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from workers.celery.liveness import LIVENESS
 from workers.celery.routing import INBOUND, QUEUES
-from workers.unpacking import MOST_BYTES, is_deeper
+from workers.celery.unpacking import MOST_BYTES, is_deeper
 
 log = structlog.get_logger()
 

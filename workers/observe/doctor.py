@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.base import SCHEMA
-from models.base.unit_of_work import Database, outage_reason
+from models.base.unit_of_work import SESSION_SETTINGS, Database, outage_reason
 from models.data_map.map import AccountKeys
 from models.schema import migrations
 from tasks.certificates import erasure_notes as ledger
@@ -32,6 +32,12 @@ from workers.settings.settings import Settings, SettingsError, settings
 from workers.wiring import bootstrap
 
 OLDEST_POSTGRESQL = 18
+#: One of the settings with which every connection begins, in milliseconds.
+IDLE = text("SELECT setting FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'")
+POOLER = (
+    "TENURE_DATABASE_URL leads to a pooler, such as PgBouncer, that drops the settings with which connections begin. "
+    "Tenure has a pool of its own, and listens for notifications: give it PostgreSQL's own address."
+)
 #: Seconds that this machine's clock and the database's may differ.
 CLOCKS = 5.0
 ENCRYPTED = "over TLS"
@@ -89,11 +95,14 @@ def database(chosen: Settings) -> Finding:
         with made.connection() as connection:
             version = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            idle = str(connection.execute(IDLE).scalar_one())
             link = _database_link(connection)
             lacking = _lacking(connection)
             missing = None if lacking else migrations.missing(connection)
     except DBAPIError as error:
-        return Finding("PostgreSQL", trouble=f"TENURE_DATABASE_URL does not answer: {outage_reason(error)}")
+        reason = outage_reason(error)
+        refused = "startup parameter" in reason
+        return Finding("PostgreSQL", trouble=POOLER if refused else f"TENURE_DATABASE_URL does not answer: {reason}")
     finally:
         made.engine.dispose()
     apart = abs((datetime.now(UTC) - now).total_seconds())
@@ -101,8 +110,9 @@ def database(chosen: Settings) -> Finding:
         return Finding(
             "PostgreSQL", trouble=f"Version {version} is too old: Tenure needs {OLDEST_POSTGRESQL} or later."
         )
-    if lacking or missing:
-        return Finding("PostgreSQL", trouble=lacking or missing or "")
+    pooled = POOLER if idle != SESSION_SETTINGS["idle_in_transaction_session_timeout"] else ""
+    if pooled or lacking or missing:
+        return Finding("PostgreSQL", trouble=pooled or lacking or missing or "")
     if apart > CLOCKS:
         return Finding("PostgreSQL", trouble=f"Its clock and this machine's differ by {apart:.0f} s: set both by NTP.")
     return Finding(

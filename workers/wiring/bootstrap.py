@@ -29,12 +29,12 @@ from workers.adapters.redis_keys import RedisKeyStore
 from workers.adapters.sessions.keys import KeyOwners
 from workers.adapters.sessions.redis import RedisSessions
 from workers.adapters.sessions.sql import SQLSessions
+from workers.celery.identity import dead, identity
 from workers.celery.stopping import stopping
 from workers.celery.waker import RedisWaker
 from workers.settings import session_stores as stores
 from workers.settings.session_stores import RedisKeys
 from workers.settings.settings import Mode, Settings
-from workers.wiring.identity import dead, identity
 
 
 def ports(settings: Settings, app: Celery) -> Ports:
