@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+import regex
 
 #: C0, C1, and what else a reader may take for the end of a line.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -16,6 +17,8 @@ _SPACES: Final = re.compile(" {2,}")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 #: Embeddings, overrides and isolates: they reach beyond the text that holds them. Marks (LRM, RLM, ALM) do not.
 _BIDI: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+#: What a reader takes for one character (UAX 29).
+_GRAPHEME: Final = regex.compile(r"\X")
 _ISOLATE, _POP = "\u2068", "\u2069"
 _ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|\bwww\.(?=\w))(?P<rest>[^\s<>\"']+)", re.IGNORECASE)
 _HOSTS_NAMED: Final = 5
@@ -54,16 +57,21 @@ def quoted(text: str, direction: str) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """At most `length` characters; an accent stays with its letter, and an isolate that was opened is closed."""
+    """At most `length` characters, cut between graphemes: an accent, a joined emoji or a flag is whole or left out.
+
+    An isolate that was opened is closed. One grapheme that is longer than `length` by itself is cut inside.
+    """
     if len(text) <= length:
         return text
-    end = length - 1
-    while end and (unicodedata.combining(text[end]) or text[end - 1] == "\u200d"):
-        end -= 1
-    kept = text[:end].rstrip(" ")
+    end = 0
+    for grapheme in _GRAPHEME.finditer(text):
+        if grapheme.end() > length - 1:
+            break
+        end = grapheme.end()
+    kept = text[: end or length - 1].rstrip(" ")
     open_isolates = kept.count(_ISOLATE) - kept.count(_POP)
     if open_isolates > 0:
-        kept = kept[: end - open_isolates] + _POP * open_isolates
+        kept = kept[: length - 1 - open_isolates] + _POP * open_isolates
     return kept + "…"
 
 
