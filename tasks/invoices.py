@@ -32,7 +32,7 @@ from models.work import WorkState
 from tasks import documents, emails
 from tasks.credit_notes import CreditRefused, credit
 from tasks.documents import Carried, Recipient, Stored
-from tasks.drain import Held, Job, drain
+from tasks.drain import DAYS, Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.invoice_issue import issue, issue_batch
@@ -299,6 +299,7 @@ RENDER: Job[ToRender, Rendered] = Job(
     batch=50,
     record_every=50,
     feeds=("emails.send",),
+    retries=DAYS,
 )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from models.job_request import JobRequest
 from models.payment import CollectionAttempt
 from models.payment_event import PaymentEvent
-from tasks.drain import Held, Job, drain
+from tasks.drain import DAYS, Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -146,7 +146,7 @@ def attempt_of(session: Session, payment: Payment) -> tuple[UUID, UUID] | None:
 
 READ = Job(
     "payments.read_events", PaymentEvent, load, read, record, done="read", batch=20, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"),
+    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from models.ledger import EntryKind
 from models.reconciliation import Reconciliation
-from tasks.drain import Held, Job, drain
+from tasks.drain import DAYS, Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -138,7 +138,7 @@ def record(session: Session, results: Mapping[UUID, Compared], _ports: Ports) ->
 
 RECONCILE = Job(
     "payments.reconcile", Reconciliation, load, reconcile, record, done="reconciled", batch=1, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"),
+    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

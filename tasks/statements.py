@@ -28,7 +28,7 @@ from models.statement import Statement
 from models.work import WorkState
 from tasks import documents, emails
 from tasks.documents import Carried, Recipient, Stored
-from tasks.drain import Held, Job, drain
+from tasks.drain import DAYS, Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -216,7 +216,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:
     return Job(
         task, Statement, load, render, record, done="rendered", batch=batch, record_every=batch, where=where,
-        feeds=("emails.send",),
+        feeds=("emails.send",), retries=DAYS,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from models.certificate import Certificate, CertificateCopy
 from tasks.certificates import canonical
 from tasks.certificates.chain import Signed, document
-from tasks.drain import Held, Job, drain
+from tasks.drain import DAYS, Held, Job, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -83,7 +83,13 @@ def copies(objects: ObjectStore) -> Iterator[Signed]:
 
 
 PUBLISH: Job[Any, None] = Job(
-    task="certificates.publish", table=CertificateCopy, load=load, act=copy, record=record, done="published"
+    task="certificates.publish",
+    table=CertificateCopy,
+    load=load,
+    act=copy,
+    record=record,
+    done="published",
+    retries=DAYS,
 )
 
 

@@ -23,7 +23,7 @@ from models import work
 from models.account import Account
 from models.data_map import AccountKeys
 from models.termination import Stage, Step, Termination, TerminationStep
-from tasks.drain import Held, Job, Settled, drain
+from tasks.drain import DAYS, Held, Job, Settled, drain
 from tasks.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.job import Tick
@@ -182,6 +182,7 @@ def _job(task: str, where: str, feeds: Sequence[str]) -> Job[Case, Done]:
         where=f"{where} AND {_GOING_ON}",
         feeds=feeds,
         gives_way_to=(),
+        retries=DAYS,
     )
 
 
