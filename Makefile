@@ -36,7 +36,7 @@ test: lint ## lint, types, import contracts and every test
 	@$(BIN)/pytest -n 2 --dist worksteal
 
 faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=
-	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py
+	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) $(BIN)/pytest -q -s tests/faults/test_soak.py tests/faults/test_mail_servers.py tests/integration/test_mail_matrix.py
 
 bench: $(READY) ## the benchmark table, or one row of it: ROW=P1
 	@$(BIN)/python -m benchmarks $(ROW)
