@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +21,8 @@ _BIDI: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _GRAPHEME: Final = regex.compile(r"\X")
 _ISOLATE, _POP = "\u2068", "\u2069"
 _ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|\bwww\.(?=\w))(?P<rest>[^\s<>\"']+)", re.IGNORECASE)
+#: A scheme, an address, or a dot before two letters or digits, in whatever width: what becomes a link.
+_LINK: Final = re.compile(r"://|[@\uff20]|www[.\uff0e\u3002]|[^\s.][.\uff0e\u3002\uff61][^\W_]{2}", re.IGNORECASE)
 _HOSTS_NAMED: Final = 5
 _LINE: Final = 76
 
@@ -37,14 +39,19 @@ def one_line(text: str) -> str:
 
 def clean(value: Any) -> Any:
     """The same value with every text in it made `one_line`."""
+    return each_text(value, one_line)
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The same value with every text in it changed."""
     # An enumeration's members are our own words.
     if type(value) is str:
-        return one_line(value)
+        return change(value)
     if isinstance(value, msgspec.Struct):
-        fields = {field: clean(getattr(value, field)) for field in value.__struct_fields__}
+        fields = {field: each_text(getattr(value, field), change) for field in value.__struct_fields__}
         return msgspec.structs.replace(value, **fields)
     if isinstance(value, (tuple, list)):
-        return tuple(clean(item) for item in value)
+        return tuple(each_text(item, change) for item in value)
     return value
 
 
@@ -73,6 +80,16 @@ def cut(text: str, length: int) -> str:
     if open_isolates > 0:
         kept = kept[: length - 1 - open_isolates] + _POP * open_isolates
     return kept + "…"
+
+
+def without_links(text: str, length: int) -> str:
+    """A name of at most `length` characters, without words that a mail program makes a link or an address of.
+
+    For mail to an address that nobody has confirmed: whoever signs up with a victim's address chooses the names in it,
+    and must not be able to write the company's mail. A name of nothing but links becomes "…".
+    """
+    kept = " ".join(word for word in one_line(text).split(" ") if not _LINK.search(word))
+    return cut(kept, length) if kept or not text.strip() else "…"
 
 
 def texts_of(value: Any) -> Iterable[str]:

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from jinja2 import UndefinedError
 
 from email_templates import catalogue
-from email_templates.plain_text import cut, one_line
+from email_templates.plain_text import cut, one_line, without_links
 from email_templates.reader import reader
-from email_templates.rendering import render
+from email_templates.rendering import UNCONFIRMED_LENGTH, render
 from models.email_message import EmailMessage
 from tasks.addresses import NotAnAddress, checked
 from tasks.failures import Permanent
@@ -71,7 +71,8 @@ def compose(item: ToSend, letterhead: Letterhead, attachments: Sequence[tuple[di
         raise Permanent(f'A template of "{row.message}" shows what nobody gives it: {error.message}.') from error
     head = _Head()
     head.mailbox("From", shown_name(letterhead.company.name), to_write_to(letterhead.mail_from))
-    head.mailbox("To", shown_name(item.name), to_write_to(row.to_address))
+    name = without_links(item.name, UNCONFIRMED_LENGTH) if context.unconfirmed else shown_name(item.name)
+    head.mailbox("To", name, to_write_to(row.to_address))
     head.mailbox("Reply-To", "", to_write_to(letterhead.reply_to))
     head.text("Subject", rendered.subject)
     head.plain("Date", format_datetime(row.created_at))

@@ -35,6 +35,9 @@ class Message(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: One can do without it: offers List-Unsubscribe (RFC 8058, E8). Never what concerns money, access or an ending.
     optional: ClassVar[bool] = False
 
+    #: Goes to an address that nobody has confirmed: a stranger may have entered it, and names of his choice with it.
+    unconfirmed: ClassVar[bool] = False
+
     @classmethod
     def examples(cls) -> Mapping[str, Self]:
         """Believable contexts by variant; the variant `""` is the one that a preview shows first."""

@@ -33,7 +33,7 @@ from tasks.mail_check import Meant, Part, require_as_meant, require_lines
 from tasks.mime import NAME_LENGTH, ToSend, compose, shown_name
 from tasks.ports import Letterhead
 from tests.mail import COMPANY
-from tests.mailing import NOW, an_email
+from tests.mailing import NOW, an_email, set_up
 
 deterministic = settings(derandomize=True, database=None, deadline=None, max_examples=80)
 
@@ -159,6 +159,29 @@ def test_a_text_is_cut_between_graphemes(pieces: list[str], length: int) -> None
     if short != text:
         whole, kept = regex.findall(r"\X", text), regex.findall(r"\X", short.removesuffix("…"))
         assert kept == whole[: len(kept)] or length <= len(whole[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("Jane Doe", "Jane Doe"),
+        ("Dr. J. R. Müller", "Dr. J. R. Müller"),
+        ("Win at https://evil.example/x now", "Win at now"),
+        ("Call evil.example", "Call"),
+        ("www.evil.example", "…"),
+        ("me@evil.example", "…"),
+        ("evil．example", "…"),
+        ("evil。example", "…"),
+        ("Buy " * 40, "Buy Buy Buy Buy Buy Buy Buy Buy Buy Buy…"),
+        ("", ""),
+    ],
+)
+def test_a_stranger_cannot_write_mail_to_an_address_that_nobody_confirmed(name: str, shown: str) -> None:
+    mail = an_email(context=write_context(set_up(account_name=name or "-")))
+    read = fast_mail_parser.parse_email(compose(ToSend(mail, name, "en", "UTC"), letterhead(""), []), strict=True)
+    assert (read.to[0].display_name or "") == shown
+    assert "evil" not in f"{read.subject} {read.text_plain} {read.text_html}"
+    assert read.text_plain[0].count("Buy") <= 30
 
 
 GOOD = b"To: Jane <a@b.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\nhello\r\n"
