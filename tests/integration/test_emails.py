@@ -151,8 +151,8 @@ def test_a_hostile_or_foreign_name_arrives_as_a_name_to_one_recipient(
     database: Database, ports: Ports, inbox: Path, name: str
 ) -> None:
     # PostgreSQL keeps no NUL.
-    queued(database, ports, name=name.replace("\0", ""), email="a@customer.example")
-    assert drain(SEND, ports) == {"sent": 1}
+    queued(database, ports, context=notice(), name=name.replace("\0", ""), email="a@customer.example")
+    assert drain(SEND_URGENT, ports) == {"sent": 1}
     (message,) = received(inbox)
     (envelope,) = envelopes(inbox)
     assert envelope["rcpt_tos"] == ["a@customer.example"]
