@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from traceback import walk_tb
 
 #: Where an error came out of one of these, the line that called it says more than theirs.
@@ -17,11 +18,38 @@ class Transient(Failure):
 
 
 class Unavailable(Failure):
-    """A server is away: no row is to blame, none loses an attempt; all go back and are tried when it may be there."""
+    """A server is away: no row is to blame, none loses an attempt; all go back and are tried when it may be there.
+
+    `wait` is how long the rows rest; None leaves that to the drain.
+    """
+
+    def __init__(self, why: str, *, wait: timedelta | None = None) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+class Barred(Unavailable):
+    """A server is there and refuses us, not the row: a wrong password, a quota, a relay that is closed to us."""
+
+
+class Doubtful(Unavailable):
+    """A server broke off over this row, or refused it. The server or the row is to blame: the row's neighbours tell.
+
+    Where they get through, the row has failed, and is tried again by its schedule; where they do not, none has.
+    `about_us` says that the server spoke of the sender: of a quota, say, or of a relay that is closed to it.
+    """
+
+    def __init__(self, why: str, *, about_us: bool = False) -> None:
+        super().__init__(why)
+        self.about_us = about_us
 
 
 class Permanent(Failure):
     """Trying again cannot help: record why and stop."""
+
+
+class Unsuitable(Permanent):
+    """This transport cannot take this row, ever; another one may."""
 
 
 class Bug(Exception):

@@ -20,6 +20,8 @@ class DatabaseProxy:
     mode: str = "pass"
     countdown: int = 0
     broken: int = 0
+    #: While it is, connections are closed as they are made.
+    away: bool = False
     _lock: Lock = field(default_factory=Lock)
     _open: list[socket.socket] = field(default_factory=list)
 
@@ -37,6 +39,14 @@ class DatabaseProxy:
     def arm(self, mode: str, nth: int = 1) -> None:
         self.mode, self.countdown = mode, nth
 
+    def go_away(self) -> None:
+        self.away = True
+        for each in self._open:
+            end(each)
+
+    def come_back(self) -> None:
+        self.away = False
+
     def _accept(self) -> None:
         while True:
             try:
@@ -44,6 +54,10 @@ class DatabaseProxy:
                 server = socket.create_connection((self.host, self.port))
             except OSError:
                 return
+            if self.away:
+                end(client)
+                end(server)
+                continue
             self._open += [client, server]
             for source, sink, is_client in ((client, server, True), (server, client, False)):
                 Thread(target=self._pump, args=(source, sink, is_client), daemon=True).start()

@@ -9,23 +9,37 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.policy import SMTP
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, local
 from typing import Any
 
 DROP = "drop"
 SILENCE = "silence"
-Reply = str | Callable[[bytes], str]
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """An answer after which the server hangs up; None stands for what a good server says."""
+
+    reply: str | None = None
+
+
+#: Octets are sent as they are, without a line break.
+Reply = str | bytes | LastWords | Callable[[bytes], str]
 
 
 @dataclass
 class MailServer:
     """A mail server that answers each command as its script says, then as a good server does.
 
-    The phases are connect, EHLO, MAIL, RCPT, DATA, and DOT when it has the whole message. An answer may be DROP: it
-    hangs up without one; or SILENCE.
+    The phases are connect, EHLO, MAIL, RCPT, DATA, CONTENT when it has the first line of the message, and DOT when it
+    has all of it. An answer may be DROP: it hangs up without one; or SILENCE.
     """
 
     script: dict[str, list[Reply]] = field(default_factory=dict)
+    #: By recipient and phase: what it always answers where the script says nothing.
+    recipients: dict[str, dict[str, Reply]] = field(default_factory=dict)
+    #: After so many messages of a connection, MAIL is answered by 421.
+    closes_after: int | None = None
     #: Every message that was handed over whole, accepted or not; those of them that were accepted.
     contents: list[bytes] = field(default_factory=list)
     accepted: list[bytes] = field(default_factory=list)
@@ -35,6 +49,7 @@ class MailServer:
     _closing: Event = field(default_factory=Event)
     _lock: Lock = field(default_factory=Lock)
     _open: list[socket.socket] = field(default_factory=list)
+    _here: local = field(default_factory=local)
 
     def __enter__(self) -> MailServer:
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -60,6 +75,7 @@ class MailServer:
                 Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        self._here.recipient, messages = "", 0
         with suppress(OSError, ConnectionError), client.makefile("rb") as lines:
             self._answer(client, "connect", "220 scripted")
             while line := lines.readline():
@@ -71,10 +87,16 @@ class MailServer:
                 elif verb == "QUIT":
                     self._answer(client, verb, "221 bye")
                     break
+                elif verb == "MAIL" and messages == self.closes_after:
+                    client.sendall(b"421 4.4.5 too many messages on this connection\r\n")
+                    break
                 elif verb == "DATA":
+                    messages += 1
                     if self._answer(client, verb, "354 go on").startswith("354"):
                         self._take(client, lines)
                 else:
+                    if verb == "RCPT":
+                        self._here.recipient = line.decode().partition("<")[2].partition(">")[0]
                     self._answer(client, verb, "250 2.0.0 ok")
         end(client)
 
@@ -83,6 +105,11 @@ class MailServer:
         while (line := lines.readline()) != b".\r\n":
             if not line:
                 raise ConnectionError
+            if not content and self._answer(client, "CONTENT", ""):
+                # As servers do that refuse in the middle: the rest is read, and goes nowhere.
+                while lines.readline() not in (b".\r\n", b""):
+                    pass
+                raise ConnectionError
             content += line.removeprefix(b".")
         self.contents.append(content)
         self._answer(client, "DOT", "250 2.0.0 accepted", content)
@@ -90,17 +117,27 @@ class MailServer:
     def _answer(self, client: socket.socket, phase: str, good: str, content: bytes = b"") -> str:
         with self._lock:
             planned = self.script.get(phase)
-            reply = planned.pop(0) if planned else good
+            reply = planned.pop(0) if planned else self.recipients.get(self._here.recipient, {}).get(phase, good)
+        last = isinstance(reply, LastWords)
+        if isinstance(reply, LastWords):
+            reply = good if reply.reply is None else reply.reply
         if callable(reply):
             reply = reply(content)
         if reply == SILENCE:
             self._closing.wait(20)
         if reply in (DROP, SILENCE):
             raise ConnectionError
-        if phase == "DOT" and reply.startswith("250"):
+        if isinstance(reply, bytes):
+            whole, written = reply.decode("latin-1"), reply
+        else:
+            whole, written = reply, f"{reply}\r\n".encode() if reply else b""
+        # Of several lines, the last one counts, and a line that does not end is no answer yet.
+        if phase == "DOT" and whole.strip().split("\n")[-1].startswith("250 "):
             self.accepted.append(content)
-        client.sendall(f"{reply}\r\n".encode())
-        return reply
+        client.sendall(written)
+        if last:
+            raise ConnectionError
+        return whole
 
 
 def end(each: socket.socket) -> None:

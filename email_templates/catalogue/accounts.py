@@ -18,6 +18,7 @@ class AccountSetUp(Message, frozen=True, kw_only=True):
     name = "account-set-up"
     promise = "P3.1c"
     why_not_marketing = "It confirms what the customer has just set up and which details were recorded of it."
+    unconfirmed = True
 
     account_name: str
     account_ref: str

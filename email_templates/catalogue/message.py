@@ -37,6 +37,9 @@ class Message(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: Not sent without a final check, which decides at the last moment whether it may leave (B12).
     needs_final_check: ClassVar[bool] = False
 
+    #: Goes to an address that nobody has confirmed: a stranger may have entered it, and names of his choice with it.
+    unconfirmed: ClassVar[bool] = False
+
     @classmethod
     def examples(cls) -> Mapping[str, Self]:
         """Believable contexts by variant; the variant `""` is the one that a preview shows first."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+import regex
 
 #: C0, C1, and what else a reader may take for the end of a line.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -16,8 +17,12 @@ _SPACES: Final = re.compile(" {2,}")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 #: Embeddings, overrides and isolates: they reach beyond the text that holds them. Marks (LRM, RLM, ALM) do not.
 _BIDI: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
+#: What a reader takes for one character (UAX 29).
+_GRAPHEME: Final = regex.compile(r"\X")
 _ISOLATE, _POP = "\u2068", "\u2069"
 _ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|\bwww\.(?=\w))(?P<rest>[^\s<>\"']+)", re.IGNORECASE)
+#: A scheme, an address, or a dot before two letters or digits, in whatever width: what becomes a link.
+_LINK: Final = re.compile(r"://|[@\uff20]|www[.\uff0e\u3002]|[^\s.][.\uff0e\u3002\uff61][^\W_]{2}", re.IGNORECASE)
 _HOSTS_NAMED: Final = 5
 _LINE: Final = 76
 
@@ -34,14 +39,19 @@ def one_line(text: str) -> str:
 
 def clean(value: Any) -> Any:
     """The same value with every text in it made `one_line`."""
+    return each_text(value, one_line)
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The same value with every text in it changed."""
     # An enumeration's members are our own words.
     if type(value) is str:
-        return one_line(value)
+        return change(value)
     if isinstance(value, msgspec.Struct):
-        fields = {field: clean(getattr(value, field)) for field in value.__struct_fields__}
+        fields = {field: each_text(getattr(value, field), change) for field in value.__struct_fields__}
         return msgspec.structs.replace(value, **fields)
     if isinstance(value, (tuple, list)):
-        return tuple(clean(item) for item in value)
+        return tuple(each_text(item, change) for item in value)
     return value
 
 
@@ -54,17 +64,32 @@ def quoted(text: str, direction: str) -> str:
 
 
 def cut(text: str, length: int) -> str:
-    """At most `length` characters; an accent stays with its letter, and an isolate that was opened is closed."""
+    """At most `length` characters, cut between graphemes: an accent, a joined emoji or a flag is whole or left out.
+
+    An isolate that was opened is closed. One grapheme that is longer than `length` by itself is cut inside.
+    """
     if len(text) <= length:
         return text
-    end = length - 1
-    while end and (unicodedata.combining(text[end]) or text[end - 1] == "\u200d"):
-        end -= 1
-    kept = text[:end].rstrip(" ")
+    end = 0
+    for grapheme in _GRAPHEME.finditer(text):
+        if grapheme.end() > length - 1:
+            break
+        end = grapheme.end()
+    kept = text[: end or length - 1].rstrip(" ")
     open_isolates = kept.count(_ISOLATE) - kept.count(_POP)
     if open_isolates > 0:
-        kept = kept[: end - open_isolates] + _POP * open_isolates
+        kept = kept[: length - 1 - open_isolates] + _POP * open_isolates
     return kept + "…"
+
+
+def without_links(text: str, length: int) -> str:
+    """A name of at most `length` characters, without words that a mail program makes a link or an address of.
+
+    For mail to an address that nobody has confirmed: whoever signs up with a victim's address chooses the names in it,
+    and must not be able to write the company's mail. A name of nothing but links becomes "…".
+    """
+    kept = " ".join(word for word in one_line(text).split(" ") if not _LINK.search(word))
+    return cut(kept, length) if kept or not text.strip() else "…"
 
 
 def texts_of(value: Any) -> Iterable[str]:

@@ -35,6 +35,8 @@ _STYLE_SHEET: Final = "mail/layout/mail.css"
 SUBJECT_LENGTH: Final = 150
 #: Who signs up with an advertisement for a name gets no room for it.
 NAME_LENGTH: Final = 80
+#: Characters of a name in mail to an address that nobody has confirmed.
+UNCONFIRMED_LENGTH: Final = 40
 #: What every template is given beside the context's own fields.
 GIVEN: Final = frozenset({"reader", "company", "recipient_name", "third_party_hosts", "optional", "subject"})
 _EMPTY_LINES: Final = re.compile(r"\n\s*\n")
@@ -57,6 +59,9 @@ def render(context: Message, *, language: str, time_zone: str, company: Company,
     who = reader(language, time_zone)
     cleaned = plain_text.clean(context)
     name = plain_text.cut(plain_text.one_line(recipient_name), NAME_LENGTH)
+    if context.unconfirmed:
+        cleaned = plain_text.each_text(cleaned, lambda text: plain_text.without_links(text, UNCONFIRMED_LENGTH))
+        name = plain_text.without_links(name, UNCONFIRMED_LENGTH)
     values: dict[str, Any] = {field: getattr(cleaned, field) for field in cleaned.__struct_fields__}
     values |= {
         "reader": who,

@@ -60,6 +60,7 @@ class EmailMessage(Work, Base):
     states = EmailState
     #: What a row becomes when its worker vanished.
     abandoned = "CASE WHEN committing_at IS NULL THEN 'pending' ELSE 'unknown' END"
+    irrevocable = "committing_at IS NOT NULL"
     #: Who sends an `unknown` message again has decided that it was not sent.
     retried = ", committing_at = NULL"
     #: Until the mark, whoever sends it looks once more before anything leaves.
@@ -72,6 +73,8 @@ class EmailMessage(Work, Base):
             " ELSE num_nonnulls(account_id, contact_id) = 0 AND recipient IS NOT NULL END",
             name="recipient",
         ),
+        # What may be out is never due again, and never counts as failed, without a decision that it was not sent.
+        CheckConstraint("committing_at IS NULL OR state IN ('running', 'done', 'unknown')", name="committing_at"),
         Index(None, "account_id"),
         Index(None, "contact_id"),
         # Which kinds of message there are, of however many rows (P3.1e).

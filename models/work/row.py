@@ -27,8 +27,9 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from models.base.base import SCHEMA, Base, one_of, recorded, timestamp
 from models.data_map.map import Columns
 
-#: The longest that a failed row waits for its next attempt.
+#: The longest and the shortest that a row waits for its next attempt after a bug.
 LONGEST_WAIT = timedelta(hours=1)
+FIRST_WAIT = timedelta(seconds=2)
 #: An error is kept for a person to read, not as an archive.
 ERROR_LENGTH = 2_000
 #: A row is suspect if a server was away for it while others of its table were finished so short a time before.
@@ -37,6 +38,28 @@ OTHERS_WITHIN = timedelta(seconds=30)
 SPARED = 20
 #: The states in which a row waits for a person.
 WANTING = ("failed", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When a row is tried again after a failure that may pass: the wait doubles from `first` to `longest`.
+
+    Each wait is up to half as much again, at random, but for the longest. After about `lasting` the row is `failed`.
+    """
+
+    first: timedelta
+    longest: timedelta
+    lasting: timedelta
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts fit into `lasting`."""
+        attempts, waited, wait = 1, timedelta(0), self.first
+        while waited < self.lasting:
+            waited += min(wait, self.longest / 1.5) * 1.25
+            wait = min(2 * wait, self.longest)
+            attempts += 1
+        return attempts
 
 
 class WorkState(StrEnum):
@@ -61,8 +84,11 @@ class Work:
 
     #: The states of this table; a superset of `WorkState`.
     states: ClassVar[type[StrEnum]] = WorkState
-    #: After so many attempts a row is `failed`: kept, shown by `tenure work`, retried by a person.
+    #: After so many attempts that ended in a bug, or in the death of their process, a row is `failed`: kept, shown by
+    #: `tenure work`, retried by a person. What may pass by itself is tried again as the job says (`Retries`).
     max_attempts: ClassVar[int] = 8
+    #: SQL: whether the effect of a running row may be out. From then on, no failure makes it due again (E10).
+    irrevocable: ClassVar[str] = "false"
     #: SQL: the state of a row whose worker vanished and which has attempts left.
     abandoned: ClassVar[str] = "'pending'"
     #: SQL: what else is set when a person asks for a row to be tried again.
@@ -208,19 +234,28 @@ def finished(connection: Connection, work: type[Work], token: UUID, ids: Iterabl
 
 
 def fail(
-    connection: Connection, work: type[Work], token: UUID, errors: dict[UUID, str], *, permanent: bool
+    connection: Connection,
+    work: type[Work],
+    token: UUID,
+    errors: dict[UUID, str],
+    *,
+    permanent: bool,
+    retries: Retries | None = None,
 ) -> set[UUID]:
     """Record why rows could not be done. A permanent failure, or the last attempt, ends in `failed`.
 
-    Otherwise the row is due again after 2, 4, 8 ... seconds, half as much again at random, an hour at most. Returns
-    the rows that ended in `failed`.
+    Otherwise the row is due again as `retries` says; without it after 2, 4, 8 ... seconds, half as much again at
+    random, an hour at most. A row whose effect may be out becomes what its table says of one whose worker vanished.
+    Returns the rows that ended in `failed`.
     """
     rows = connection.execute(
         text(f"""
             UPDATE {_table(work)} AS row
-               SET state = CASE WHEN :permanent OR attempts >= :most THEN 'failed' ELSE 'pending' END,
-                   finished_at = CASE WHEN :permanent OR attempts >= :most THEN clock_timestamp() END,
-                   due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest / 1.5)
+               SET state = CASE WHEN {work.irrevocable} THEN {work.abandoned}
+                                WHEN :permanent OR attempts >= :most THEN 'failed' ELSE 'pending' END,
+                   finished_at = CASE WHEN {work.irrevocable} OR :permanent OR attempts >= :most
+                                      THEN clock_timestamp() END,
+                   due_at = clock_timestamp() + least(:first * 2 ^ least(attempts - 1, 20), :longest / 1.5)
                             * (1 + random() / 2),
                    lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = failure.error
               FROM unnest(CAST(:ids AS uuid[]), CAST(:errors AS text[])) AS failure (id, error)
@@ -231,8 +266,9 @@ def fail(
             "errors": [error.replace("\0", "")[:ERROR_LENGTH] for error in errors.values()],
             "token": token,
             "permanent": permanent,
-            "most": work.max_attempts,
-            "longest": LONGEST_WAIT,
+            "most": retries.attempts if retries else work.max_attempts,
+            "first": retries.first if retries else FIRST_WAIT,
+            "longest": retries.longest if retries else LONGEST_WAIT,
         },
     )
     return {row.id for row in rows if row.state == WorkState.FAILED}
@@ -253,7 +289,7 @@ def release(
             UPDATE {_table(work)} SET state = 'pending', attempts = attempts - 1, lease_until = NULL,
                    claim_token = NULL, claimed_by = NULL, due_at = greatest(due_at, clock_timestamp() + :wait),
                    last_error = coalesce(:error, last_error)
-             WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running'"""),
+             WHERE id = ANY (:ids) AND claim_token = :token AND state = 'running' AND NOT ({work.irrevocable})"""),
         {"ids": list(ids), "token": token, "wait": wait, "error": error and error[:ERROR_LENGTH]},
     )
     announce(connection, work)
@@ -265,7 +301,8 @@ def doubt(connection: Connection, work: type[Work], token: UUID, errors: Mapping
 
     After `SPARED` times such a row uses up attempts, and the last of these ends in `failed`. If nothing was finished
     lately, the server is away for all, and no row is to blame. A suspect waits twice as long each time, from `wait` to
-    64 times that. Returns how many were made suspect or failed.
+    64 times that. A row whose effect may be out becomes what its table says of one whose worker vanished. Returns how
+    many were made suspect or failed.
     """
     rows = connection.execute(
         text(f"""
@@ -280,8 +317,9 @@ def doubt(connection: Connection, work: type[Work], token: UUID, errors: Mapping
                     ON failure.id = row.id
                  WHERE row.claim_token = :token AND row.state = 'running' FOR UPDATE OF row)
             UPDATE {_table(work)} AS row
-               SET state = CASE WHEN judged.failed THEN 'failed' ELSE 'pending' END,
-                   finished_at = CASE WHEN judged.failed THEN clock_timestamp() END,
+               SET state = CASE WHEN {work.irrevocable} THEN {work.abandoned}
+                                WHEN judged.failed THEN 'failed' ELSE 'pending' END,
+                   finished_at = CASE WHEN {work.irrevocable} OR judged.failed THEN clock_timestamp() END,
                    attempts = row.attempts - (NOT judged.charged)::int, crashes = row.crashes + judged.succeed::int,
                    due_at = greatest(row.due_at, clock_timestamp() + :wait * 2 ^ least(row.crashes, 6)),
                    lease_until = NULL, claim_token = NULL, claimed_by = NULL, last_error = judged.error
@@ -386,7 +424,7 @@ def _abandon(connection: Connection, work: type[Work], which: str, values: dict[
                    finished_at = CASE WHEN next.state = 'pending' THEN NULL ELSE clock_timestamp() END,
                    due_at = clock_timestamp() + make_interval(secs => least(2 ^ crashes, 60) - 1),
                    last_error = format('Attempt %s was not finished: %s.', attempts, CAST(:why AS text))
-              FROM (SELECT id, CASE WHEN attempts >= :most THEN
+              FROM (SELECT id, CASE WHEN crashes + 1 >= :most THEN
                                     CASE {work.abandoned} WHEN 'pending' THEN 'failed' ELSE {work.abandoned} END
                                ELSE {work.abandoned} END AS state
                       FROM {_table(work)} WHERE state = 'running' AND {which} FOR UPDATE SKIP LOCKED) AS next
@@ -413,6 +451,17 @@ def due(connection: Connection, asked: Sequence[tuple[type[Work], str]]) -> list
         for work, where in asked
     )
     return list(connection.execute(text(f"SELECT ARRAY[{looks}]")).scalar_one()) if asked else []
+
+
+def lately_done(connection: Connection, work: type[Work], within: timedelta) -> bool:
+    """Whether any row of the table was done `within` this time, by any process."""
+    found = connection.execute(
+        text(f"""
+            SELECT EXISTS (SELECT FROM {_table(work)}
+                            WHERE finished_at > clock_timestamp() - CAST(:within AS interval) AND state = 'done')"""),
+        {"within": within},
+    )
+    return bool(found.scalar_one())
 
 
 def is_due(connection: Connection, work: type[Work], where: str = "true") -> bool:

@@ -36,7 +36,7 @@ from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.invoice_issue import issue, issue_batch
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import DAYS, Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick, tick
@@ -307,6 +307,7 @@ RENDER: Job[ToRender, Rendered] = Job(
     batch=50,
     record_every=50,
     feeds=("emails.send",),
+    retries=DAYS,
 )
 
 

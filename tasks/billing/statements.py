@@ -31,7 +31,7 @@ from tasks.billing import documents
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.statement_plan import plan, plan_batch
 from tasks.client.requests import StatementsSend
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import DAYS, Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick, tick
@@ -223,7 +223,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:
     return Job(
         task, Statement, load, render, record, done="rendered", batch=batch, record_every=batch, where=where,
-        feeds=("emails.send",),
+        feeds=("emails.send",), retries=DAYS,
     )  # fmt: skip
 
 

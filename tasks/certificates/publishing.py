@@ -18,7 +18,7 @@ from models.data_map.places import Folder, FolderPlace
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import DAYS, Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -87,7 +87,13 @@ def copies(objects: ObjectStore) -> Iterator[Signed]:
 
 
 PUBLISH: Job[Any, None] = Job(
-    task="certificates.publish", table=CertificateCopy, load=load, act=copy, record=record, done="published"
+    task="certificates.publish",
+    table=CertificateCopy,
+    load=load,
+    act=copy,
+    record=record,
+    done="published",
+    retries=DAYS,
 )
 
 

@@ -24,7 +24,7 @@ from models.work.request import JobRequest
 from tasks.client.requests import PaymentsRecordEvent
 from tasks.collection.attempts import configured
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import DAYS, Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -148,7 +148,7 @@ def attempt_of(session: Session, payment: Payment) -> tuple[UUID, UUID] | None:
 
 READ = Job(
     "payments.read_events", PaymentEvent, load, read, record, done="read", batch=20, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"),
+    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

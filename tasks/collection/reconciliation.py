@@ -21,7 +21,7 @@ from models.collection.reconciliation import Reconciliation
 from tasks.collection.attempts import configured
 from tasks.collection.events import attempt_of
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import DAYS, Held, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -139,7 +139,7 @@ def record(session: Session, results: Mapping[UUID, Compared], _ports: Ports) ->
 
 RECONCILE = Job(
     "payments.reconcile", Reconciliation, load, reconcile, record, done="reconciled", batch=1, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"),
+    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import Enum, auto
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any, Generic, TypeVar
@@ -25,9 +26,9 @@ from models.base.unit_of_work import Database, is_away, is_conflict, is_outage, 
 from models.work import row as work
 from models.work.control import allowance, give_back
 from models.work.counter import count
-from models.work.row import Claim, Work
+from models.work.row import Claim, Retries, Work
 from tasks.engine.failpoints import failpoint
-from tasks.failures import Failure, Permanent, Transient, Unavailable, describe, place
+from tasks.failures import Doubtful, Failure, Permanent, Transient, Unavailable, describe, place
 from tasks.ports.context import Ports
 
 log = structlog.get_logger()
@@ -39,6 +40,18 @@ Result = TypeVar("Result")
 UNAVAILABLE_WAIT = timedelta(seconds=5)
 #: For so many rows in a row a server has to be away before a drain ends: the first of them may be to blame itself.
 AWAY_FOR_ALL = 2
+#: How long a row rests over which a server broke off, when no other got through either: the others go first.
+DOUBTFUL_WAIT = timedelta(seconds=30)
+#: How many rows in succession a server may break off over before no more are tried.
+DOUBTFUL_ROWS = 5
+#: A row that got through so lately, in any process, shows that the server is there.
+LATELY = timedelta(minutes=1)
+#: Seconds between two tries to record what cannot be repeated.
+RECORD_PAUSE = 0.5
+#: When rows are tried again where a job says nothing else: locks, conflicts, other passing troubles of our own.
+MINUTES = Retries(first=timedelta(seconds=2), longest=timedelta(hours=1), lasting=timedelta(minutes=5))
+#: A server of others that is there and cannot do it yet: objects, processors, the provider of payments.
+DAYS = Retries(first=timedelta(seconds=10), longest=timedelta(hours=2), lasting=timedelta(days=3))
 #: Seconds between two looks whether work that goes first waits for a process.
 GIVE_WAY_LOOK = 0.25
 #: Seconds between two tries to give a claim back, when PostgreSQL went away in the middle of its work.
@@ -87,6 +100,10 @@ class Job(Generic[Item, Result]):
     gives_way_to: Sequence[str] = ("requests.handle", "emails.send_urgent")
     #: Limits that several jobs share, by the name under which an operator sets them (W7).
     limits: Sequence[str] = ()
+    #: When a row is tried again after a failure that may pass.
+    retries: Retries = MINUTES
+    #: How long recording is tried again while PostgreSQL is away, for what `act` did and nobody can repeat.
+    record_for: timedelta = timedelta(0)
 
 
 def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
@@ -196,23 +213,30 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
         results: dict[UUID, Result] = {}
         rows = [row for row in claimed.ids if row not in failures] if failures else claimed.ids
         away = {row: error for row, error in failures.items() if isinstance(error, Unavailable)}
+        doubts = _Doubts(job, ports)
+        #: Why no more rows are tried.
+        stopped: Unavailable | None = None
         tried = away_in_a_row = 0
         # One item at the least, however short the budget: else a slow kind of work would never be done.
-        while tried < len(rows) and away_in_a_row < AWAY_FOR_ALL and not (budget.over() if tried else ports.stopping()):
+        while tried < len(rows) and stopped is None and not (budget.over() if tried else ports.stopping()):
             row = rows[tried]
             tried += 1
             try:
                 results[row] = job.act(items[row], Held(ports, row, claimed.token))
                 away_in_a_row = 0
+                doubts.got_through()
                 failpoint(job.task, "after_act")
             except Settled:
                 away_in_a_row = 0
                 counts["settled"] += 1
+            except Doubtful as error:
+                stopped = doubts.add(row, error)
             except Exception as error:
                 failure = _classified(error)
                 if isinstance(failure, Unavailable):
                     away[row] = failure
                     away_in_a_row += 1
+                    stopped = failure if away_in_a_row >= AWAY_FOR_ALL else None
                 else:
                     failures[row] = failure
                     away_in_a_row = 0
@@ -220,17 +244,26 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
                 _record(job, claimed.token, results, ports, counts)
                 results = {}
         _record(job, claimed.token, results, ports, counts)
+        if doubts.rows and doubts.others_get_through():
+            failures |= {row: Transient(str(error)) for row, error in doubts.rows.items()}
+        elif doubts.rows:
+            stopped = stopped or next(iter(doubts.rows.values()))
+            log.warning("work.unavailable", task=job.task, reason=str(stopped), rows=len(doubts.rows))
+            with ports.database.connection() as connection:
+                counts["handed_back"] += work.release(
+                    connection, job.table, claimed.token, doubts.rows, wait=DOUBTFUL_WAIT, error=str(stopped)
+                )
         _fail(job, claimed.token, {row: failures[row] for row in failures if row not in away}, ports, counts)
         doubted = _set_aside(job, claimed.token, away, ports, counts)
         if left := rows[tried:]:
             # What was not tried goes before what was.
-            wait = UNAVAILABLE_WAIT if away_in_a_row else timedelta(0)
-            reason = str(away[rows[tried - 1]]) if away_in_a_row else None
+            why = stopped or (away[rows[tried - 1]] if away_in_a_row else None)
+            wait = (why.wait or UNAVAILABLE_WAIT) if why else timedelta(0)
             with ports.database.connection() as connection:
                 counts["handed_back"] += work.release(
-                    connection, job.table, claimed.token, left, wait=wait, error=reason
+                    connection, job.table, claimed.token, left, wait=wait, error=str(why) if why else None
                 )
-    return away_in_a_row < AWAY_FOR_ALL and doubted == len(away)
+    return stopped is None and doubted == len(away)
 
 
 def _classified(error: Exception) -> Exception:
@@ -256,13 +289,43 @@ def _set_aside(
     if not away:
         return 0
     reasons = {row: str(error) for row, error in away.items()}
+    wait = max((error.wait for error in away.values() if error.wait), default=2 * UNAVAILABLE_WAIT)
     with ports.database.connection() as connection:
-        doubted = work.doubt(connection, job.table, token, reasons, wait=2 * UNAVAILABLE_WAIT)
+        doubted = work.doubt(connection, job.table, token, reasons, wait=wait)
     counts["handed_back"] += len(away)
     log.warning(
         "work.unavailable", task=job.task, reason=next(iter(reasons.values())), rows=len(away), suspects=doubted
     )
     return doubted
+
+
+class _Doubts:
+    """Rows of one claim over which a server broke off. It is to blame, or they are: that depends on the others."""
+
+    def __init__(self, job: Job[Any, Any], ports: Ports) -> None:
+        self._job = job
+        self._ports = ports
+        self._others = False
+        self._in_succession = 0
+        self.rows: dict[UUID, Doubtful] = {}
+
+    def got_through(self) -> None:
+        self._others = True
+        self._in_succession = 0
+
+    def add(self, row: UUID, error: Doubtful) -> Unavailable | None:
+        """Note a row; returns the error where no more had better be tried."""
+        self.rows[row] = error
+        self._in_succession += 1
+        if self._in_succession >= DOUBTFUL_ROWS and not self.others_get_through():
+            return error
+        return None
+
+    def others_get_through(self) -> bool:
+        if not self._others:
+            with self._ports.database.connection() as connection:
+                self._others = work.lately_done(connection, self._job.table, LATELY)
+        return self._others
 
 
 def _load(
@@ -321,16 +384,24 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
         done = work.finished(connection, job.table, token, results)
         return len(done) if done else None
 
-    recorded = surely(ports.database, effects, settle)
+    recorded = surely(ports.database, effects, settle, lasting=job.record_for)
     failpoint(job.task, "after_commit")
     return recorded
 
 
-def surely(database: Database, effects: Callable[[Session], int], settle: Callable[[Connection], int | None]) -> int:
+def surely(
+    database: Database,
+    effects: Callable[[Session], int],
+    settle: Callable[[Connection], int | None],
+    *,
+    lasting: timedelta = timedelta(0),
+) -> int:
     """Run `effects` in a transaction; where the connection breaks, ask `settle` whether it was committed (W3).
 
-    `settle` answers None where it was not; then the effects are run once more, on a new connection.
+    `settle` answers None where it was not; then the effects are run once more, on a new connection, and again for as
+    long as `lasting` while PostgreSQL is away.
     """
+    ends = monotonic() + lasting.total_seconds()
     try:
         with database.transaction() as session:
             return effects(session)
@@ -338,23 +409,44 @@ def surely(database: Database, effects: Callable[[Session], int], settle: Callab
         if not is_away(error):
             raise
         log.warning("work.commit_unanswered")
-    with database.connection() as connection:
-        committed = settle(connection)
-    if committed is not None:
-        return committed
-    with database.transaction() as session:
-        return effects(session)
+    while True:
+        try:
+            with database.connection() as connection:
+                committed = settle(connection)
+            if committed is not None:
+                return committed
+            with database.transaction() as session:
+                return effects(session)
+        except DBAPIError as error:
+            if not is_outage(error) or monotonic() >= ends:
+                raise
+        sleep(RECORD_PAUSE)
+
+
+class _Kind(Enum):
+    """How a row failed."""
+
+    PERMANENT = auto()
+    TRANSIENT = auto()
+    BUG = auto()
+
+
+def _kind(error: Exception) -> _Kind:
+    if isinstance(error, Permanent):
+        return _Kind.PERMANENT
+    return _Kind.TRANSIENT if isinstance(error, Failure) else _Kind.BUG
 
 
 def _fail(
     job: Job[Item, Result], token: UUID, failures: Mapping[UUID, Exception], ports: Ports, counts: Counter[str]
 ) -> None:
-    for permanent in (False, True):
-        errors = {row: describe(error) for row, error in failures.items() if isinstance(error, Permanent) is permanent}
+    # A bug is tried again a few times and then is loud, however patient the job.
+    for kind, retries in ((_Kind.PERMANENT, None), (_Kind.TRANSIENT, job.retries), (_Kind.BUG, None)):
+        errors = {row: describe(error) for row, error in failures.items() if _kind(error) is kind}
         if not errors:
             continue
         with ports.database.connection() as connection:
-            ended = work.fail(connection, job.table, token, errors, permanent=permanent)
+            ended = work.fail(connection, job.table, token, errors, permanent=kind is _Kind.PERMANENT, retries=retries)
             count(connection, job.task, "failed", len(ended))
             failpoint(job.task, "before_fail_commit")
         counts["failed"] += len(ended)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from typing import NoReturn
 from uuid import UUID, uuid5
@@ -29,6 +30,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
+from models.work.row import Retries
 from tasks.client.requests import EmailsSendAccountSetUp
 from tasks.engine.drain import Held, Job, Settled
 from tasks.engine.failpoints import failpoint
@@ -290,12 +292,16 @@ def record(session: Session, results: Mapping[UUID, Sent], _ports: Ports) -> Non
             .where(EmailMessage.id == row)
             .values(
                 accepted_by=sent.receipt.transport,
-                accepted_as=sent.receipt.answer[:ANSWER_LENGTH],
+                accepted_as=sent.receipt.answer.replace("\0", "")[:ANSWER_LENGTH],
                 content_sha256=sent.content_sha256,
             )
         )
 
 
+#: Greylisting lasts for hours and a full mailbox for a day: a sender goes on for 4 to 5 days (RFC 5321, 4.5.4.1).
+PATIENT = Retries(first=timedelta(seconds=30), longest=timedelta(hours=4), lasting=timedelta(days=4, hours=12))
+#: What a server accepted is recorded when PostgreSQL is back within this time, which is shorter than a lease.
+RECORD_FOR = timedelta(seconds=45)
 #: The limit of all mail together, such as a provider's rate (W7, E9): `tenure work limit emails --rate 14`.
 ALL_MAIL = "emails"
 
@@ -314,6 +320,8 @@ def _job(task: str, where: str, gives_way_to: Sequence[str]) -> Job[ToSend, Sent
         where=where,
         gives_way_to=gives_way_to,
         limits=(ALL_MAIL,),
+        retries=PATIENT,
+        record_for=RECORD_FOR,
     )
 
 

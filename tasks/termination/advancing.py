@@ -23,7 +23,7 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
-from tasks.engine.drain import Held, Job, Settled
+from tasks.engine.drain import DAYS, Held, Job, Settled
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -181,6 +181,7 @@ def _job(task: str, where: str, feeds: Sequence[str]) -> Job[Case, Done]:
         where=f"{where} AND {_GOING_ON}",
         feeds=feeds,
         gives_way_to=(),
+        retries=DAYS,
     )
 
 

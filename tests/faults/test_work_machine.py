@@ -172,7 +172,7 @@ class WorkMachine(RuleBasedStateMachine):
     def _abandoned(self, ids: list[UUID]) -> None:
         for id_ in ids:
             row = self.rows[id_]
-            state = "failed" if row.attempts >= JobRequest.max_attempts else "pending"
+            state = "failed" if row.crashes + 1 >= JobRequest.max_attempts else "pending"
             self._change([id_], state=state, token=None, worker=None, crashes=row.crashes + 1)
         self._all_due()
 

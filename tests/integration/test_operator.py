@@ -38,6 +38,7 @@ def test_a_failed_row_is_found_understood_mended_and_retried(database: Database,
     shown = json.loads(tenure("work", "show", str(row), "--json").stdout)
     assert (shown["table"], shown["state"], shown["attempts"]) == ("job_requests", "failed", 1)
     assert "no closed period with entries" in shown["last_error"]
+    assert shown["retries"].startswith("after 2 seconds, then twice as long each time, at most 1 hour; 8 attempts in ")
 
     with database.connection() as connection:
         connection.execute(

@@ -74,6 +74,27 @@ def test_an_invoice_that_is_due_is_charged_once_and_receipted(
     is_charged_once(database, provider)
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("bug"), MemoryError()], ids=repr)
+def test_an_error_while_an_answer_is_recorded_charges_nobody_twice(
+    paying: Ports, database: Database, provider: PaymentProvider, error: Exception
+) -> None:
+    """The provider is asked what became of it, under the same key, before anything else is done."""
+    payers(database, 2)
+    plan(paying)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    drain(replace(payments.COLLECT, record=fail), paying)
+    assert {each.outcome for each in attempts(database)} == {None}
+    for _ in range(3):
+        execute(database, "UPDATE tenure.collection_attempts SET due_at = now() WHERE state = 'pending'")
+        collect(paying)
+        settle(paying)
+    is_charged_once(database, provider)
+    assert {each.outcome for each in attempts(database)} == {"charged"}
+
+
 def test_nothing_is_collected_that_is_not_wanted(paying: Ports, database: Database, provider: PaymentProvider) -> None:
     names = ["later", "disputed", "paid", "without-method", "frozen", "no-due-date"]
     ids = {name: payers(database, 1, prefix=name)[0] for name in names}

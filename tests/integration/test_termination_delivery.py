@@ -443,7 +443,7 @@ def test_a_link_can_be_handed_over_by_a_person(leaving: Leaving) -> None:
 def test_a_reissue_mends_a_notice_that_nobody_accepted(leaving: Leaving) -> None:
     """A new window, with as many reminders; then it counts as delivered."""
     leaving.go_on()
-    leaving.do("UPDATE tenure.email_messages SET state = 'failed'")
+    leaving.do("UPDATE tenure.email_messages SET state = 'failed', committing_at = NULL")
     leaving.later(1)
     leaving.go_on()
     assert stage(leaving.database) == ("failed", "sealed")

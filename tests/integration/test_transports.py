@@ -11,12 +11,12 @@ from email.policy import SMTP
 
 import pytest
 
-from tasks.failures import Failure, Permanent, Transient, Unavailable
+from tasks.failures import Barred, Doubtful, Failure, Permanent, Transient, Unavailable, Unsuitable
 from tasks.ports.context import Ambiguous, Envelope, Mailer, Receipt
 from tests import mail_server, ses_server
 from tests.mail_server import MailServer
 from tests.ses_server import SESServer
-from workers.adapters.mail.address import mailer
+from workers.adapters.mail.address import transports
 from workers.adapters.mail.failover import FailoverMailer
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import SMTPMailer
@@ -321,7 +321,7 @@ def test_pipelining_saves_a_round_trip_and_a_refused_sender_is_still_understood(
         server.extensions = ("PIPELINING",)
         server.script = {"MAIL": ["550 5.7.1 not you"], "RCPT": ["503 5.5.1 no sender"]}
         made = SMTPMailer(server.url, timeout=TIMEOUT)
-        with pytest.raises(Permanent, match="refused the sender"):
+        with pytest.raises(Barred, match="refuses us, and not the recipient"):
             made.send(ENVELOPE, permit=permit_all, before_commit=lambda: None)
         made.send(ENVELOPE, permit=permit_all, before_commit=lambda: None)
         assert server.accepted == [CONTENT]
@@ -332,8 +332,7 @@ def test_pipelining_saves_a_round_trip_and_a_refused_sender_is_still_understood(
 
 def test_the_next_transport_is_asked_only_until_the_mark() -> None:
     with MailServer() as first, MailServer() as second:
-        made = mailer(f"{first.url} {second.url}")
-        assert isinstance(made, FailoverMailer)
+        made = FailoverMailer(transports(f"{first.url} {second.url}"), rest=0.0)
 
         def send() -> Receipt:
             return made.send(ENVELOPE, permit=permit_all, before_commit=lambda: None)
@@ -342,14 +341,12 @@ def test_the_next_transport_is_asked_only_until_the_mark() -> None:
         assert (len(first.accepted), len(second.accepted)) == (1, 0)
         # Until the server has agreed to take it, nothing has left.
         for phase in ("MAIL", "RCPT", "DATA"):
-            first.script = {phase: ["421 4.3.2 closing"]}
-            made._away_until = [0.0, 0.0]  # type: ignore[attr-defined]
+            first.script = {phase: ["421 4.3.2 closing"] * 2}
             send()
         assert (len(first.contents), len(second.accepted)) == (1, 3)
         # From the mark on it has: whatever the first does now, the second gets no copy.
         for reply in (mail_server.DROP, "421 4.3.2 closing"):
             first.script = {"DOT": [reply]}
-            made._away_until = [0.0, 0.0]  # type: ignore[attr-defined]
             with pytest.raises((Ambiguous, Unavailable)):
                 send()
         assert len(second.contents) == 3
@@ -387,3 +384,119 @@ def test_a_transport_that_is_away_is_passed_over_for_a_while_and_preferred_again
     first.away = second.away = False
     while send() != "first":
         pass
+
+
+def offer(made: Mailer, envelope: Envelope = ENVELOPE) -> Receipt:
+    return made.send(envelope, permit=permit_all, before_commit=lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply", "meaning"),
+    [
+        ("connect", "554 5.7.1 no service for you", Barred),
+        ("EHLO", "550 5.7.1 that is not your name", Barred),
+        ("MAIL", "530 5.7.0 Authentication required", Barred),
+        ("MAIL", "550 5.7.1 not you", Barred),
+        ("MAIL", "552 5.3.4 message size exceeds the limit", Unsuitable),
+        ("RCPT", "530 5.7.0 Authentication required", Barred),
+        ("RCPT", "554 5.7.1 <jane@customer.example>: Relay access denied", Doubtful),
+        ("RCPT", "550 5.7.1 <relay@customer.example>: no such user", Permanent),
+        ("RCPT", "454 4.7.0 Temporary authentication failure", Barred),
+        ("RCPT", "450 4.7.1 <jane@customer.example>: Recipient address rejected: Greylisted", Transient),
+        ("RCPT", "452 4.2.2 mailbox full", Transient),
+        ("RCPT", "552 5.2.2 mailbox full", Transient),
+        ("RCPT", "550 5.1.1 nobody of that name", Permanent),
+        ("RCPT", "550 5.2.1 jane@customer.example mailbox disabled", Permanent),
+        ("DATA", "550 5.4.5 Daily user sending limit exceeded", Doubtful),
+        ("DOT", "550 5.4.5 Daily sending quota exceeded.", Doubtful),
+        ("DOT", "554 5.7.1 rejected as spam", Permanent),
+        ("DOT", "552 5.3.4 too big", Unsuitable),
+        ("DOT", "421 4.3.2 closing", Doubtful),
+    ],
+)
+def test_what_a_refusal_means(phase: str, reply: str, meaning: type[Exception]) -> None:
+    with MailServer({phase: [reply] * 2, "HELO": [reply]}) as server:
+        made = SMTPMailer(server.url, timeout=TIMEOUT)
+        with pytest.raises(meaning) as raised:
+            offer(made)
+        assert type(raised.value) is meaning
+        assert "jane" not in str(raised.value)
+        made.close()
+
+
+def test_a_transport_that_refuses_us_is_not_asked_for_a_while_and_the_next_is() -> None:
+    with MailServer() as first, MailServer() as second:
+        first.script = {"MAIL": ["530 5.7.0 Authentication required"] * 9}
+        made = FailoverMailer(transports(f"{first.url} {second.url}"))
+        for _ in range(4):
+            offer(made)
+        assert (len(second.accepted), first.connections) == (4, 1)
+        assert sum(command.startswith("MAIL") for command in first.commands) == 1
+        alone = FailoverMailer(transports(first.url))
+        for _ in range(3):
+            with pytest.raises(Barred) as raised:
+                offer(alone)
+            assert raised.value.wait is not None
+        assert sum(command.startswith("MAIL") for command in first.commands) == 2
+        made.close()
+        alone.close()
+
+
+def test_a_message_too_large_for_a_server_is_not_offered_to_it_and_the_next_takes_it() -> None:
+    with MailServer() as small, MailServer() as large:
+        small.extensions, large.extensions = ("SIZE 1000",), ("SIZE 0",)
+        envelope = Envelope("a@tenure.example", "b@customer.example", b"Subject: x\r\n\r\n" + b"x\r\n" * 1_000)
+        alone = SMTPMailer(small.url, timeout=TIMEOUT)
+        with pytest.raises(Unsuitable, match="the mail server takes 1000"):
+            offer(alone, envelope)
+        assert not [command for command in small.commands if command.startswith("MAIL")]
+        both = FailoverMailer(transports(f"{small.url} {large.url}"))
+        offer(both, envelope)
+        assert len(large.accepted) == 1
+        # The small one is as good as before for what it can take.
+        offer(both)
+        assert small.accepted == [CONTENT]
+        alone.close()
+        both.close()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_server_that_closes_after_some_messages_costs_a_connection_and_no_round_trip(most: int) -> None:
+    with MailServer() as server:
+        server.closes_after = most
+        made = SMTPMailer(server.url, timeout=TIMEOUT)
+        for _ in range(12):
+            offer(made)
+        assert len(server.accepted) == 12
+        # Once it was offered a message too many; then that is known.
+        assert sum(command.startswith("MAIL") for command in server.commands) == 13
+        assert server.connections == 12 // most
+        made.close()
+
+
+def test_the_name_of_helo_and_the_source_address_are_settings() -> None:
+    with MailServer() as server:
+        made = SMTPMailer(f"{server.url}?helo=out.tenure.example&source=127.0.0.2", timeout=TIMEOUT)
+        offer(made)
+        assert "ehlo out.tenure.example" in server.commands
+        assert server._open[0].getpeername()[0] == "127.0.0.2"
+        made.close()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"250-more\r\n" * 200, b"2", b"250-x\r\n250-"], ids=["endless", "half", "unfinished"]
+)
+def test_a_reply_without_end_is_given_up(reply: bytes) -> None:
+    with MailServer({"RCPT": [reply] * 2}) as server:
+        made = SMTPMailer(server.url, timeout=0.3)
+        with pytest.raises(Doubtful):
+            offer(made)
+        assert server.contents == []
+        made.close()
+
+
+def test_a_message_with_half_a_line_break_reaches_no_server(transport: Transport) -> None:
+    for content in (b"Subject: x\n\nx\r\n", b"Subject: x\r\n\r\nx\n.\r\nMAIL FROM:<evil@x.example>\r\n"):
+        with pytest.raises(Permanent):
+            Steps(transport).send(Envelope("billing@tenure.example", "jane@customer.example", content))
+    assert transport.contents() == []

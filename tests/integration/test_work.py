@@ -537,8 +537,8 @@ def test_a_mail_whose_worker_vanished_at_its_last_attempt_is_failed_only_if_it_w
     database: Database, mark: str, state: str
 ) -> None:
     with database.transaction() as session:
-        (key,) = emails(session, 1, attempts=EmailMessage.max_attempts - 1)
-    claimed(database, table=EmailMessage, lease=RUN_OUT)
+        (key,) = emails(session, 1, crashes=EmailMessage.max_attempts - 1)
+    claimed(database, table=EmailMessage, lease=RUN_OUT, suspects=True)
     set_all(database, f"committing_at = {mark}", EmailMessage)
     with database.connection() as connection:
         assert work.rescue(connection, EmailMessage) == 1

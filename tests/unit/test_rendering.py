@@ -160,16 +160,16 @@ def test_no_value_breaks_a_subject_or_the_page(message: str, language: str, data
 
 
 def test_markup_in_values_is_text() -> None:
-    mail = rendered(AccountSetUp(**{**_fields(AccountSetUp.examples()[""]), "account_name": EVIL}), name=EVIL)
+    mail = rendered(StatementReady(**{**_fields(StatementReady.examples()[""]), "account_name": EVIL}), name=EVIL)
     read = page(mail.html)
     assert not list(read.all("img"))
-    assert EVIL in read.words and EVIL in mail.text
+    assert EVIL in read.words and EVIL in " ".join(mail.text.split())
     assert "49" not in mail.text
 
 
 def test_a_name_cannot_begin_a_line_of_its_own() -> None:
     mail = rendered(AccountSetUp.examples()[""], name="Ada,\n\nYour account is closed. Pay at once:\nbitcoin:xyz")
-    assert mail.text.startswith("Hello Ada, Your account is closed. Pay at once: bitcoin:xyz,\n")
+    assert mail.text.startswith("Hello Ada, Your account is closed. Pay at onc…,\n")
 
 
 def test_addresses_in_values_are_text_and_named_as_third_party() -> None:

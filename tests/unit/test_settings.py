@@ -88,6 +88,23 @@ def test_an_address_that_is_none_is_told_at_start_and_not_quoted(name: str) -> N
     assert SECRET not in said
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("hello=x", "takes helo and source"),
+        ("helo=a%20b", "helo must be a host name"),
+        ("helo=", "helo must be a host name"),
+        ("source=here", "source must be an IP address"),
+    ],
+)
+def test_an_option_of_a_mail_server_that_is_none_is_named_and_not_quoted(option: str, said: str) -> None:
+    address = f"smtps://user:{SECRET}@mail.example"
+    parse(PRODUCTION | {"TENURE_MAIL_URL": f"{address}?helo=out.company.example&source=192.0.2.1"})
+    refused = refusal(PRODUCTION | {"TENURE_MAIL_URL": f"{address}?{option}"})
+    assert said in refused
+    assert SECRET not in refused
+
+
 def test_numbers_come_as_text_and_are_numbers() -> None:
     settings = parse(PRODUCTION | {"TENURE_LEASE_SECONDS": "2.5", "TENURE_FLOWER_PORT": "8080"})
     assert (settings.lease, settings.flower_port) == (timedelta(seconds=2.5), 8080)

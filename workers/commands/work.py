@@ -15,7 +15,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
@@ -90,7 +90,7 @@ def show(row: UUID, json: bool) -> int:
                 text(f"SELECT id, {', '.join(COLUMNS)} FROM tenure.{table.__tablename__} WHERE id = :id"), {"id": row}
             ).one_or_none()
             if found:
-                values = {"table": table.__tablename__, **found._mapping}
+                values = {"table": table.__tablename__, **found._mapping, "retries": _retries(connection, table, row)}
                 if json:
                     print_json(values)
                 else:
@@ -99,6 +99,35 @@ def show(row: UUID, json: bool) -> int:
                 return 0
     click.echo(f"tenure: there is no work row {row}; `tenure work list` shows those there are.", err=True)
     return 2
+
+
+def _retries(connection: Connection, table: type[Work], row: UUID) -> str | None:
+    """In words, when the job of a row tries it again; None where no job drains its table."""
+    for job in jobs():
+        if (
+            job.table is table
+            and connection.execute(
+                text(f"SELECT EXISTS (SELECT FROM tenure.{table.__tablename__} WHERE id = :id AND ({job.where}))"),
+                {"id": row},
+            ).scalar_one()
+        ):
+            each = job.retries
+            return (
+                f"after {_in_words(each.first)}, then twice as long each time, at most {_in_words(each.longest)}; "
+                f"{each.attempts} attempts in about {_in_words(each.lasting)}; {table.max_attempts} after a bug"
+            )
+    return None
+
+
+def _in_words(time: timedelta) -> str:
+    """Days and hours, or the largest unit that divides it."""
+    seconds = int(time.total_seconds())
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        whole, rest = divmod(seconds, size)
+        if whole and (not rest or size == 86_400):
+            said = f"{whole} {unit}{'s' if whole > 1 else ''}"
+            return f"{said} {_in_words(timedelta(seconds=rest))}" if rest else said
+    return f"{seconds} seconds" if seconds != 1 else "1 second"
 
 
 def retry(rows: Sequence[UUID], table: str | None) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -183,6 +184,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"{PREFIX}MAIL_URL has an address of no known kind: begin each with one of {', '.join(MAIL_SCHEMES)}"
             )
+        for each in addresses:
+            _require_mail_options(each)
         for name in ("mail_from", "mail_reply_to", "company_email"):
             _require_address(name, getattr(self, name))
         if self.unsubscribe_url is not None and not re.fullmatch(r"https://[!-;=?-~]+", self.unsubscribe_url):
@@ -200,6 +203,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             _refuse_plaintext(self)
             wrapping_keys(self.key_encryption_keys)
             written_secrets(self.certificate_keys, f"{PREFIX}CERTIFICATE_KEYS")
+
+
+def _require_mail_options(address: str) -> None:
+    """Raise ValueError for what an address of an SMTP server says behind its question mark, and nobody reads."""
+    if address.startswith("ses://"):
+        return
+    options = parse_qs(address.partition("?")[2], keep_blank_values=True)
+    if set(options) - {"helo", "source"}:
+        raise ValueError(f"{PREFIX}MAIL_URL has an option of no known name: an SMTP server takes helo and source")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f.:]+\]", options.get("helo", ["localhost"])[0]):
+        raise ValueError(f"{PREFIX}MAIL_URL: helo must be a host name, or an address in brackets")
+    try:
+        ip_address(options.get("source", ["127.0.0.1"])[0])
+    except ValueError:
+        raise ValueError(f"{PREFIX}MAIL_URL: source must be an IP address of this machine") from None
 
 
 def _require_address(name: str, address: str | None) -> None:

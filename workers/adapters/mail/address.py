@@ -19,5 +19,4 @@ def transports(addresses: str, *, timeout: float = TIMEOUT) -> Sequence[SMTPMail
 
 
 def mailer(addresses: str) -> Mailer:
-    made = transports(addresses)
-    return made[0] if len(made) == 1 else FailoverMailer(made)
+    return FailoverMailer(transports(addresses))

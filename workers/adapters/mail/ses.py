@@ -18,7 +18,8 @@ import boto3
 from botocore import exceptions
 from botocore.config import Config
 
-from tasks.failures import Failure, Permanent, Unavailable
+from tasks.failures import Barred, Failure, Permanent, Unavailable, Unsuitable
+from tasks.mail.wire_check import require_lines
 from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class SESMailer:
 
     def send(self, envelope: Envelope, *, permit: Permit, before_commit: Callable[[], None]) -> Receipt:
         if not (envelope.recipient.isascii() and envelope.recipient.isprintable()):
-            raise Permanent("Amazon SES does not take addresses outside ASCII, or with control characters.")
+            raise Unsuitable("Amazon SES does not take addresses outside ASCII, or with control characters.")
+        require_lines(envelope.content)
         request: SendEmailRequestTypeDef = {
             "FromEmailAddress": envelope.sender,
             "Destination": {"ToAddresses": [envelope.recipient]},
@@ -139,7 +141,9 @@ def _refusal(error: exceptions.ClientError) -> Failure | Ambiguous:
         return Ambiguous(f"{status} {code}")
     if code in ABOUT_THE_MESSAGE:
         return Permanent(f"Amazon SES refused the message for good ({code}).")
-    return Unavailable(f"Amazon SES takes no messages now ({status} {code}).")
+    if status >= 500:
+        return Unavailable(f"Amazon SES takes no messages now ({status} {code}).")
+    return Barred(f"Amazon SES takes no messages of ours now ({status} {code}).")
 
 
 def _root(error: BaseException) -> BaseException:

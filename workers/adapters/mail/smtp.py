@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from time import monotonic
-from urllib.parse import unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.engine.failpoints import failpoint
-from tasks.failures import Failure, Permanent, Transient, Unavailable
+from tasks.failures import Barred, Doubtful, Failure, Permanent, Unavailable, Unsuitable
+from tasks.mail.wire_check import require_lines
 from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
+from workers.adapters.smtp_connection import Connection, EncryptedConnection
+from workers.adapters.smtp_replies import Step, detail, quotable, refusal
 
 #: Seconds for any one answer of the server.
 TIMEOUT = 30.0
@@ -23,27 +29,67 @@ EIGHTBITMIME = "8bitmime"
 SMTPUTF8 = "smtputf8"
 #: RFC 2920: sender and recipient in one round trip.
 PIPELINING = "pipelining"
+#: RFC 1870: how large a message may be, in octets; 0 where the server does not say.
+SIZE = "size"
 
 #: What a connection that breaks off looks like.
 BROKEN = (OSError, smtplib.SMTPException)
 
 
+#: Seconds for which it is remembered after how many messages a server closes its connections.
+CLOSING_REMEMBERED = 600.0
+
+
+class Lost(Exception):
+    """The connection broke, or the server closed it by 421, before anything of the message had left."""
+
+
 class SMTPMailer:
-    """`smtp://` in the clear (local only), `smtp+starttls://` or `smtps://`, with user and password where given."""
+    """`smtp://` in the clear (local only), `smtp+starttls://` or `smtps://`, with user and password where given.
+
+    `?helo=mail.example.com&source=192.0.2.1` sets the name of HELO and the address that connections come from.
+    """
 
     def __init__(self, address: str, *, timeout: float = TIMEOUT) -> None:
         parts = urlsplit(address)
+        options = parse_qs(parts.query)
         self._scheme = parts.scheme
         self._host = parts.hostname or ""
         self._port = parts.port or {"smtps": 465, "smtp+starttls": 587}.get(parts.scheme, 25)
         self._user = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password or "")
+        self._helo = options.get("helo", [None])[0]
+        self._source = options.get("source", [None])[0]
         self._timeout = timeout
         self._connection: smtplib.SMTP | None = None
         self._used = 0.0
+        #: Messages that were offered over this connection; after how many of them the server closes it, and until when
+        #: that is remembered.
+        self._offered = 0
+        self._closes_after: int | None = None
+        self._remembered_until = 0.0
 
     def send(self, envelope: Envelope, *, permit: Permit, before_commit: Callable[[], None]) -> Receipt:
+        require_lines(envelope.content)
+        try:
+            return self._offer(envelope, permit, before_commit)
+        except Lost:
+            # Nothing has left. The server may have been waiting to close this connection, so a new one is tried.
+            self._learn()
+            try:
+                return self._offer(envelope, permit, before_commit)
+            except Lost as lost:
+                raise Doubtful(str(lost)) from lost
+
+    def _learn(self) -> None:
+        """Remember a server that closes connections after so many messages, and close before it does."""
+        if self._offered > 1:
+            self._closes_after = self._offered - 1
+            self._remembered_until = monotonic() + CLOSING_REMEMBERED
+
+    def _offer(self, envelope: Envelope, permit: Permit, before_commit: Callable[[], None]) -> Receipt:
         connection = self._ready()
+        self._offered += 1
         self._before_the_message(lambda: self._agree(connection, envelope))
         with ExitStack() as permitted:
             try:
@@ -59,15 +105,22 @@ class SMTPMailer:
                 # The server waits for the message. Hanging up now, and only that, makes sure that it gets none.
                 self._drop()
                 raise
-            return Receipt(self._host, self._deliver(connection, envelope.content))
+            return Receipt(self._host, self._deliver(connection, envelope))
 
     def _before_the_message(self, step: Callable[[], None]) -> None:
         """A step in which no part of the message leaves: whatever fails, it was not sent."""
         try:
             step()
+        except TimeoutError as error:
+            # Asked again at once, it would be as slow.
+            self._drop()
+            raise Doubtful("The mail server did not answer in time before the message.") from error
         except BROKEN as error:
             self._drop()
-            raise Unavailable(f"The mail server broke off before the message ({type(error).__name__}).") from error
+            raise Lost(f"The mail server broke off before the message ({type(error).__name__}).") from error
+        except Lost:
+            self._drop()
+            raise
         except Failure:
             self._reset()
             raise
@@ -80,38 +133,44 @@ class SMTPMailer:
         options = []
         if not envelope.content.isascii():
             if not connection.has_extn(EIGHTBITMIME):
-                raise Permanent("The mail server does not take messages outside ASCII (RFC 6152).")
+                raise Unsuitable("The mail server does not take messages outside ASCII (RFC 6152).")
             options.append("BODY=8BITMIME")
         if not addresses.isascii():
             if not connection.has_extn(SMTPUTF8):
-                raise Permanent("The mail server does not take addresses outside ASCII (RFC 6531).")
+                raise Unsuitable("The mail server does not take addresses outside ASCII (RFC 6531).")
             options.append("SMTPUTF8")
+        if connection.has_extn(SIZE):
+            options.append(f"SIZE={len(envelope.content)}")
+            most = connection.esmtp_features[SIZE]
+            if most.isdecimal() and 0 < int(most) < len(envelope.content):
+                raise Unsuitable(
+                    f"The message has {len(envelope.content)} octets, and the mail server takes {int(most)} (RFC 1870)."
+                )
         mail = " ".join([f"MAIL FROM:{smtplib.quoteaddr(envelope.sender)}", *options])
         rcpt = f"RCPT TO:{smtplib.quoteaddr(envelope.recipient)}"
         connection.command_encoding = "ascii" if addresses.isascii() else "utf-8"
         if connection.has_extn(PIPELINING):
             connection.send(f"{mail}\r\n{rcpt}\r\n")
-            answers = [connection.getreply(), connection.getreply()]
-            _require(*answers[0], "the sender")
-            _require(*answers[1], "the recipient")
+            _require(*connection.getreply(), Step.SENDER, after=connection.getreply)
+            _require(*connection.getreply(), Step.RECIPIENT)
         else:
-            _require(*connection.docmd(mail), "the sender")
+            _require(*connection.docmd(mail), Step.SENDER)
             failpoint("smtp", "after_mail")
-            _require(*connection.docmd(rcpt), "the recipient")
+            _require(*connection.docmd(rcpt), Step.RECIPIENT)
         failpoint("smtp", "after_rcpt")
 
     def _announce(self, connection: smtplib.SMTP) -> None:
         """DATA: the server waits for the message when this returns."""
         code, answer = connection.docmd("DATA")
         if code != 354:
-            _require(code, answer, "a message")
-            raise Transient(f"The mail server answered DATA with {code}.")
+            _require(code, answer, Step.DATA)
+            raise Lost(f"The mail server answered DATA with {code}.")
         failpoint("smtp", "after_data")
 
-    def _deliver(self, connection: smtplib.SMTP, content: bytes) -> str:
+    def _deliver(self, connection: smtplib.SMTP, envelope: Envelope) -> str:
         """The message with its closing dot. Whatever breaks from here on may have broken behind it (E10)."""
         try:
-            connection.send(dot_stuffed(content))
+            connection.send(dot_stuffed(envelope.content))
             failpoint("smtp", "after_dot")
             code, answer = connection.getreply()
         except BROKEN as error:
@@ -122,13 +181,16 @@ class SMTPMailer:
             self._drop()
             raise Ambiguous(f"an answer that is neither yes nor no, {code}")
         try:
-            _require(code, answer, "the message")
-        except Unavailable:
+            _require(code, answer, Step.MESSAGE)
+        except Lost as lost:
             self._drop()
-            raise
-        return f"{code} {answer.decode(errors='replace')}"
+            raise Doubtful(str(lost)) from lost
+        return quotable(code, answer, envelope.recipient)
 
     def _ready(self) -> smtplib.SMTP:
+        closes = self._closes_after if monotonic() < self._remembered_until else None
+        if self._connection is not None and closes is not None and self._offered >= closes:
+            self.close()
         if self._connection is not None and monotonic() - self._used > IDLE:
             try:
                 self._connection.noop()
@@ -139,24 +201,40 @@ class SMTPMailer:
             try:
                 self._connection = self._connect()
             except smtplib.SMTPAuthenticationError as error:
-                raise Unavailable("The mail server refused user or password of TENURE_MAIL_URL.") from error
+                raise Barred(
+                    f"The mail server refused user or password of TENURE_MAIL_URL ({error.smtp_code})."
+                ) from error
+            except (smtplib.SMTPConnectError, smtplib.SMTPHeloError) as error:
+                if error.smtp_code >= 500:
+                    raise Barred(f"The mail server refuses to talk to us ({error.smtp_code}).") from error
+                raise Unavailable(f"The mail server cannot be reached ({type(error).__name__}).") from error
             except BROKEN as error:
                 raise Unavailable(f"The mail server cannot be reached ({type(error).__name__}).") from error
+            self._offered = 0
             failpoint("smtp", "after_connect")
         self._used = monotonic()
         return self._connection
 
     def _connect(self) -> smtplib.SMTP:
         context = ssl.create_default_context()
+        options: dict[str, Any] = {
+            "local_hostname": self._helo or own_name(),
+            "timeout": self._timeout,
+            "source_address": (self._source, 0) if self._source else None,
+        }
         if self._scheme == "smtps":
-            made: smtplib.SMTP = smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=context)
+            made: smtplib.SMTP = EncryptedConnection(self._host, self._port, context=context, **options)
         else:
-            made = smtplib.SMTP(self._host, self._port, timeout=self._timeout)
-        if self._scheme == "smtp+starttls":
-            made.starttls(context=context)
-        made.ehlo_or_helo_if_needed()
-        if self._user:
-            made.login(self._user, self._password)
+            made = Connection(self._host, self._port, **options)
+        try:
+            if self._scheme == "smtp+starttls":
+                made.starttls(context=context)
+            made.ehlo_or_helo_if_needed()
+            if self._user:
+                made.login(self._user, self._password)
+        except BaseException:
+            made.close()
+            raise
         return made
 
     def _reset(self) -> None:
@@ -187,6 +265,18 @@ class SMTPMailer:
             self._connection = None
 
 
+@cache
+def own_name() -> str:
+    """What HELO says where no name is set. Looked up once: smtplib asks the DNS for it at every connection."""
+    name = socket.getfqdn()
+    if "." in name:
+        return name
+    try:
+        return f"[{socket.gethostbyname(socket.gethostname())}]"
+    except OSError:
+        return "[127.0.0.1]"
+
+
 def dot_stuffed(content: bytes) -> bytes:
     """The message with its closing dot, lines that begin with a dot doubled (RFC 5321, 4.5.2)."""
     body = content.replace(b"\r\n.", b"\r\n..")
@@ -195,17 +285,16 @@ def dot_stuffed(content: bytes) -> bytes:
     return body + (b".\r\n" if body.endswith(b"\r\n") else b"\r\n.\r\n")
 
 
-def _require(code: int, answer: bytes, what: str) -> None:
-    """2xx goes on, 421 is the server's own trouble, other 4xx is tried again, 5xx is not (E11).
+def _require(code: int, answer: bytes, step: Step, *, after: Callable[[], object] | None = None) -> None:
+    """Return for 2xx. Raise Lost for 421 and for what is no reply, and otherwise what the refusal stands for.
 
-    The server's words are left out: they may quote the address.
+    `after` is called before a refusal is raised, for a reply to a second command that is still to be read.
     """
     if 200 <= code < 300:
         return
-    status = answer.split(b" ", 1)[0].decode("ascii", "replace")
-    detail = f"{code} {status}" if status.count(".") == 2 else str(code)
-    if code == 421 or code < 0:
-        raise Unavailable(f"The mail server is closing its door ({detail}).")
-    if code >= 500:
-        raise Permanent(f"The mail server refused {what} for good ({detail}).")
-    raise Transient(f"The mail server does not take {what} now ({detail}).")
+    if code == 421 or not 400 <= code < 600:
+        said = f"closing its door ({detail(code, answer)})" if code == 421 else "answering with what is no SMTP"
+        raise Lost(f"The mail server is {said}.")
+    if after is not None:
+        after()
+    raise refusal(code, answer, step)

@@ -131,7 +131,9 @@ def _looks(company: Company) -> Looks:
             except NotWellFormed as error:
                 wrong = [f"{error}."]
             found += (f"{message.name} ({language}): {each}" for each in wrong)
-            # It is named twice: where it is quoted, and where it is said that it is not ours.
-            if f'="https://{STRANGER}' in mail.html or mail.text.count(STRANGER) < 2:
+            # It is named twice: where it is quoted, and where it is said that it is not ours. In mail to an address
+            # that nobody has confirmed, it is left out.
+            named = mail.text.count(STRANGER)
+            if f'="https://{STRANGER}' in mail.html or (named > 0 if message.unconfirmed else named < 2):
                 mistaken[message.name] = None
     return Looks(rendered, tuple(found), tuple(mistaken))
