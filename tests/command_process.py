@@ -124,4 +124,4 @@ def become(arguments: list[str], environment: dict[str, str], directory: str, st
 
 
 if __name__ == "__main__" and main():
-    runpy.run_module("workers.commands.cli", run_name="__main__", alter_sys=True)
+    runpy.run_module("workers.commands", run_name="__main__", alter_sys=True)

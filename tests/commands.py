@@ -2,7 +2,7 @@
 
 Of the second and more that a short command takes, importing libraries is nearly all. `command_process` has imported
 them once; a call is a fork of it, with the arguments, the environment, the working directory and the file descriptors
-that it would have had as `python -m workers.cli`. `test_commands.py` compares the two.
+that it would have had as `python -m workers.commands`. `test_commands.py` compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EXECUTABLE = (sys.executable, "-m", "workers.commands.cli")
+EXECUTABLE = (sys.executable, "-m", "workers.commands")
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "MALLOC_", "LD_")

@@ -32,7 +32,7 @@ PATIENCE = 120.0
 POLL = 0.02
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
-_TENURE = (sys.executable, "-m", "workers.commands.cli")
+_TENURE = (sys.executable, "-m", "workers.commands")
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
 _REPOSITORY = Path(__file__).parents[1]

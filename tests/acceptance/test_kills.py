@@ -128,7 +128,7 @@ def own(stack: Stack, tmp_path: Path) -> Iterator[tuple[Processes, Outcome]]:
     with Processes(stack.environment, tmp_path) as processes:
         environment = processes.environment()
         subprocess.run(
-            [sys.executable, "-m", "workers.commands.cli", "migrate"],
+            [sys.executable, "-m", "workers.commands", "migrate"],
             check=True,
             timeout=60,
             env=environment,

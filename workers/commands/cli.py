@@ -24,13 +24,7 @@ local = click.option(
 as_json = click.option("--json", is_flag=True, help="As JSON, for programs.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="tenure")
-def cli() -> None:
-    """Tenure does the background work that a privacy policy promises: statements, mail, session sweeps."""
-
-
-@cli.command()
+@click.command()
 @local
 @click.option("--detach", is_flag=True, help="Return when everything is up, and leave it running.")
 def up(var: Path, detach: bool) -> None:
@@ -44,7 +38,7 @@ def up(var: Path, detach: bool) -> None:
     sys.exit(supervisor.up(var, detach))
 
 
-@cli.command()
+@click.command()
 @local
 @click.option("--purge", is_flag=True, help="Remove the data, too.")
 def down(var: Path, purge: bool) -> None:
@@ -54,7 +48,7 @@ def down(var: Path, purge: bool) -> None:
     sys.exit(supervisor.down(var, purge))
 
 
-@cli.command()
+@click.command()
 def migrate() -> None:
     """Bring the database to the schema of this version, wholly or not at all."""
     from workers.commands import processes
@@ -62,7 +56,7 @@ def migrate() -> None:
     processes.migrate()
 
 
-@cli.command()
+@click.command()
 @click.option("--worker", metavar="ROLE", help="The role of workers, relay and the operator's commands.")
 @click.option("--web", metavar="ROLE", help="The role of the web tier, which asks for work and sees none of it.")
 @click.option("--apply", is_flag=True, help="Grant them, all or none, instead of printing the statements.")
@@ -73,7 +67,7 @@ def roles(worker: str | None, web: str | None, apply: bool) -> None:
     sys.exit(role_commands.grant(worker, web, apply))
 
 
-@cli.command()
+@click.command()
 def relay() -> None:
     """Wake workers within a fraction of a second of a request. Any number may run."""
     from workers.commands import processes
@@ -81,7 +75,7 @@ def relay() -> None:
     processes.relay()
 
 
-@cli.command()
+@click.command()
 def metrics() -> None:
     """Figures for Prometheus, at TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
     from workers.commands import processes
@@ -89,7 +83,7 @@ def metrics() -> None:
     sys.exit(processes.metrics())
 
 
-@cli.command("download-page")
+@click.command("download-page")
 def download_page() -> None:
     """The page from which customers download the record of their data, at TENURE_DOWNLOAD_ADDRESS and
     TENURE_DOWNLOAD_PORT. Any number may run.
@@ -99,7 +93,7 @@ def download_page() -> None:
     sys.exit(processes.download_page())
 
 
-@cli.command()
+@click.command()
 def doctor() -> None:
     """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
     from workers.observe import doctor as examination
@@ -107,7 +101,7 @@ def doctor() -> None:
     sys.exit(examination.main())
 
 
-@cli.command()
+@click.command()
 @as_json
 def policy(json: bool) -> None:
     """Each promise of the privacy policy with live evidence. Exits 1 where one is broken."""
@@ -127,12 +121,9 @@ class _Terminate(click.Group):
         return super().parse_args(context, args)
 
 
-@cli.group(cls=_Terminate)
+@click.group(cls=_Terminate)
 def terminate() -> None:
-    """End a customer's contract: the customer gets a record of all data, and then nothing is left.
-
-    `tenure terminate REF` is short for `tenure terminate start REF`.
-    """
+    """`tenure terminate REF` is short for `tenure terminate start REF`."""
 
 
 @terminate.command("start")
@@ -173,9 +164,9 @@ def terminate_cancel(ref: str) -> None:
     sys.exit(termination_commands.cancel(ref))
 
 
-@cli.group()
+@click.group()
 def export() -> None:
-    """Look into a record of a customer's data, and check that it is as it was written."""
+    pass
 
 
 archive_file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
@@ -216,9 +207,9 @@ def export_reissue(which: str, to: str | None, by_hand: bool) -> None:
     sys.exit(reissue.reissue(which, to, by_hand))
 
 
-@cli.group()
+@click.group()
 def purge() -> None:
-    """Erasures of customers whose contracts have ended."""
+    pass
 
 
 @purge.command("show")
@@ -242,9 +233,9 @@ def purge_replay() -> None:
 by_person = click.option("--by", metavar="NAME", help="Who does it; without it, the one who is logged in.")
 
 
-@cli.group()
+@click.group()
 def hold() -> None:
-    """Legal holds: what is stored about an account stays until they are released."""
+    pass
 
 
 @hold.command("place")
@@ -280,9 +271,9 @@ def hold_list(account: str | None, everything: bool, json: bool) -> None:
     sys.exit(hold_commands.list_holds(account, everything, json))
 
 
-@cli.group()
+@click.group()
 def keys() -> None:
-    """Keys of accounts: what wraps them, and the change to another key-encryption key."""
+    pass
 
 
 @keys.command("show")
@@ -305,9 +296,9 @@ def keys_rewrap() -> None:
     sys.exit(key_commands.rewrap())
 
 
-@cli.group()
+@click.group()
 def disclose() -> None:
-    """Disclosures that a law requires: asked for by one, approved by two others, logged."""
+    pass
 
 
 @disclose.command("ask")
@@ -362,9 +353,9 @@ def disclose_list(json: bool) -> None:
     sys.exit(disclosure_commands.list_disclosures(json))
 
 
-@cli.group()
+@click.group()
 def certificate() -> None:
-    """Certificates of what was erased: signed, chained, and checked without any server."""
+    pass
 
 
 @certificate.command("list")
@@ -415,7 +406,7 @@ def certificate_key() -> None:
     sys.exit(certificate_commands.key())
 
 
-@cli.command()
+@click.command()
 @click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
 def health(part: str) -> None:
     """Whether a part of this installation gets due work done; for container health checks."""
@@ -424,7 +415,7 @@ def health(part: str) -> None:
     sys.exit(examination.main(part))
 
 
-@cli.command()
+@click.command()
 @local
 @click.option("--accounts", default=300, show_default=True, type=click.IntRange(1, 100_000), help="How many customers.")
 @click.option("--keep", is_flag=True, help="Leave the stack running afterwards.")
@@ -435,7 +426,7 @@ def demo(var: Path, accounts: int, keep: bool) -> None:
     sys.exit(show.main(var, accounts=accounts, keep=keep))
 
 
-@cli.command()
+@click.command()
 @click.argument("kind")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--dedupe-key", help="The same key again is the same request.")
@@ -446,9 +437,9 @@ def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> No
     sys.exit(processes.request(kind, arguments, dedupe_key))
 
 
-@cli.group()
+@click.group()
 def security() -> None:
-    """Known vulnerabilities of what is installed: audit, findings, what was accepted and why."""
+    pass
 
 
 @security.command("audit")
@@ -480,9 +471,9 @@ def security_accept(package: str, advisory: str, until: datetime, why: str) -> N
     sys.exit(security_commands.accept(package, advisory, until.date(), why))
 
 
-@cli.group()
+@click.group()
 def sessions() -> None:
-    """Session stores: how many sessions they hold, and their sweep (P9.3)."""
+    pass
 
 
 @sessions.command("stats")
@@ -511,9 +502,9 @@ map_file = click.option(
 )
 
 
-@cli.group()
+@click.group()
 def datamap() -> None:
-    """Where customers' data lies: propose entries for your tables, check the map, fence the tables."""
+    pass
 
 
 @datamap.command("discover")
@@ -548,9 +539,9 @@ def datamap_fence(apply: bool, file: Path | None) -> None:
     sys.exit(datamap_commands.fence(file, apply))
 
 
-@cli.group()
+@click.group()
 def invoices() -> None:
-    """Issue invoices, look at one, correct one by a credit note."""
+    pass
 
 
 @invoices.command("issue")
@@ -595,9 +586,9 @@ def invoices_credit(
     sys.exit(invoice_commands.credit_invoice(number, amount=amount, lines=lines, whole=whole, reason=reason, json=json))
 
 
-@cli.group()
+@click.group()
 def work() -> None:
-    """Look at the work rows of all tables; retry and cancel them; see what was quarantined."""
+    pass
 
 
 @work.command("list")
@@ -684,9 +675,9 @@ def work_limit(task: str, concurrency: int | None, rate: float | None) -> None:
     sys.exit(work_commands.limit(task, concurrency, rate))
 
 
-@cli.group()
+@click.group()
 def mail() -> None:
-    """The messages that can be sent, and how they look."""
+    pass
 
 
 @mail.command("list")
@@ -719,9 +710,9 @@ def mail_preview(
     sys.exit(mail_commands.preview(name, variant, language=language, time_zone=time_zone, html=html, show=show))
 
 
-@cli.group()
+@click.group()
 def statements() -> None:
-    """Close periods now; look at statements, and make their documents again."""
+    pass
 
 
 @statements.command("run")
@@ -801,9 +792,9 @@ def mail_suppressions(*, add: str | None, lifted: str | None, why: str | None, l
     sys.exit(mail_desk.suppressions(add, lifted, why, limit=limit, json=json))
 
 
-@cli.group()
+@click.group()
 def payments() -> None:
-    """What was collected, and whether the ledger says the same as the payment provider."""
+    pass
 
 
 @payments.command("show")
@@ -826,9 +817,9 @@ def payments_reconcile(day: datetime | None, json: bool) -> None:
     sys.exit(payment_commands.reconcile(day.date() if day else None, json))
 
 
-@cli.group()
+@click.group()
 def reminders() -> None:
-    """Payment reminders: the next one and why, what the coming days bring, pauses."""
+    pass
 
 
 @reminders.command("explain")
@@ -861,11 +852,3 @@ def reminders_pause(about: str, until: datetime | None, over: bool) -> None:
     from workers.commands import reminders as reminder_commands
 
     sys.exit(reminder_commands.pause(about, until.date() if until else None, over))
-
-
-def main() -> None:
-    cli()
-
-
-if __name__ == "__main__":
-    main()

@@ -144,7 +144,7 @@ class Stack:
 
     def _tenure(self, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "workers.commands.cli", *arguments, "--var", str(self.folder)],
+            [sys.executable, "-m", "workers.commands", *arguments, "--var", str(self.folder)],
             capture_output=True,
             text=True,
             check=False,
