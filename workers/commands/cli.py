@@ -9,105 +9,7 @@ from uuid import UUID
 
 import click
 
-#: Where the local stack keeps its data, logs and addresses.
-VAR = Path("var")
-
-local = click.option(
-    "--var",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=VAR,
-    show_default=True,
-    help="Folder of the local stack: data, logs, addresses.",
-)
-
-
 as_json = click.option("--json", is_flag=True, help="As JSON, for programs.")
-
-
-@click.command()
-@local
-@click.option("--detach", is_flag=True, help="Return when everything is up, and leave it running.")
-def up(var: Path, detach: bool) -> None:
-    """Start the local stack: servers, worker, beat, relay and Flower.
-
-    For every address that the environment does not set (TENURE_DATABASE_URL, TENURE_BROKER_URL, TENURE_S3_ENDPOINT,
-    TENURE_MAIL_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
-    """
-    from workers.local import supervisor
-
-    sys.exit(supervisor.up(var, detach))
-
-
-@click.command()
-@local
-@click.option("--purge", is_flag=True, help="Remove the data, too.")
-def down(var: Path, purge: bool) -> None:
-    """Stop exactly what `tenure up` started. The data stay for the next `up`."""
-    from workers.local import supervisor
-
-    sys.exit(supervisor.down(var, purge))
-
-
-@click.command()
-def migrate() -> None:
-    """Bring the database to the schema of this version, wholly or not at all."""
-    from workers.commands import processes
-
-    processes.migrate()
-
-
-@click.command()
-@click.option("--worker", metavar="ROLE", help="The role of workers, relay and the operator's commands.")
-@click.option("--web", metavar="ROLE", help="The role of the web tier, which asks for work and sees none of it.")
-@click.option("--apply", is_flag=True, help="Grant them, all or none, instead of printing the statements.")
-def roles(worker: str | None, web: str | None, apply: bool) -> None:
-    """What the database's roles may do: after each migration, as the owner of the schema."""
-    from workers.commands import roles as role_commands
-
-    sys.exit(role_commands.grant(worker, web, apply))
-
-
-@click.command()
-def relay() -> None:
-    """Wake workers within a fraction of a second of a request. Any number may run."""
-    from workers.commands import processes
-
-    processes.relay()
-
-
-@click.command()
-def metrics() -> None:
-    """Figures for Prometheus, at TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
-    from workers.commands import processes
-
-    sys.exit(processes.metrics())
-
-
-@click.command("download-page")
-def download_page() -> None:
-    """The page from which customers download the record of their data, at TENURE_DOWNLOAD_ADDRESS and
-    TENURE_DOWNLOAD_PORT. Any number may run.
-    """
-    from workers.commands import processes
-
-    sys.exit(processes.download_page())
-
-
-@click.command()
-def doctor() -> None:
-    """Check every server that Tenure needs, and say in words what to do. Exits 1 where something is wrong."""
-    from workers.observe import doctor as examination
-
-    sys.exit(examination.main())
-
-
-@click.command()
-@as_json
-def policy(json: bool) -> None:
-    """Each promise of the privacy policy with live evidence. Exits 1 where one is broken."""
-    from workers.observe.promises import report as promises
-
-    sys.exit(promises.main(json))
 
 
 class _Terminate(click.Group):
@@ -404,37 +306,6 @@ def certificate_key() -> None:
     from workers.commands import certificate as certificate_commands
 
     sys.exit(certificate_commands.key())
-
-
-@click.command()
-@click.argument("part", type=click.Choice(["worker", "beat", "relay"]))
-def health(part: str) -> None:
-    """Whether a part of this installation gets due work done; for container health checks."""
-    from workers.observe import health as examination
-
-    sys.exit(examination.main(part))
-
-
-@click.command()
-@local
-@click.option("--accounts", default=300, show_default=True, type=click.IntRange(1, 100_000), help="How many customers.")
-@click.option("--keep", is_flag=True, help="Leave the stack running afterwards.")
-def demo(var: Path, accounts: int, keep: bool) -> None:
-    """A believable company, its background work done before your eyes, and the result checked."""
-    from workers.demo import show
-
-    sys.exit(show.main(var, accounts=accounts, keep=keep))
-
-
-@click.command()
-@click.argument("kind")
-@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
-@click.option("--dedupe-key", help="The same key again is the same request.")
-def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> None:
-    """Ask for work by hand: tenure request statements.send account=acme"""
-    from workers.commands import processes
-
-    sys.exit(processes.request(kind, arguments, dedupe_key))
 
 
 @click.group()
