@@ -13,7 +13,7 @@ import click
 
 #: Of each group and top-level command: its module, and the first line of its help. Its docstring adds to that line.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "certificate": ("workers.commands.cli", "List, show, export and verify certificates of erasure."),
+    "certificate": ("workers.commands.certificate", "List, show, export and verify certificates of erasure."),
     "datamap": ("workers.commands.cli", "Propose, check and fence the map of customers' data."),
     "demo": ("workers.commands.processes", "Run an example company on this machine and check the result."),
     "disclose": ("workers.commands.disclose", "Ask for, approve and make disclosures that a law requires."),
@@ -28,11 +28,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "mail": ("workers.commands.cli", "Preview and send messages; list failures and suppressions."),
     "metrics": ("workers.commands.processes", "Serve metrics for Prometheus."),
     "migrate": ("workers.commands.processes", "Upgrade the database to the schema of this version."),
-    "payments": ("workers.commands.cli", "Show payments, and reconcile them with the provider's."),
+    "payments": ("workers.commands.payments", "Show payments, and reconcile them with the provider's."),
     "policy": ("workers.observe.promises.report", "Check each promise of the privacy policy against live data."),
     "purge": ("workers.commands.purge", "Show purges, and repeat them after a backup was restored."),
     "relay": ("workers.commands.processes", "Wake workers as soon as work is requested."),
-    "reminders": ("workers.commands.cli", "Explain, forecast and pause payment reminders."),
+    "reminders": ("workers.commands.reminders", "Explain, forecast and pause payment reminders."),
     "request": ("workers.commands.processes", "Request work by hand, such as a statement."),
     "roles": ("workers.commands.roles", "Print or grant the rights of the database roles."),
     "security": ("workers.commands.cli", "Audit the installed packages for known vulnerabilities."),
@@ -40,7 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "statements": ("workers.commands.cli", "Plan, show and render account statements."),
     "terminate": ("workers.commands.terminate", "End a customer's contract: export all data, then erase it."),
     "up": ("workers.commands.processes", "Start the local stack: servers, worker, Beat, relay, Flower."),
-    "work": ("workers.commands.cli", "List, retry and cancel work; pause and limit jobs."),
+    "work": ("workers.commands.work", "List, retry and cancel work; pause and limit jobs."),
 }
 
 

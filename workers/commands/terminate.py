@@ -40,7 +40,9 @@ terminate = _StartsByDefault("terminate", help="`tenure terminate REF` is short 
 @terminate.command()
 @click.argument("ref")
 @click.option("--dry-run", is_flag=True, help="Show what would be exported and erased; change nothing.")
-@click.option("--ends-on", type=DAY, help="The last day of the contract; without it, the contract ends now.")
+@click.option(
+    "--ends-on", type=DAY, metavar="YYYY-MM-DD", help="The last day of the contract; without it, the contract ends now."
+)
 @click.option("--grace", type=click.FloatRange(0, 3650), help="Days from then until the account is frozen.")
 @as_json
 @reports_errors
