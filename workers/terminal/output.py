@@ -6,7 +6,6 @@ that is away, or with 2 where the command itself, its arguments or the settings 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -74,21 +73,6 @@ def wrong_use(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise WrongUse(str(error)) from error
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """End a command with one clear line, not a traceback, where settings or PostgreSQL are the trouble."""
-    try:
-        yield
-    except SettingsError as error:
-        click.echo(f"tenure: {error}", err=True)
-        sys.exit(2)
-    except DBAPIError as error:
-        if not is_outage(error):
-            raise
-        click.echo(f"tenure: PostgreSQL (TENURE_DATABASE_URL) cannot be used: {outage_reason(error)}", err=True)
-        sys.exit(1)
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
