@@ -82,7 +82,7 @@ def ours(servers: Servers, work: int) -> Sample:
         )
         command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
         crew.start("worker", [*command, "--concurrency=2", "--loglevel=INFO"], until=" ready.")
-        crew.start("relay", [sys.executable, "-m", "workers.commands.cli", "relay"], until="relay.listening")
+        crew.start("relay", [sys.executable, "-m", "workers.commands", "relay"], until="relay.listening")
         fill(observer, WARM + work, LINES)
         crew.start("planner", [sys.executable, "-m", "benchmarks.planner"])
         crew.await_end("planner")

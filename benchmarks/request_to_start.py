@@ -69,7 +69,7 @@ def ours(servers: Servers, requests: int) -> list[float]:
         observer.connection.execute(ACCOUNT)
         command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker"]
         crew.start("worker", [*command, "--concurrency=2", "--loglevel=INFO"], until=" ready.")
-        crew.start("relay", [sys.executable, "-m", "workers.commands.cli", "relay"], until="relay.listening")
+        crew.start("relay", [sys.executable, "-m", "workers.commands", "relay"], until="relay.listening")
         return _ask(crew, observer, requests)
 
 

@@ -24,8 +24,8 @@ from tests.deadlines import deadline
 from workers.local import processes
 from workers.local.stack import FAKE_CLOCK
 
-EXECUTABLE = (sys.executable, "-m", "workers.commands.cli")
-_PROGRAM = "workers.commands.cli"
+EXECUTABLE = (sys.executable, "-m", "workers.commands")
+_PROGRAM = "workers.commands"
 _REPOSITORY = Path(__file__).parents[1]
 #: What Python reads before a program's first line is that of the process that is forked.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "MALLOC_", "LD_")

@@ -36,7 +36,7 @@ POLL = 0.02
 
 # What `python -m` runs.
 _CELERY = ("celery", "-A", "workers.app")
-_TENURE = ("workers.commands.cli",)
+_TENURE = ("workers.commands",)
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", *FAKE_CLOCK)
 _REPOSITORY = Path(__file__).parents[1]

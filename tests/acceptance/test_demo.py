@@ -30,7 +30,7 @@ from workers.demo.interruption import Interrupted, signals
 from workers.local import supervisor
 from workers.local.errors import EmbeddedServerError
 
-TENURE = [sys.executable, "-m", "workers.commands.cli"]
+TENURE = [sys.executable, "-m", "workers.commands"]
 PATIENCE = 280
 
 pytestmark = pytest.mark.timeout(400)

@@ -130,7 +130,7 @@ def own(stack: Stack, tmp_path: Path, commands: Commands) -> Iterator[tuple[Proc
     with Processes(stack.environment, tmp_path, commands) as processes:
         environment = processes.environment()
         subprocess.run(
-            [sys.executable, "-m", "workers.commands.cli", "migrate"],
+            [sys.executable, "-m", "workers.commands", "migrate"],
             check=True,
             timeout=deadline(60),
             env=environment,

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.client.requests import KINDS
 from tests.architecture.repository import FOLDERS, ROOT, files, modules, project
-from workers.commands.cli import cli
+from workers.commands import cli
 from workers.settings.settings import PREFIX, Settings
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -67,9 +67,14 @@ def test_every_command_is_documented_and_every_documented_one_exists() -> None:
 
 def _commands(command: click.Command, path: tuple[str, ...]) -> list[tuple[str, ...]]:
     if isinstance(command, click.Group):
+        context = click.Context(command)
+        subcommands = {name: command.get_command(context, name) for name in command.list_commands(context)}
         # One that has a command for what is none of its own can be called without its name.
         return ([path] if getattr(command, "default", None) else []) + [
-            found for name, sub in command.commands.items() for found in _commands(sub, (*path, name)) if not sub.hidden
+            found
+            for name, sub in subcommands.items()
+            if sub and not sub.hidden
+            for found in _commands(sub, (*path, name))
         ]
     return [path]
 

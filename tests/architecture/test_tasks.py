@@ -101,7 +101,7 @@ def test_names_are_area_and_verb_and_every_task_ends(name: str) -> None:
         ("tasks.client.requests", ["celery", "kombu", "redis", "boto3", "typst", "jinja2", "workers"]),
         ("workers.wiring.bootstrap", ["stripe", "requests"]),
         (
-            "workers.commands.cli",
+            "workers.commands",
             ["sqlalchemy", "celery", "kombu", "boto3", "psycopg", "redis", "typst", "jinja2", "rich"],
         ),
         (

@@ -18,8 +18,6 @@ from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Servers, servers
 from benchmarks.table import number, table
 from tests.deadlines import deadline
-from tests.golden_files import Golden
-from workers.commands.command import help_text
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -146,8 +144,3 @@ def test_numbers_have_three_digits_that_count(value: float, shown: str) -> None:
 def test_all_rows_are_chosen_where_none_is_named() -> None:
     assert list(chosen([])) == list(BENCHMARKS)
     assert [benchmark.names[0] for benchmark in chosen(["growth", "p1"])] == ["P1", "P11"]
-
-
-def test_golden_help(golden: Golden) -> None:
-    """What `tenure --help` prints at once is what click makes of the commands."""
-    golden("../../workers/commands/help.txt", help_text())

@@ -286,7 +286,7 @@ def test_the_process_answers_and_ends_in_order(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         environment = {**os.environ, **servers, "TENURE_DATABASE_URL": database_url, "TENURE_DOWNLOAD_PORT": str(port)}
-        command = [sys.executable, "-m", "workers.commands.cli", "download-page"]
+        command = [sys.executable, "-m", "workers.commands", "download-page"]
         refused = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=deadline(60)
         )

@@ -91,7 +91,7 @@ def page(
     with Processes(servers | {"TENURE_DATABASE_URL": database_url}, tmp_path) as processes:
         running = processes.run(
             "page",
-            ["workers.commands.cli", "download-page"],
+            ["workers.commands", "download-page"],
             answers,
             download_port=port,
             download_certificate=certificate,

@@ -165,7 +165,7 @@ def process(made: Records, tmp_path: Path) -> Iterator[tuple[Page, Running]]:
             return client.connect_ex(("127.0.0.1", port)) == 0
 
     with Processes(made.addresses, tmp_path) as processes:
-        command = ["workers.commands.cli", "download-page"]
+        command = ["workers.commands", "download-page"]
         yield Page(port, made), processes.run("page", command, answers, download_port=port)
 
 

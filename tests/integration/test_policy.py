@@ -247,7 +247,7 @@ def test_an_answer_that_sets_a_cookie_is_seen(
 def plant(planted: str, patch: pytest.MonkeyPatch) -> None:
     """Put markup into a template that everything else is taken from."""
     whole = rendering.environment()
-    path = "contract-ending/body.html"
+    path = "messages/contract-ending/body.html"
     source = whole.loader.get_source(whole, path)[0]
     source = source.replace("{% block content %}", "{% block content %}" + planted)
     tampered = whole.overlay(cache_size=400)

@@ -165,7 +165,7 @@ def test_killed_in_the_middle_it_goes_on(
     number = 12_000
     some_keys(database, number)
     environment = {**os.environ, **servers, "TENURE_DATABASE_URL": database_url, SETTING: f"{NEW}|{OLD}"}
-    command = [sys.executable, "-m", "workers.commands.cli", "keys", "rewrap"]
+    command = [sys.executable, "-m", "workers.commands", "keys", "rewrap"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         eventually(lambda: counts(database).get(AFTER.current), "some are wrapped anew", seconds=60)
         process.send_signal(signal.SIGKILL)

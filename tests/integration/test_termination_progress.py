@@ -198,7 +198,7 @@ def test_it_is_drawn_in_the_room_that_there_is(database: Database, acme: Account
 def watching(environment: Mapping[str, str], database_url: str, *options: str) -> subprocess.Popen[str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.Popen(
-        [sys.executable, "-m", "workers.commands.cli", "terminate", "show", "acme", "--watch", *options],
+        [sys.executable, "-m", "workers.commands", "terminate", "show", "acme", "--watch", *options],
         env=kept | dict(environment) | {"TENURE_DATABASE_URL": database_url, "COLUMNS": "100"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

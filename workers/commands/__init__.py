@@ -1,1 +1,74 @@
-"""The `tenure` command."""
+"""The `tenure` command: a group that imports the module of a command only when that command is called.
+
+To add a subcommand, declare it in the module of its group. To add a group or a top-level command, declare it in a
+module under its own name (`download-page` as `download_page`) and give it a row in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+
+import click
+
+#: Of each group and top-level command: its module, and the first line of its help. Its docstring adds to that line.
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "certificate": ("workers.commands.certificate", "List, show, export and verify certificates of erasure."),
+    "datamap": ("workers.commands.datamap", "Propose, check and fence the map of customers' data."),
+    "demo": ("workers.commands.processes", "Run an example company on this machine and check the result."),
+    "disclose": ("workers.commands.disclose", "Ask for, approve and make disclosures that a law requires."),
+    "doctor": ("workers.observe.doctor", "Check every server that Tenure needs, and say how to mend it."),
+    "down": ("workers.commands.processes", "Stop the local stack that `tenure up` started."),
+    "download-page": ("workers.commands.processes", "Serve the page where customers download their archive."),
+    "export": ("workers.commands.export", "Show and verify archives of customers' data; reissue links."),
+    "health": ("workers.observe.health", "Check that the worker, Beat or the relay gets due work done."),
+    "hold": ("workers.commands.hold", "Place, release and list legal holds."),
+    "invoices": ("workers.commands.invoices", "Issue, show and credit invoices."),
+    "keys": ("workers.commands.keys", "Show and rewrap the encryption keys of accounts."),
+    "mail": ("workers.commands.mail", "Preview and send messages; list failures and suppressions."),
+    "metrics": ("workers.commands.processes", "Serve metrics for Prometheus."),
+    "migrate": ("workers.commands.processes", "Upgrade the database to the schema of this version."),
+    "payments": ("workers.commands.payments", "Show payments, and reconcile them with the provider's."),
+    "policy": ("workers.observe.promises.report", "Check each promise of the privacy policy against live data."),
+    "purge": ("workers.commands.purge", "Show purges, and repeat them after a backup was restored."),
+    "relay": ("workers.commands.processes", "Wake workers as soon as work is requested."),
+    "reminders": ("workers.commands.reminders", "Explain, forecast and pause payment reminders."),
+    "request": ("workers.commands.processes", "Request work by hand, such as a statement."),
+    "roles": ("workers.commands.roles", "Print or grant the rights of the database roles."),
+    "security": ("workers.commands.security", "Audit the installed packages for known vulnerabilities."),
+    "sessions": ("workers.commands.sessions", "Show and sweep the session stores."),
+    "statements": ("workers.commands.statements", "Plan, show and render account statements."),
+    "terminate": ("workers.commands.terminate", "End a customer's contract: export all data, then erase it."),
+    "up": ("workers.commands.processes", "Start the local stack: servers, worker, Beat, relay, Flower."),
+    "work": ("workers.commands.work", "List, retry and cancel work; pause and limit jobs."),
+}
+
+
+class Commands(click.Group):
+    """The group of `COMMANDS`. Listing them, as `tenure --help` does, imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS and cmd_name not in self.commands:
+            module, line = COMMANDS[cmd_name]
+            command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
+            command.help = f"{line}\n\n{command.help}" if command.help else line
+            self.add_command(command, cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tenure")
+def cli() -> None:
+    """Tenure does the background work that a privacy policy promises: statements, mail, session sweeps."""
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="tenure")

@@ -1,4 +1,7 @@
-"""`tenure certificate`: look at certificates of erasure, hand them out, and check them (T25)."""
+"""`tenure certificate`: list, show, export and verify certificates of erasure (T25).
+
+Exit codes: 0 fine, 1 something is not as it was issued, or nothing was issued, 2 wrong use.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ from tasks.crypto.signing import PublicKey, Signer
 from tasks.failures import Failure
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import settings
-from workers.terminal import certificate
-from workers.terminal.output import in_words, print_json
+from workers.terminal import certificate as certificate_page
+from workers.terminal.options import FILE, as_json
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors
+
+certificate = click.Group("certificate", help="They are signed and chained, and can be checked without any server.")
 
 WHAT: Mapping[str, str] = {
     CertificateKind.KEY: "key",
@@ -34,7 +40,11 @@ WHAT: Mapping[str, str] = {
 _NAME = re.compile(r"(?:PC-\d{4}-)?0*(\d{1,18})", re.IGNORECASE)
 
 
-def list_certificates(json: bool) -> int:
+@certificate.command("list")
+@as_json
+@reports_errors
+def list_certificates(json: bool) -> None:
+    """List all certificates, the oldest first."""
     with _session() as session:
         rows = session.scalars(select(Certificate).order_by(Certificate.number)).all()
     if json:
@@ -51,10 +61,10 @@ def list_certificates(json: bool) -> int:
             for row in rows
         ]
         print_json(told)
-        return 0
+        return
     if not rows:
         click.echo("No certificate was issued yet.")
-        return 0
+        return
     table = Table(box=None, pad_edge=False)
     headings: list[tuple[str, JustifyMethod]] = [
         ("certificate", "left"), ("issued (UTC)", "left"), ("that", "left"), ("termination or key", "left"),
@@ -67,90 +77,94 @@ def list_certificates(json: bool) -> int:
         name = called(row.number, row.issued_at)
         table.add_row(name, f"{row.issued_at:%Y-%m-%d %H:%M}", WHAT[row.kind], about, row.sha256.hex()[:8] + "…")
     Console().print(table)
-    return 0
 
 
-def show(which: str, json: bool) -> int:
-    """One certificate as a person reads it. 2 where there is none."""
+@certificate.command()
+@click.argument("which", metavar="NUMBER|TERMINATION")
+@as_json
+@reports_errors
+def show(which: str, json: bool) -> None:
+    """Show a certificate by its number (19 or PC-2026-00019), or all of a termination by its id."""
     with _session() as session:
         found = _found(session, which)
         copied = _copies(session, found)
     if not found:
-        return _none(which)
+        raise _unknown(which)
     if json:
         print_json([each.content for each in found])
-        return 0
+        return
     signer = Signer(settings().certificate_keys)
     console = Console(highlight=False)
     for each in found:
-        certificate.show(console, each, key=_public(signer, each), copied=copied[each.number])
-    return 0
+        certificate_page.show(console, each, key=_public(signer, each), copied=copied[each.number])
 
 
-def export(which: str | None, out: Path | None) -> int:
-    """The whole chain, or one with the certificates of the keys that it takes to check it."""
+@certificate.command()
+@click.argument("which", metavar="[NUMBER|TERMINATION]", required=False)
+@click.option("--out", type=FILE, help="Write to this file instead of printing it.")
+@reports_errors
+def export(which: str | None, out: Path | None) -> None:
+    """Export the whole chain, which can be verified anywhere.
+
+    With NUMBER or TERMINATION, export only these certificates and the keys that verify them.
+    """
     with _session() as session:
         chain = publishing.chain(session)
         wanted = chain if which is None else _found(session, which)
     if not wanted:
-        return _none(which)
+        raise CommandFailed("no certificate was issued yet.") if which is None else _unknown(which)
     signer = Signer(settings().certificate_keys)
-    try:
-        if which is None:
-            content = document(chain, whole=True, signer=signer.named(chain[-1].content["key"]) or signer.current)
-        else:
-            numbers = {each.number for each in wanted}
-            kept = [each for each in chain if each.content["kind"] == "key" or each.number in numbers]
-            content = document([each for each in kept if each.number <= max(numbers)], whole=False)
-    except Failure as failure:
-        click.echo(f"tenure: {failure}", err=True)
-        return 1
+    if which is None:
+        content = document(chain, whole=True, signer=signer.named(chain[-1].content["key"]) or signer.current)
+    else:
+        numbers = {each.number for each in wanted}
+        kept = [each for each in chain if each.content["kind"] == "key" or each.number in numbers]
+        content = document([each for each in kept if each.number <= max(numbers)], whole=False)
     if out is None:
         click.echo(content, nl=False)
     else:
         out.write_bytes(content)
         click.echo(f"{len(wanted)} certificates are in {out}. To check it: tenure certificate verify {out} --key KEY")
-    return 0
 
 
+@certificate.command()
+@click.argument("file", required=False, type=FILE)
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="A public key that you trust, or a file with it.")
+@click.option("--head", metavar="NUMBER:SHA256", help="A certificate that you know of, such as the latest.")
+@reports_errors
 def verify(file: Path | None, keys: Sequence[str], head: str | None) -> int:
-    """Check a file without any server, or this installation's own chain and its copies."""
+    """Verify a file, which needs no server; without FILE, the chain of this installation.
+
+    Exits with 1 if something is not as it was issued.
+    """
     try:
         known = Head.parse(head) if head else None
         trusted = [_key(written) for written in keys]
     except ValueError as error:
-        click.echo(f"tenure: {error}.", err=True)
-        return 2
+        raise WrongUse(f"{error}.") from error
     if file is None:
         return _verify_own(trusted, known)
     if not trusted:
-        click.echo(
-            "tenure: give the public key that you trust by --key: a file can bring along any key. Whoever issued the "
-            "certificates publishes theirs (tenure certificate key).",
-            err=True,
+        raise WrongUse(
+            "give the public key that you trust by --key: a file can bring along any key. Whoever issued the "
+            "certificates publishes theirs (tenure certificate key)."
         )
-        return 2
     try:
         content = file.read_bytes()
     except OSError as error:
-        click.echo(f"tenure: {file} cannot be read: {error.strerror}.", err=True)
-        return 2
+        raise WrongUse(f"{file} cannot be read: {error.strerror}.") from error
     return _told(str(file), examine(content, trusted, head=known))
 
 
-def key() -> int:
-    """The public keys, to be published: the one that signs now first."""
-    with in_words():
-        signer = Signer(settings().certificate_keys)
-        try:
-            current = signer.current.public
-        except Failure as failure:
-            click.echo(f"tenure: {failure}", err=True)
-            return 1
+@certificate.command()
+@reports_errors
+def key() -> None:
+    """Print the public keys that verify certificates, for you to publish."""
+    signer = Signer(settings().certificate_keys)
+    current = signer.current.public
     click.echo(f"Key {current.name} signs certificates:\n\n  {current.raw.hex()}\n\n{current.pem}", nl=False)
     for each in signer.keys[1:]:
         click.echo(f"\nKey {each.public.name} signed before: {each.public.raw.hex()}")
-    return 0
 
 
 def _verify_own(trusted: Sequence[PublicKey], head: Head | None) -> int:
@@ -160,14 +174,10 @@ def _verify_own(trusted: Sequence[PublicKey], head: Head | None) -> int:
         click.echo("No certificate was issued yet.")
         return 0
     signer = Signer(settings().certificate_keys)
-    try:
-        trusted = trusted or [each.public for each in signer.keys]
-        signing = signer.named(chain[-1].content["key"]) or signer.current
-        found = examine(document(chain, whole=True, signer=signing), trusted, head=head)
-        found.problems += _beside_copies(chain)
-    except Failure as failure:
-        click.echo(f"tenure: {failure}", err=True)
-        return 1
+    trusted = trusted or [each.public for each in signer.keys]
+    signing = signer.named(chain[-1].content["key"]) or signer.current
+    found = examine(document(chain, whole=True, signer=signing), trusted, head=head)
+    found.problems += _beside_copies(chain)
     return _told("The chain of this installation", found)
 
 
@@ -245,20 +255,15 @@ def _key(written: str) -> PublicKey:
         raise ValueError(f"--key: {error}") from None
 
 
-def _none(which: str | None) -> int:
-    if which is None:
-        click.echo("tenure: no certificate was issued yet.", err=True)
-        return 1
-    click.echo(f"tenure: there is no certificate {which!r}: tenure certificate list has them.", err=True)
-    return 2
+def _unknown(which: str) -> WrongUse:
+    return WrongUse(f"there is no certificate {which!r}: tenure certificate list has them.")
 
 
 @contextmanager
 def _session() -> Iterator[Session]:
-    with in_words():
-        database = Database(settings().database_url, pool_size=1)
-        try:
-            with database.snapshot() as session:
-                yield session
-        finally:
-            database.engine.dispose()
+    database = Database(settings().database_url, pool_size=1)
+    try:
+        with database.snapshot() as session:
+            yield session
+    finally:
+        database.engine.dispose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
@@ -12,15 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from models.base.unit_of_work import Database, refusal
-from tasks.export.disclosure import APPROVALS, disclose
+from models.base.unit_of_work import Database
+from tasks.export import disclosure as disclosures
+from tasks.export.disclosure import APPROVALS
 from tasks.failures import Failure
-from workers.app import app
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import FILE, as_json, by_person
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors
 from workers.wiring import bootstrap
+
+disclose = click.Group("disclose", help="One person asks for it, two others approve it, and all of it is logged.")
 
 LOG = text("""
     SELECT disclosure.id, account.ref AS account, reference, legal_basis, asked_by, asked_at,
@@ -31,50 +32,76 @@ LOG = text("""
      ORDER BY disclosure.id""")
 
 
-def ask(account: str, reference: str, legal_basis: str, by: str | None) -> int:
-    """Prints the disclosure's id. 2 where it is refused."""
-    values = {"account": account, "reference": reference, "basis": legal_basis, "by": by or getpass.getuser()}
+@disclose.command()
+@click.argument("account", metavar="REF")
+@click.option("--reference", required=True, help="The name that a court or an authority gives to the case.")
+@click.option("--legal-basis", required=True, help="The law that requires it.")
+@by_person
+@reports_errors
+def ask(account: str, reference: str, legal_basis: str, by: str) -> None:
+    """Ask for the disclosure of the data of the account REF, and print the id of the disclosure."""
+    values = {"account": account, "reference": reference, "basis": legal_basis, "by": by}
     said = f"{{0}}\n{APPROVALS} others have to approve it: tenure disclose approve {{0}} --by NAME"
-    return _noted("SELECT tenure.ask_disclosure(:account, :reference, :basis, :by)", values, said)
+    _call("SELECT tenure.ask_disclosure(:account, :reference, :basis, :by)", values, said)
 
 
-def note(disclosure: UUID, action: str, by: str | None) -> int:
-    """Approve or refuse. 2 where that is refused itself."""
-    values = {"id": disclosure, "action": action, "by": by or getpass.getuser()}
-    said = f"Approved by {{0}} of {APPROVALS}." if action == "approved" else "Refused."
-    return _noted("SELECT tenure.note_disclosure(:id, :action, :by)", values, said)
+@disclose.command()
+@click.argument("disclosure", type=click.UUID)
+@by_person
+@reports_errors
+def approve(disclosure: UUID, by: str) -> None:
+    """Approve a disclosure that somebody else asked for."""
+    _note(disclosure, "approved", by, f"Approved by {{0}} of {APPROVALS}.")
 
 
-def make(disclosure: UUID, out: Path, by: str | None) -> int:
-    """Write the record to a file that nobody else can read. 1 where it cannot be made."""
-    with in_words():
-        ports = bootstrap.ports(settings(), app)
-        try:
-            with out.open("xb") as file:
-                out.chmod(0o600)
-                for piece in disclose(ports, disclosure, by or getpass.getuser()):
-                    file.write(piece)
-        except FileExistsError:
-            click.echo(f"tenure: {out} is there already: choose another file.", err=True)
-            return 2
-        except (Failure, OSError) as error:
-            out.unlink(missing_ok=True)
-            click.echo(f"tenure: {error}", err=True)
-            return 1
+@disclose.command()
+@click.argument("disclosure", type=click.UUID)
+@by_person
+@reports_errors
+def refuse(disclosure: UUID, by: str) -> None:
+    """Refuse a disclosure: it can never be made."""
+    _note(disclosure, "refused", by, "Refused.")
+
+
+@disclose.command()
+@click.argument("disclosure", type=click.UUID)
+@click.option("--out", type=FILE, required=True, help="Write the ZIP to this file, which must not exist.")
+@by_person
+@reports_errors
+def make(disclosure: UUID, out: Path, by: str) -> None:
+    """Make the archive of a disclosure that two have approved, in a file that only you can read.
+
+    It is sent to nobody.
+    """
+    from workers.app import app  # noqa: PLC0415 - Celery is needed for this command alone
+
+    ports = bootstrap.ports(settings(), app)
+    try:
+        with out.open("xb") as file:
+            out.chmod(0o600)
+            for piece in disclosures.disclose(ports, disclosure, by):
+                file.write(piece)
+    except FileExistsError:
+        raise WrongUse(f"{out} is there already: choose another file.") from None
+    except (Failure, OSError) as error:
+        out.unlink(missing_ok=True)
+        raise CommandFailed(str(error)) from error
     click.echo(f"The record is in {out}. It was sent to nobody: whoever hands it over answers for that.")
-    return 0
 
 
-def list_disclosures(json: bool) -> int:
-    """The log."""
-    with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
+@disclose.command("list")
+@as_json
+@reports_errors
+def list_disclosures(json: bool) -> None:
+    """Print the log of all disclosures."""
+    with Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(LOG).all()
     if json:
         print_json([dict(row._mapping) for row in rows])
-        return 0
+        return
     if not rows:
         click.echo("Nothing was ever disclosed, nor asked for.")
-        return 0
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("disclosure", "account", "case", "what was done"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "disclosure")
@@ -84,18 +111,13 @@ def list_disclosures(json: bool) -> int:
         case = f"{escape(row.reference)}: {escape(row.legal_basis)}"
         table.add_row(str(row.id), escape(row.account), case, "\n".join(done))
     Console().print(table)
-    return 0
 
 
-def _noted(sql: str, values: Mapping[str, object], said: str) -> int:
-    with in_words():
-        try:
-            with Database(settings().database_url, pool_size=1).connection() as connection:
-                click.echo(said.format(connection.execute(text(sql), values).scalar_one()))
-        except DBAPIError as error:
-            why = refusal(error)
-            if why is None:
-                raise
-            click.echo(f"tenure: {why}", err=True)
-            return 2
-    return 0
+def _note(disclosure: UUID, action: str, by: str, said: str) -> None:
+    values = {"id": disclosure, "action": action, "by": by}
+    _call("SELECT tenure.note_disclosure(:id, :action, :by)", values, said)
+
+
+def _call(sql: str, values: Mapping[str, object], said: str) -> None:
+    with Database(settings().database_url, pool_size=1).connection() as connection:
+        click.echo(said.format(connection.execute(text(sql), values).scalar_one()))

@@ -1,4 +1,7 @@
-"""`tenure export`: what an archive holds, and whether it is as it was written. Works without any server."""
+"""`tenure export`: show and verify an archive, which needs no server, and reissue the links to one (T18).
+
+Exit codes: 0 fine, 1 the archive is not as it was written or is not there, 2 wrong use.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,30 @@ from tasks.crypto.age import Identity, SealError
 from tasks.export.manifest import Kind, Manifest, RetainedEntry, where
 from tasks.export.verification import ArchiveError, inspect, opened
 from tasks.export.verification import verify as compare
+from tasks.mail.addresses import NotAnAddress, checked
+from tasks.termination import reissuing
+from workers.settings.settings import settings
+from workers.terminal.options import FILE
+from workers.terminal.output import CommandFailed, WrongUse, reports_errors
+from workers.wiring import bootstrap
+
+export = click.Group("export")
+
+archive_file = click.argument("file", type=FILE)
+archive_key = click.option("--key", type=FILE, help="The file with the key, if the archive is sealed.")
 
 
+@export.command()
+@archive_file
+@archive_key
+@click.option("--manifest-sha256", help="The SHA-256 that the manifest must have, as it was announced.")
+@reports_errors
 def verify(file: Path, key: Path | None, manifest_sha256: str | None) -> int:
-    with _in_words(), opened(file, _identity(key)) as archive:
+    """Compare every file of an archive with its manifest.
+
+    Needs no server. Exits with 1 if something differs.
+    """
+    with _readable(), opened(file, _identity(key)) as archive:
         found = compare(archive, manifest_sha256=manifest_sha256)
     for problem in found.problems:
         click.echo(f"tenure: {problem}", err=True)
@@ -32,8 +55,13 @@ def verify(file: Path, key: Path | None, manifest_sha256: str | None) -> int:
     return 0
 
 
-def show(file: Path, key: Path | None) -> int:
-    with _in_words(), opened(file, _identity(key)) as archive:
+@export.command()
+@archive_file
+@archive_key
+@reports_errors
+def show(file: Path, key: Path | None) -> None:
+    """Show what an archive contains, what it leaves out, and why."""
+    with _readable(), opened(file, _identity(key)) as archive:
         found = inspect(archive)
     manifest = found.manifest
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -57,7 +85,37 @@ def show(file: Path, key: Path | None) -> int:
         for each in manifest.omissions:
             console.print(f"  {each.what}: {each.reason}", markup=False)
     console.print(f"\n{_sum(manifest)}. SHA-256 of the manifest: {found.manifest_sha256}", markup=False)
-    return 0
+
+
+@export.command()
+@click.argument("which", metavar="REF|TERMINATION")
+@click.option("--to", metavar="ADDRESS", help="Mail the link to this address only, instead of to all contacts.")
+@click.option("--print", "by_hand", is_flag=True, help="Mail nothing: print one link, for you to hand over.")
+@reports_errors
+def reissue(which: str, to: str | None, by_hand: bool) -> None:
+    """Make new links to the archive of an account whose contract has ended.
+
+    The old links end. No new export is made.
+    """
+    if to is not None and by_hand:
+        raise WrongUse("either --to or --print: a link that is printed is written to nobody.")
+    try:
+        if to is not None:
+            checked(to)
+    except NotAnAddress as error:
+        raise WrongUse(f"--to is not an e-mail address. {error}") from error
+    from workers.app import app  # noqa: PLC0415 - Celery is needed for this command alone
+
+    ports = bootstrap.ports(settings(), app)
+    with ports.database.transaction() as session:
+        done = reissuing.reissue(session, ports, reissuing.find(session, which), to=to, by_hand=by_hand)
+    until = f"{done.available_until:%Y-%m-%d %H:%M} UTC"
+    if done.page is None:
+        click.echo(f"A notice with a new link is queued to {done.told}. It is good until {until}; older links ended.")
+    else:
+        # Alone on its line, for a pipe; the words go beside it.
+        click.echo(f"https://{ports.letterhead.company.website}{done.page}")
+        click.echo(f"Good until {until}, for whoever has it; older links ended.", err=True)
 
 
 def _told(retained: Iterable[RetainedEntry]) -> Iterator[str]:
@@ -89,9 +147,9 @@ def _identity(key: Path | None) -> Identity | None:
 
 
 @contextmanager
-def _in_words() -> Iterator[None]:
+def _readable() -> Iterator[None]:
+    """Report an archive that cannot be read."""
     try:
         yield
     except (ArchiveError, SealError) as error:
-        click.echo(f"tenure: {error}", err=True)
-        sys.exit(1)
+        raise CommandFailed(str(error)) from error

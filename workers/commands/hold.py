@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -11,11 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
-from models.base.unit_of_work import Database, refusal
+from models.base.unit_of_work import Database
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import as_json, by_person
+from workers.terminal.output import print_json, reports_errors
+
+hold = click.Group("hold", help="What is stored about an account stays until all of its holds are released.")
 
 HOLDS = text("""
     SELECT hold.id, account.ref AS account, hold.reference, hold.reason, hold.placed_by, hold.placed_at,
@@ -29,35 +30,53 @@ HOLDS = text("""
      ORDER BY hold.placed_at, hold.id""")
 
 
-def place(account: str, reference: str, reason: str, by: str | None) -> int:
-    """Hold an account's data; prints the hold's id. 2 where it is refused."""
-    return _asked(
+@hold.command()
+@click.argument("account", metavar="REF")
+@click.option("--reference", required=True, help="The name that a court or an authority gives to the case.")
+@click.option("--reason", required=True, help="Why, in words that name no customer.")
+@by_person
+@reports_errors
+def place(account: str, reference: str, reason: str, by: str) -> None:
+    """Keep all that is stored about the account REF, and print the id of the hold."""
+    _call(
         "SELECT tenure.place_hold(:account, :reference, :reason, :by)",
-        {"account": account, "reference": reference, "reason": reason, "by": by or getpass.getuser()},
+        {"account": account, "reference": reference, "reason": reason, "by": by},
         "{0}\nNothing of the account is erased until the hold is released: tenure hold release {0}",
     )
 
 
-def release(hold: UUID, by: str | None) -> int:
-    """Release a hold. 2 where it is refused."""
-    return _asked(
+@hold.command()
+@click.argument("held", metavar="HOLD", type=click.UUID)
+@by_person
+@reports_errors
+def release(held: UUID, by: str) -> None:
+    """Release a hold.
+
+    A purge that waited for it continues by itself.
+    """
+    _call(
         "SELECT CASE WHEN tenure.release_hold(:hold, :by) THEN 'Released: what it alone has kept goes on by itself.'"
         " ELSE 'It was released before.' END",
-        {"hold": hold, "by": by or getpass.getuser()},
+        {"hold": held, "by": by},
         "{0}",
     )
 
 
-def list_holds(account: str | None, everything: bool, json: bool) -> int:
-    """The holds in force; with `everything`, those that were released, too."""
-    with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
+@hold.command("list")
+@click.option("--account", metavar="REF", help="Only holds of this account.")
+@click.option("--all", "everything", is_flag=True, help="Released holds, too.")
+@as_json
+@reports_errors
+def list_holds(account: str | None, everything: bool, json: bool) -> None:
+    """List the holds in force, each with the stage of the termination that it stops."""
+    with Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(HOLDS, {"account": account, "all": everything}).all()
     if json:
         print_json([dict(row._mapping) for row in rows])
-        return 0
+        return
     if not rows:
         click.echo("No hold is in force." if not everything else "No hold was ever placed.")
-        return 0
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("account", "case", "since", "by", "hold", "released"):
         table.add_column(heading, overflow="fold", no_wrap=heading in {"since", "hold", "released"})
@@ -69,18 +88,8 @@ def list_holds(account: str | None, everything: bool, json: bool) -> int:
             escape(row.placed_by), str(row.id), released,
         )  # fmt: skip
     Console().print(table)
-    return 0
 
 
-def _asked(sql: str, values: Mapping[str, object], said: str) -> int:
-    with in_words():
-        try:
-            with Database(settings().database_url, pool_size=1).connection() as connection:
-                click.echo(said.format(connection.execute(text(sql), values).scalar_one()))
-        except DBAPIError as error:
-            why = refusal(error)
-            if why is None:
-                raise
-            click.echo(f"tenure: {why}", err=True)
-            return 2
-    return 0
+def _call(sql: str, values: Mapping[str, object], said: str) -> None:
+    with Database(settings().database_url, pool_size=1).connection() as connection:
+        click.echo(said.format(connection.execute(text(sql), values).scalar_one()))

@@ -1,4 +1,4 @@
-"""`tenure invoices`: issue, look at and correct invoices by hand.
+"""`tenure invoices`: issue, show and credit invoices by hand.
 
 Exit codes: 0 fine, 1 nothing to show, 2 wrong use.
 """
@@ -22,10 +22,13 @@ from models.base.unit_of_work import Database
 from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.invoice_issue import issue_batch
 from tasks.client.documents import open_invoice
-from workers.commands.documents import NotSaved, save
+from workers.commands.documents import save
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import FILE, as_json
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors
 from workers.wiring.bootstrap import letterhead
+
+invoices = click.Group("invoices")
 
 ACCOUNT = text("SELECT id, status, invoiced_from FROM tenure.accounts WHERE ref = :ref")
 ISSUED = text("""
@@ -63,29 +66,35 @@ CREDIT_NOTES = text("""
     SELECT number, issued_on, total, reason FROM tenure.invoices WHERE corrects_id = :invoice ORDER BY series_number""")
 
 
-def issue(account: str | None, all_due: bool, json: bool) -> int:
+@invoices.command()
+@click.option("--account", metavar="REF", help="Invoice all charges of this account that are on no invoice yet.")
+@click.option("--all-due", is_flag=True, help="Invoice every period that has closed, of all accounts.")
+@as_json
+@reports_errors
+def issue(account: str | None, all_due: bool, json: bool) -> None:
+    """Issue invoices now.
+
+    What is on an invoice is never invoiced twice.
+    """
     if (account is None) is not all_due:
-        _complain("say whose invoices: --account REF, or --all-due for all whose period has closed.")
-        return 2
+        raise WrongUse("say whose invoices: --account REF, or --all-due for all whose period has closed.")
     company = letterhead(settings()).company
     issued: list[Mapping[str, Any]] = []
-    with in_words():
-        database = _database()
-        if account is not None:
+    database = _database()
+    if account is not None:
+        with database.transaction() as session:
+            found = session.execute(ACCOUNT, {"ref": account}).one_or_none()
+            refusal = _refusal(found)
+            if found is None or refusal:
+                raise WrongUse(refusal)
+            issued = _issued(session, issue_batch(session, company, found.id)[1])
+    else:
+        while True:
             with database.transaction() as session:
-                found = session.execute(ACCOUNT, {"ref": account}).one_or_none()
-                refusal = _refusal(found)
-                if found is None or refusal:
-                    _complain(refusal)
-                    return 2
-                issued = _issued(session, issue_batch(session, company, found.id)[1])
-        else:
-            while True:
-                with database.transaction() as session:
-                    accounts, invoices = issue_batch(session, company)
-                    issued += _issued(session, invoices)
-                if not accounts:
-                    break
+                accounts, made = issue_batch(session, company)
+                issued += _issued(session, made)
+            if not accounts:
+                break
     if json:
         print_json(issued)
     elif not issued:
@@ -98,74 +107,71 @@ def issue(account: str | None, all_due: bool, json: bool) -> int:
         Console().print(table)
         many = "1 invoice was" if len(issued) == 1 else f"{len(issued):,} invoices were"
         click.echo(f"{many} issued; the workers make and mail the documents.")
-    return 0
 
 
-def show(number: str, json: bool) -> int:
-    with in_words(), _database().connection() as connection:
+@invoices.command()
+@click.argument("number")
+@click.option("--out", type=FILE, help="Write the PDF that was sent to this file, instead.")
+@as_json
+@reports_errors
+def show(number: str, out: Path | None, json: bool) -> None:
+    """Show an invoice or credit note: its lines, what settled it, and what is open."""
+    with _database().connection() as connection:
         shown = _shown(connection, number)
     if shown is None:
-        _complain(f"there is no invoice or credit note {number!r}.")
-        return 1
-    if json:
+        raise CommandFailed(f"there is no invoice or credit note {number!r}.")
+    if out is not None:
+        click.echo(save(partial(open_invoice, account=shown["account"], number=number), out))
+    elif json:
         print_json(shown)
     else:
         _print_invoice(shown)
-    return 0
 
 
-def sent(number: str, out: Path) -> int:
-    """Write the document of an invoice or credit note as it was sent."""
-    with in_words():
-        with _database().connection() as connection:
-            shown = _shown(connection, number)
-        if shown is None:
-            _complain(f"there is no invoice or credit note {number!r}.")
-            return 1
-        try:
-            click.echo(save(partial(open_invoice, account=shown["account"], number=number), out))
-        except NotSaved as refusal:
-            _complain(str(refusal))
-            return 1
-    return 0
-
-
+@invoices.command("credit")
+@click.argument("number")
+@click.option("--amount", help="Credit this amount, tax included, such as 12.50.")
+@click.option("--lines", metavar="1,3", help="Credit these lines: what is left of them, or --amount of them.")
+@click.option("--all", "whole", is_flag=True, help="Credit all that is left, and so void the invoice.")
+@click.option("--reason", help="The reason, which is printed on the credit note and in its mail.")
+@as_json
+@reports_errors
 def credit_invoice(
-    number: str, *, amount: str | None, lines: str | None, whole: bool, reason: str | None, json: bool
-) -> int:
+    *, number: str, amount: str | None, lines: str | None, whole: bool, reason: str | None, json: bool
+) -> None:
+    """Correct an invoice with a credit note.
+
+    The invoice itself never changes.
+    """
     if whole is (amount is not None or lines is not None):
-        _complain("say what to take back: --amount 12.50, --lines 1,3, both, or --all that is left.")
-        return 2
+        raise WrongUse("say what to take back: --amount 12.50, --lines 1,3, both, or --all that is left.")
     company = letterhead(settings()).company
-    with in_words():
-        try:
-            positions = [int(each) for each in lines.split(",")] if lines else []
-        except ValueError:
-            _complain(f"{lines!r} are no lines: write their numbers as `tenure invoices show` has them, such as 1,3.")
-            return 2
-        try:
-            with _database().transaction() as session:
-                invoice = session.execute(INVOICE, {"number": number}).one_or_none()
-                if invoice is None:
-                    _complain(f"there is no invoice {number!r}.")
-                    return 2
-                made = credit(
-                    session,
-                    company,
-                    invoice.id,
-                    amount=None if amount is None else Money.parse(amount, invoice.currency),
-                    positions=positions,
-                    reason=reason,
-                )
-                shown = _shown(session.connection(), made)
-        except (CreditRefused, MoneyError) as refusal:
-            _complain(f"nothing was credited: {refusal}")
-            return 2
+    try:
+        positions = [int(each) for each in lines.split(",")] if lines else []
+    except ValueError:
+        raise WrongUse(
+            f"{lines!r} are no lines: write their numbers as `tenure invoices show` has them, such as 1,3."
+        ) from None
+    try:
+        with _database().transaction() as session:
+            invoice = session.execute(INVOICE, {"number": number}).one_or_none()
+            if invoice is None:
+                raise WrongUse(f"there is no invoice {number!r}.")
+            made = credit(
+                session,
+                company,
+                invoice.id,
+                amount=None if amount is None else Money.parse(amount, invoice.currency),
+                positions=positions,
+                reason=reason,
+            )
+            shown = _shown(session.connection(), made)
+    except (CreditRefused, MoneyError) as refusal:
+        raise WrongUse(f"nothing was credited: {refusal}") from refusal
     if json:
         print_json(shown)
     elif shown is not None:
         click.echo(f"{made} takes back {_money(shown['total'], shown['currency'])} of {number}.")
-    return 0
 
 
 def _refusal(account: Any) -> str:
@@ -264,10 +270,6 @@ def _figure(minor: int, currency: str) -> str:
 
 def _day(day: Any) -> str:
     return "–" if day is None else day.isoformat()
-
-
-def _complain(what: str) -> None:
-    click.echo(f"tenure: {what}", err=True)
 
 
 def _database() -> Database:

@@ -5,9 +5,7 @@ Exit codes: 0 fine, 1 a key is under a key-encryption key that is not set, or le
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import click
 from rich.console import Console
@@ -19,7 +17,10 @@ from tasks.crypto.wrapping import SETTING
 from tasks.failures import Failure
 from tasks.storage import rewrapping
 from workers.settings.settings import Settings, settings
-from workers.terminal.output import counted, in_words, print_json
+from workers.terminal.options import as_json
+from workers.terminal.output import counted, print_json, reports_errors, wrong_use
+
+keys = click.Group("keys", help="Key-encryption keys wrap them, and can be replaced.")
 
 
 def state(names: tuple[str, ...], name: str) -> str:
@@ -27,37 +28,49 @@ def state(names: tuple[str, ...], name: str) -> str:
     return "not set" if name not in names else "new keys" if name == names[0] else "old keys"
 
 
+@keys.command()
+@as_json
+@reports_errors
 def show(json: bool) -> int:
-    """Each key-encryption key that is set or wraps something, and how many keys it wraps."""
-    with _in_words():
+    """Show how many keys each key-encryption key wraps.
+
+    Exits with 1 if a key-encryption key that wraps something is not set.
+    """
+    with wrong_use(Failure):
         chosen = settings()
         names = Keyring(chosen.key_encryption_keys).names
         held = _held(chosen)
     lines = [(name, state(names, name), held.get(name, 0)) for name in (*names, *sorted(held.keys() - set(names)))]
     if json:
-        print_json([{"key": name, "wraps": what, "keys": keys} for name, what, keys in lines])
+        print_json([{"key": name, "wraps": what, "keys": number} for name, what, number in lines])
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("key-encryption key")
         table.add_column("wraps")
         table.add_column("keys of accounts", justify="right")
-        for name, what, keys in lines:
-            table.add_row(name, what, f"{keys:,}")
+        for name, what, number in lines:
+            table.add_row(name, what, f"{number:,}")
         Console(highlight=False).print(table)
     return int(any(what == "not set" for _, what, _ in lines))
 
 
+@keys.command()
+@reports_errors
 def rewrap() -> int:
-    """Wrap every key by the first key-encryption key; says what is left under another one."""
-    with _in_words():
+    """Wrap every key with the first of TENURE_KEY_ENCRYPTION_KEYS.
+
+    Exits with 1 if keys are left under another one. No object is touched, and nothing has to stop meanwhile. If it
+    is interrupted, run it again.
+    """
+    with wrong_use(Failure):
         chosen = settings()
         database = Database(chosen.database_url, pool_size=1)
         done = rewrapping.rewrap(database, Keyring(chosen.key_encryption_keys))
     click.echo(f"{counted(done.rewrapped, 'key')} wrapped anew by {done.current}.")
-    for reason, keys in done.refused.items():
-        click.echo(f"{counted(keys, 'key')} left as before: {reason}")
-    for name, keys in done.remaining.items():
-        click.echo(f"{counted(keys, 'key')} still under {name}.")
+    for reason, number in done.refused.items():
+        click.echo(f"{counted(number, 'key')} left as before: {reason}")
+    for name, number in done.remaining.items():
+        click.echo(f"{counted(number, 'key')} still under {name}.")
     if not done.remaining:
         click.echo(f"None is under another one: {SETTING} needs {done.current} alone.")
     elif not done.refused:
@@ -71,13 +84,3 @@ def rewrap() -> int:
 def _held(chosen: Settings) -> Mapping[str, int]:
     with Database(chosen.database_url, pool_size=1).transaction() as session:
         return rewrapping.wrapped_by(session)
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        with in_words():
-            yield
-    except Failure as failure:
-        click.echo(f"tenure: {failure}", err=True)
-        sys.exit(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import click
@@ -13,9 +13,11 @@ from sqlalchemy import Connection, Row, text
 from models.base.money import Money
 from models.base.unit_of_work import Database
 from tasks.collection.reconciliation import Compared, compare
-from tasks.failures import Failure
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import DAY, as_json
+from workers.terminal.output import WrongUse, print_json, reports_errors
+
+payments = click.Group("payments")
 
 ATTEMPTS = text("""
     SELECT invoice.number, attempt.number AS attempt, attempt.id, attempt.state, attempt.outcome, attempt.currency,
@@ -33,20 +35,23 @@ KNOWN = text("""
         OR EXISTS (SELECT FROM tenure.invoices WHERE number = :about)""")
 
 
-def show(about: str, json: bool) -> int:
-    """The attempts to collect an invoice, or all of an account. 2 where there is no such thing."""
-    with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
+@payments.command()
+@click.argument("about", metavar="INVOICE|ACCOUNT")
+@as_json
+@reports_errors
+def show(about: str, json: bool) -> None:
+    """Show the attempts to collect an invoice, by its number, or all of an account, by its ref."""
+    with Database(settings().database_url, pool_size=1).connection() as connection:
         attempts = connection.execute(ATTEMPTS, {"about": about}).all()
         known = bool(attempts) or _is_known(connection, about)
     if not known:
-        click.echo("tenure: there is no invoice of that number and no account of that ref.", err=True)
-        return 2
+        raise WrongUse("there is no invoice of that number and no account of that ref.")
     if json:
         print_json([dict(row._mapping) for row in attempts])
-        return 0
+        return
     if not attempts:
         click.echo("Nothing was collected, and nothing is being.")
-        return 0
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("invoice", "no.", "day", "amount", "how it stands", "next", "ids: the provider's, ours"):
         justify: JustifyMethod = "right" if heading in {"no.", "amount"} else "left"
@@ -59,7 +64,6 @@ def show(about: str, json: bool) -> int:
             "\n".join(ids),
         )  # fmt: skip
     Console().print(table)
-    return 0
 
 
 def _is_known(connection: Connection, about: str) -> bool:
@@ -81,20 +85,22 @@ def _standing(row: Row[Any]) -> str:
     return str(row.state)
 
 
-def reconcile(day: date | None, json: bool) -> int:
-    """Compare provider and ledger, of one day (UTC) or since yesterday; 1 where they differ or cannot be compared."""
+@payments.command()
+@click.option("--day", type=DAY, metavar="YYYY-MM-DD", help="A day in UTC; without it, from yesterday until now.")
+@as_json
+@reports_errors
+def reconcile(day: datetime | None, json: bool) -> int:
+    """Compare the provider's payments with the ledger, and record what the ledger lacks.
+
+    Exits with 1 if they differ after that, or cannot be compared.
+    """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - it imports every adapter
 
-    with in_words():
-        ports = bootstrap.ports(settings(), app)
-        now = datetime.now(UTC)
-        begins = datetime.combine(day or now.date() - timedelta(days=1), time(), UTC)
-        try:
-            found = compare(ports, begins, begins + timedelta(days=1) if day else now + timedelta(minutes=1))
-        except Failure as failure:
-            click.echo(f"tenure: {failure}", err=True)
-            return 1
+    ports = bootstrap.ports(settings(), app)
+    now = datetime.now(UTC)
+    begins = datetime.combine(day.date() if day else now.date() - timedelta(days=1), time(), UTC)
+    found = compare(ports, begins, begins + timedelta(days=1) if day else now + timedelta(minutes=1))
     _tell(found, json)
     return int(bool(found.differences))
 

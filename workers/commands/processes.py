@@ -1,61 +1,116 @@
-"""Commands that start a process or ask for work: migrate, relay, metrics, download-page, request."""
+"""Commands that start a process, or the local stack; that migrate; and that request work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-from models.base.unit_of_work import Database
-from models.schema import migrations
 from workers.celery import logs
 from workers.settings.settings import Mode, Settings, settings
-from workers.terminal.output import in_words
+from workers.terminal.output import WrongUse, reports_errors, wrong_use
+
+#: Where the local stack keeps its data, logs and addresses.
+VAR = Path("var")
+
+local_folder = click.option(
+    "--var",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=VAR,
+    show_default=True,
+    help="The local stack's folder, with its data, logs and addresses.",
+)
 
 
+@click.command()
+@local_folder
+@click.option("--detach", is_flag=True, help="Return when everything is up, and leave it running.")
+@reports_errors
+def up(var: Path, detach: bool) -> int:
+    """For every address that the environment does not set (TENURE_DATABASE_URL, TENURE_BROKER_URL, TENURE_S3_ENDPOINT,
+    TENURE_MAIL_URL) a real server is started from a wheel. All addresses are written to var/tenure.env.
+    """
+    from workers.local import supervisor
+
+    return supervisor.up(var, detach)
+
+
+@click.command()
+@local_folder
+@click.option("--purge", is_flag=True, help="Remove the data, too.")
+@reports_errors
+def down(var: Path, purge: bool) -> int:
+    """Nothing else is stopped. The data are kept for the next `tenure up`."""
+    from workers.local import supervisor
+
+    return supervisor.down(var, purge)
+
+
+@click.command()
+@local_folder
+@click.option("--accounts", default=300, show_default=True, type=click.IntRange(1, 100_000), help="How many customers.")
+@click.option("--keep", is_flag=True, help="Leave the stack running afterwards.")
+@reports_errors
+def demo(var: Path, accounts: int, keep: bool) -> int:
+    """You watch its background work: statements, invoices, payments, reminders, and a customer who leaves."""
+    from workers.demo import show
+
+    return show.main(var, accounts=accounts, keep=keep)
+
+
+@click.command()
+@reports_errors
 def migrate() -> None:
+    """Either all of the upgrade happens or none of it."""
     from sqlalchemy.orm import Session
 
+    from models.base.unit_of_work import Database
+    from models.schema import migrations
     from tasks.client.requests import publish
 
-    with in_words():
-        database = Database(settings().database_url)
-        with database.connection() as connection:
-            migrations.upgrade(connection)
-            with Session(connection, join_transaction_mode="rollback_only") as session:
-                publish(session)
-                session.flush()
-        click.echo("The database is at the newest schema.")
+    database = Database(settings().database_url)
+    with database.connection() as connection:
+        migrations.upgrade(connection)
+        with Session(connection, join_transaction_mode="rollback_only") as session:
+            publish(session)
+            session.flush()
+    click.echo("The database is at the newest schema.")
 
 
+@click.command()
+@reports_errors
 def relay() -> None:
-    with in_words():
-        chosen = _logging()
-        from tasks.engine.registry import jobs
-        from workers.app import app
-        from workers.services import relay
-        from workers.wiring import bootstrap
+    """A worker wakes within a fraction of a second. Any number of relays may run."""
+    chosen = _logging()
+    from tasks.engine.registry import jobs
+    from workers.app import app
+    from workers.services import relay
+    from workers.wiring import bootstrap
 
-        relay.main(bootstrap.ports(chosen, app), jobs())
+    relay.main(bootstrap.ports(chosen, app), jobs())
 
 
+@click.command()
+@reports_errors
 def metrics() -> int:
-    with in_words():
-        chosen = _logging()
-        from workers.observe import metrics
+    """The address is TENURE_METRICS_ADDRESS and TENURE_METRICS_PORT. Any number may run."""
+    chosen = _logging()
+    from workers.observe import metrics
 
-        return metrics.serve(chosen)
+    return metrics.serve(chosen)
 
 
+@click.command("download-page")
+@reports_errors
 def download_page() -> int:
-    with in_words():
-        chosen = _logging()
-        from workers.app import app
-        from workers.services import download_page
-        from workers.wiring import bootstrap
+    """The address is TENURE_DOWNLOAD_ADDRESS and TENURE_DOWNLOAD_PORT. Any number may run."""
+    chosen = _logging()
+    from workers.app import app
+    from workers.services import download_page
+    from workers.wiring import bootstrap
 
-        return download_page.serve(chosen, bootstrap.ports(chosen, app))
+    return download_page.serve(chosen, bootstrap.ports(chosen, app))
 
 
 def _logging() -> Settings:
@@ -66,22 +121,22 @@ def _logging() -> Settings:
     return chosen
 
 
-def request(kind: str, arguments: Sequence[str], dedupe_key: str | None) -> int:
+@click.command()
+@click.argument("kind")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--dedupe-key", help="Requests with the same key are made once.")
+@reports_errors
+def request(kind: str, arguments: tuple[str, ...], dedupe_key: str | None) -> None:
+    """For example: tenure request statements.send account=acme"""
+    from models.base.unit_of_work import Database
     from tasks.client.requests import RequestRefused, ask
 
     args: dict[str, Any] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals:
-            click.echo(f"tenure: {argument!r} is not an argument: write NAME=VALUE, such as account=acme.", err=True)
-            return 2
+            raise WrongUse(f"{argument!r} is not an argument: write NAME=VALUE, such as account=acme.")
         args[name] = value
-    with in_words():
-        database = Database(settings().database_url)
-        try:
-            with database.transaction() as session:
-                click.echo(ask(session, kind, args, dedupe_key=dedupe_key, source="operator"))
-        except RequestRefused as refusal:
-            click.echo(f"tenure: {refusal}", err=True)
-            return 2
-    return 0
+    database = Database(settings().database_url)
+    with wrong_use(RequestRefused), database.transaction() as session:
+        click.echo(ask(session, kind, args, dedupe_key=dedupe_key, source="operator"))

@@ -1,6 +1,7 @@
-"""`tenure purge show`: how far purges came, store by store (T28). It names stores and counts, and nobody's data.
+"""`tenure purge`: how far a purge came, store by store (T28), and its repetition after a backup was restored (T26).
 
-Exit codes: 0 fine, 1 there is no such purge, 2 wrong settings.
+It prints stores and counts, and nobody's data. Exit codes: 0 fine, 1 there is no such purge, or something is left to
+do, 2 wrong settings.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from rich.table import Table
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
+from tasks.termination import replay as replaying
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import as_json
+from workers.terminal.output import CommandFailed, print_json, reports_errors
+from workers.wiring import bootstrap
+
+purge = click.Group("purge")
 
 #: By the account's ref, before and after the purge, or the termination's id; the newest without one.
 _PURGES = text("""
@@ -35,21 +41,54 @@ _STORES = text("""
       FROM tenure.purge_stores WHERE termination_id = :termination ORDER BY pass_number, number""")
 
 
-def show(ref: str | None, json: bool) -> int:
-    with in_words():
-        database = Database(settings().database_url, pool_size=1)
-        with database.connection() as connection:
-            purge = connection.execute(_PURGES, {"ref": ref}).one_or_none()
-            stores = connection.execute(_STORES, {"termination": purge.id}).all() if purge else []
-    if purge is None:
-        click.echo("There is no purge of that: give the ref of an account whose purge has begun.", err=True)
-        return 1
+@purge.command()
+@click.argument("ref", required=False)
+@as_json
+@reports_errors
+def show(ref: str | None, json: bool) -> None:
+    """Show how far the purge of the account REF came, store by store; without REF, the newest purge."""
+    with Database(settings().database_url, pool_size=1).connection() as connection:
+        found = connection.execute(_PURGES, {"ref": ref}).one_or_none()
+        stores = connection.execute(_STORES, {"termination": found.id}).all() if found else []
+    if found is None:
+        raise CommandFailed("there is no such purge: give the ref of an account whose purge has begun.")
     if json:
-        told = {"termination": purge.id, "stage": purge.stage, "stores": [dict(each._mapping) for each in stores]}
-        print_json(told)
-        return 0
-    _print(purge.id, purge.stage, purge.last_error, stores)
-    return 0
+        print_json({"termination": found.id, "stage": found.stage, "stores": [dict(each._mapping) for each in stores]})
+        return
+    _print(found.id, found.stage, found.last_error, stores)
+
+
+@purge.command()
+@reports_errors
+def replay() -> int:
+    """Erase again what was erased after a restored backup was made.
+
+    Exits with 1 if something is left to do.
+    """
+    from workers.app import app  # noqa: PLC0415 - Celery is needed for this command alone
+
+    ports = bootstrap.ports(settings(), app)
+    try:
+        done = replaying.replay(ports, told=click.echo)
+    finally:
+        ports.database.engine.dispose()
+    for each in done.left:
+        click.echo(f"tenure: {each}", err=True)
+    click.echo(_sum(done))
+    return int(bool(done.left))
+
+
+def _sum(done: replaying.Replayed) -> str:
+    if not (done.erased or done.certificates or done.left):
+        return "The database knows every erasure of the ledger: there is nothing to do again."
+    absent = f" ({done.absent} of them of accounts that the backup did not know yet)" if done.absent else ""
+    last = (
+        "Release the holds (tenure hold list) or mend what the sentences say, then run it again: workers do not "
+        "start before."
+        if done.left
+        else "Workers may start."
+    )
+    return f"{done.erased} erasures were done again{absent}, {done.certificates} certificates put back. {last}"
 
 
 def _print(termination: UUID, stage: str, error: str | None, stores: list[Any] | Any) -> None:

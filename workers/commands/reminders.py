@@ -23,7 +23,10 @@ from tasks.reminders.holds import end_early, set_pause
 from tasks.reminders.ladder import Customer, Next
 from tasks.reminders.ladder import explain as next_step
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import DAY, as_json
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors, wrong_use
+
+reminders = click.Group("reminders")
 
 #: Letters of a simulation that are listed one by one; more are counted by day.
 LISTED = 40
@@ -53,23 +56,25 @@ ABOUT = text("""
      WHERE account.ref = :about OR invoice.number = :about""")
 
 
-def explain(number: str, json: bool) -> int:
-    """The next reminder of an invoice, its time, and the reasons; and the ones that it had."""
-    with in_words(), Database(settings().database_url, pool_size=1).transaction() as session:
-        invoice = session.execute(INVOICE, {"number": number}).one_or_none()
-        if invoice is None:
-            click.echo(f"tenure: there is no invoice {number!r}.", err=True)
-            return 1
+@reminders.command()
+@click.argument("invoice", metavar="INVOICE")
+@as_json
+@reports_errors
+def explain(invoice: str, json: bool) -> None:
+    """Explain which reminder of an invoice comes next, when and why, or why none does; list those that were sent."""
+    with Database(settings().database_url, pool_size=1).transaction() as session:
+        row = session.execute(INVOICE, {"number": invoice}).one_or_none()
+        if row is None:
+            raise CommandFailed(f"there is no invoice {invoice!r}.")
         now = book.clock(session)
-        found = find(session, number, now)
-        following = next_step(*found, now) if found else Next(None, None, None, (_gone(invoice),))
-        history = [dict(row._mapping) for row in session.execute(HISTORY, {"number": number})]
-    shown = _shown(invoice, found[0] if found else None, following, history)
+        found = find(session, invoice, now)
+        following = next_step(*found, now) if found else Next(None, None, None, (_gone(row),))
+        history = [dict(each._mapping) for each in session.execute(HISTORY, {"number": invoice})]
+    shown = _shown(row, found[0] if found else None, following, history)
     if json:
         print_json(shown)
-        return 0
-    _print(shown)
-    return 0
+    else:
+        _print(shown)
 
 
 def _gone(invoice: Any) -> str:
@@ -124,19 +129,27 @@ def _print(shown: dict[str, Any]) -> None:
     console.print(table)
 
 
-def run_simulation(days: int, account: str | None, json: bool) -> int:
-    """The letters of the next days, as the workers will send them if nobody pays and nothing else happens."""
-    with in_words(), Database(settings().database_url, pool_size=1).snapshot() as session:
+@reminders.command("simulate")
+@click.argument("days", type=click.IntRange(1, 1_000))
+@click.option("--account", metavar="REF", help="Only letters to this account.")
+@as_json
+@reports_errors
+def forecast(days: int, account: str | None, json: bool) -> None:
+    """List the letters of the next DAYS days, if nobody pays and nothing else changes.
+
+    Sends nothing.
+    """
+    with Database(settings().database_url, pool_size=1).snapshot() as session:
         now = book.clock(session)
         foreseen = sorted(simulate(session, now, days, ref=account), key=lambda each: (each.at, each.account))
     if json:
         print_json(
             [{"at": each.at, "account": each.account, "message": each.message, **each.context} for each in foreseen]
         )
-        return 0
+        return
     if not foreseen:
         click.echo("Nobody will be reminded.")
-        return 0
+        return
     table = Table(box=None, pad_edge=False)
     if len(foreseen) <= LISTED:
         _list(table, foreseen)
@@ -145,7 +158,6 @@ def run_simulation(days: int, account: str | None, json: bool) -> int:
     Console(highlight=False).print(table)
     many = "1 letter" if len(foreseen) == 1 else f"{len(foreseen):,} letters"
     click.echo(f"{many} in {days} days, if nobody pays and nothing else happens.")
-    return 0
 
 
 def _list(table: Table, foreseen: list[Foreseen]) -> None:
@@ -176,23 +188,22 @@ def _count(table: Table, foreseen: list[Foreseen]) -> None:
         table.add_row(str(day), *(str(counted[kind] or "") for kind in kinds))
 
 
-def pause(about: str, until: date | None, over: bool) -> int:
-    """Pause the reminders of an account or an invoice, or end that."""
-    with in_words():
-        try:
-            with Database(settings().database_url, pool_size=1).transaction() as session:
-                found = session.execute(ABOUT, {"about": about}).first()
-                if found is None:
-                    click.echo("tenure: there is no invoice of that number and no account of that ref.", err=True)
-                    return 2
-                if over:
-                    end_early(session, found.id, found.number, only="pause")
-                else:
-                    set_pause(session, found.id, found.number, until)
-        except Failure as failure:
-            click.echo(f"tenure: {failure}", err=True)
-            return 2
+@reminders.command()
+@click.argument("about", metavar="INVOICE|ACCOUNT")
+@click.option("--until", type=DAY, metavar="YYYY-MM-DD", help="The last day of the pause; without it, until --over.")
+@click.option("--over", is_flag=True, help="End the pause.")
+@reports_errors
+def pause(about: str, until: datetime | None, over: bool) -> None:
+    """Pause the reminders of an invoice, by its number, or of an account, by its ref."""
+    last_day = until.date() if until else None
+    with wrong_use(Failure), Database(settings().database_url, pool_size=1).transaction() as session:
+        found = session.execute(ABOUT, {"about": about}).first()
+        if found is None:
+            raise WrongUse("there is no invoice of that number and no account of that ref.")
+        if over:
+            end_early(session, found.id, found.number, only="pause")
+        else:
+            set_pause(session, found.id, found.number, last_day)
     what = f"invoice {found.number}" if found.number else f"account {about}"
-    ends = "until further notice" if until is None else f"up to and with {until}"
+    ends = "until further notice" if last_day is None else f"up to and with {last_day}"
     click.echo(f"The reminders of {what} go on." if over else f"The reminders of {what} are paused {ends}.")
-    return 0

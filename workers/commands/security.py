@@ -1,8 +1,8 @@
-"""`tenure security`: what the audits of dependencies found, and what was decided about it (P5.1b, W24)."""
+"""`tenure security`: audit the dependencies, list the findings, accept one (P5.1b, W24)."""
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 
 import click
 from rich.console import Console
@@ -13,7 +13,10 @@ from models.base.unit_of_work import Database
 from models.schema.security_audit import DEADLINE
 from tasks.security import dependency_audit
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import DAY, as_json
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors
+
+security = click.Group("security")
 
 LONGEST_ACCEPTANCE = timedelta(days=366)
 
@@ -28,30 +31,42 @@ ACCEPT = text("""
      WHERE package = :package AND gone_at IS NULL AND (advisory = :advisory OR :advisory = ANY (aliases))""")
 
 
+@security.command()
+@reports_errors
 def audit() -> int:
-    """Look now, whenever it was looked last; 1 where something is open or nothing could be seen."""
+    """Look up every installed package in the vulnerability database now.
+
+    Exits with 1 if a finding is open that nobody has accepted, or if the database does not answer.
+    """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - Celery is needed for this command alone
 
-    with in_words():
-        ports = bootstrap.ports(settings(), app)
-        if ports.auditor is None:
-            click.echo("tenure: nothing is audited with TENURE_MODE=local: set TENURE_OSV_URL.", err=True)
-            return 2
-        counts = dependency_audit.audit(ports, every=timedelta(0))
+    ports = bootstrap.ports(settings(), app)
+    if ports.auditor is None:
+        raise WrongUse("nothing is audited with TENURE_MODE=local: set TENURE_OSV_URL.")
+    counts = dependency_audit.audit(ports, every=timedelta(0))
     if "unavailable" in counts:
-        click.echo("tenure: the vulnerability database gave no answer; the next tick tries again.", err=True)
-        return 1
+        raise CommandFailed("the vulnerability database gave no answer; the next tick tries again.")
     if not counts["packages"]:
         click.echo("An audit is under way in another process.")
         return 0
     click.echo(f"{counts['packages']} packages looked up.")
-    return findings(json=False)
+    return _findings(json=False)
 
 
+@security.command()
+@as_json
+@reports_errors
 def findings(json: bool) -> int:
-    """What is open; 1 where anything is that nobody has accepted."""
-    with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
+    """List the open findings with their age and the versions that fix them.
+
+    Exits with 1 if there is one that nobody has accepted.
+    """
+    return _findings(json)
+
+
+def _findings(json: bool) -> int:
+    with Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(OPEN, {"deadline": DEADLINE}).all()
     wanting = int(not all(row.accepted for row in rows))
     if json:
@@ -78,22 +93,23 @@ def findings(json: bool) -> int:
     return wanting
 
 
-def accept(package: str, advisory: str, until: date, why: str) -> int:
-    """Record that a finding does no harm here, why, and until when that is believed."""
+@security.command()
+@click.argument("package")
+@click.argument("advisory")
+@click.option("--until", type=DAY, metavar="YYYY-MM-DD", required=True, help="The day on which to check this again.")
+@click.option("--why", required=True, help="Why it does no harm here.")
+@reports_errors
+def accept(package: str, advisory: str, until: datetime, why: str) -> None:
+    """Record that a finding does no harm here."""
     if not why.strip():
-        click.echo("tenure: --why must say why it does no harm here.", err=True)
-        return 2
-    with in_words(), Database(settings().database_url, pool_size=1).connection() as connection:
+        raise WrongUse("--why must say why it does no harm here.")
+    day = until.date()
+    with Database(settings().database_url, pool_size=1).connection() as connection:
         today = connection.execute(text("SELECT now()::date")).scalar_one()
-        if not today < until <= today + LONGEST_ACCEPTANCE:
-            click.echo(f"tenure: --until {until} must be a day in the year that comes.", err=True)
-            return 2
-        values = {"package": package.lower(), "advisory": advisory, "until": until, "why": why.strip()}
+        if not today < day <= today + LONGEST_ACCEPTANCE:
+            raise WrongUse(f"--until {day} must be a day in the year that comes.")
+        values = {"package": package.lower(), "advisory": advisory, "until": day, "why": why.strip()}
         accepted = connection.execute(ACCEPT, values).rowcount
     if not accepted:
-        click.echo(
-            f"tenure: there is no open finding {advisory!r} of {package!r}: see tenure security findings.", err=True
-        )
-        return 2
-    click.echo(f"{advisory} of {package} is accepted until {until}.")
-    return 0
+        raise WrongUse(f"there is no open finding {advisory!r} of {package!r}: see tenure security findings.")
+    click.echo(f"{advisory} of {package} is accepted until {day}.")

@@ -1,4 +1,4 @@
-"""`tenure sessions`: how the session stores stand, and their sweep by hand (S7).
+"""`tenure sessions`: show and sweep the session stores (S7).
 
 Exit codes: 0 fine, 1 a store is in trouble or holds what it may not, 2 wrong settings.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -23,8 +24,11 @@ from tasks.sessions.sweep import sweep as sweep_stores
 from workers.celery import logs
 from workers.observe.promises.report import STORED_AT_MOST
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import as_json
+from workers.terminal.output import print_json, reports_errors
 from workers.wiring import bootstrap
+
+sessions = click.Group("sessions", help="Sessions have to be gone 24 hours after they began (P9.3).")
 
 PARTITIONS = text("""
     SELECT (SELECT count(*) FROM tenure.session_partitions) AS partitions,
@@ -56,14 +60,20 @@ class Line:
         return (self.oldest_seconds or 0) > STORED_AT_MOST.total_seconds()
 
 
+@sessions.command()
+@as_json
+@reports_errors
 def stats(json: bool) -> int:
-    with in_words():
-        chosen = settings()
-        database = Database(chosen.database_url, pool_size=1)
-        stores = (OwnSessions(database), *bootstrap.session_stores(chosen, database))
-        lines = [_line(database, store) for store in stores]
-        with database.connection() as connection:
-            partitions = dict(connection.execute(PARTITIONS).one()._mapping)
+    """Show how many sessions each store holds, the oldest, and how many were swept.
+
+    Exits with 1 if a session is older than allowed, or a store cannot be read.
+    """
+    chosen = settings()
+    database = Database(chosen.database_url, pool_size=1)
+    stores = (OwnSessions(database), *bootstrap.session_stores(chosen, database))
+    lines = [_line(database, store) for store in stores]
+    with database.connection() as connection:
+        partitions = dict(connection.execute(PARTITIONS).one()._mapping)
     if json:
         rows = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
         print_json({"stores": rows, "partitions": partitions})
@@ -83,16 +93,22 @@ def stats(json: bool) -> int:
     return int(any(line.wrong for line in lines))
 
 
+@sessions.command()
+@as_json
+@reports_errors
 def sweep(json: bool) -> int:
-    with in_words():
-        from workers.app import app  # noqa: PLC0415 - Celery, for its broker
+    """Sweep every store now, until no expired session is left.
 
-        logs.configure(json=False, level=logging.ERROR)  # what it warns of is said below
-        ports = bootstrap.ports(settings(), app)
-        with Console(stderr=True).status("Sweeping until nothing is left that is over …"):
-            counts = sweep_stores(ports)
-        names = ["tenure", *(store.name for store in ports.session_stores)]
-        troubles = _troubles(ports.database, names)
+    Exits with 1 if a store could not be swept.
+    """
+    from workers.app import app  # noqa: PLC0415 - Celery, for its broker
+
+    ports = bootstrap.ports(settings(), app)
+    logs.configure(json=False, level=logging.ERROR)  # what it warns of is said below
+    with Console(stderr=True).status("Sweeping until nothing is left that is over …"):
+        counts = sweep_stores(ports)
+    names = ["tenure", *(store.name for store in ports.session_stores)]
+    troubles = _troubles(ports.database, names)
     if json:
         print_json(counts)
         return int("in_trouble" in counts)

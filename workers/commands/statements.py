@@ -1,4 +1,4 @@
-"""`tenure statements`: close periods now, look at a statement, make its document again (B2, B3).
+"""`tenure statements`: plan the statements of closed periods, show them, render their documents again (B2, B3).
 
 Exit codes: 0 fine, 1 something is not as it was, 2 wrong use.
 """
@@ -6,7 +6,7 @@ Exit codes: 0 fine, 1 something is not as it was, 2 wrong use.
 from __future__ import annotations
 
 import hashlib
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,32 +29,37 @@ from tasks.billing.statement_plan import plan
 from tasks.billing.statements import RENDER, RENDER_LONG, ToRender, load
 from tasks.client.documents import open_statement
 from tasks.failures import Failure
-from workers.commands.documents import NotSaved, save
+from workers.commands.documents import save
 from workers.settings.settings import settings
-from workers.terminal.output import counted, in_words, print_json
+from workers.terminal.options import DAY, FILE, as_json
+from workers.terminal.output import CommandFailed, WrongUse, counted, print_json, reports_errors, wrong_use
+
+statements = click.Group("statements")
 
 
-class Refused(Exception):
-    """What was asked for cannot be; the text is a sentence."""
+@statements.command()
+@click.option("--account", "ref", metavar="REF", help="Only this account, by the application's own key.")
+@click.option(
+    "--period", type=DAY, metavar="YYYY-MM-DD", help="A day of the period that is meant, which must have closed."
+)
+@as_json
+@reports_errors
+def run(ref: str | None, period: datetime | None, json: bool) -> None:
+    """Plan a statement for every period that has closed, as Beat does each minute.
 
-
-def run(ref: str | None, period: date | None, json: bool) -> int:
-    """Plan what has closed, of all accounts or of one; the workers render and send it."""
+    Workers render and send what is planned.
+    """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - it brings Celery, which only this command needs
 
-    with in_words():
-        ports = bootstrap.ports(settings(), app)
-        try:
-            account = _account(ports.database, ref) if ref is not None else None
-            if period is not None:
-                _has_closed(ports.database, account, period)
-        except Refused as refusal:
-            return _refuse(refusal)
-        counts = plan(ports, account_id=account.id if account else None)
-        if counts["planned"]:
-            ports.wake(RENDER.task)
-            ports.wake(RENDER_LONG.task)
+    ports = bootstrap.ports(settings(), app)
+    account = _account(ports.database, ref) if ref is not None else None
+    if period is not None:
+        _require_closed(ports.database, account, period.date())
+    counts = plan(ports, account_id=account.id if account else None)
+    if counts["planned"]:
+        ports.wake(RENDER.task)
+        ports.wake(RENDER_LONG.task)
     if json:
         print_json(counts)
     elif not counts["accounts"]:
@@ -64,42 +69,53 @@ def run(ref: str | None, period: date | None, json: bool) -> int:
             f"{counted(counts['accounts'], 'period')} closed, {counted(counts['planned'], 'statement')} planned; "
             "workers render and send them."
         )
-    return 0
 
 
-def show(which: str, json: bool) -> int:
-    """One statement with its lines, or the list of an account's statements."""
-    with in_words():
-        database = _database()
-        try:
-            found = _statements(database, which)
-            if isinstance(found, ToRender):
-                document = found.document()
-        except (Refused, Failure) as refusal:
-            return _refuse(refusal)
+@statements.command()
+@click.argument("which", metavar="ID|ACCOUNT")
+@as_json
+@reports_errors
+def show(which: str, json: bool) -> None:
+    """Show a statement with its lines and ageing, or list the statements of an account."""
+    with wrong_use(Failure):
+        found = _statements(_database(), which)
+        if isinstance(found, ToRender):
+            document = found.document()
     if isinstance(found, ToRender):
         (_print_json if json else _print_one)(found, document)
     elif json:
         print_json([_summary(row) for row in found])
     else:
         _print_list(found)
-    return 0
 
 
-def render(statement: UUID, out: Path) -> int:
-    """Make the document again, and say whether it is the one that was stored."""
+@statements.command()
+@click.argument("statement", metavar="ID", type=click.UUID)
+@click.option("--out", type=FILE, required=True, help="Write the PDF to this file.")
+@click.option("--sent", is_flag=True, help="Write the PDF that was sent, from the object store, instead.")
+@reports_errors
+def render(statement: UUID, out: Path, sent: bool) -> int:
+    """Render the document of a statement again.
+
+    Exits with 1 if it is not, byte for byte, the one that was sent.
+    """
+    with wrong_use(Failure, CommandFailed):
+        if sent:
+            _save_sent(statement, out)
+            return 0
+        return _render(statement, out)
+
+
+def _render(statement: UUID, out: Path) -> int:
+    """Returns 1 if the document is not the one that was stored."""
     from email_templates.pdf.typesetter import typesetter  # noqa: PLC0415 - Typst and its fonts
 
-    with in_words():
-        try:
-            item = _one(_database(), statement)
-            body = item.pdf()
-        except (Refused, Failure) as refusal:
-            return _refuse(refusal)
+    item = _one(_database(), statement)
+    body = item.pdf()
     try:
         out.write_bytes(body)
     except OSError as error:
-        return _refuse(Refused(f"{out} cannot be written: {error.strerror}."))
+        raise WrongUse(f"{out} cannot be written: {error.strerror}.") from error
     row = item.statement
     if row.document_sha256 is None:
         click.echo(f"{out}: {len(body):,} bytes. The workers have not made this document yet.")
@@ -115,15 +131,9 @@ def render(statement: UUID, out: Path) -> int:
     return 1
 
 
-def sent(statement: UUID, out: Path) -> int:
-    """Write the document as it was sent."""
-    with in_words():
-        try:
-            ref = _ref(_database(), _one(_database(), statement).statement.account_id)
-            click.echo(save(partial(open_statement, account=ref, statement=statement), out))
-        except (Refused, NotSaved) as refusal:
-            return _refuse(refusal)
-    return 0
+def _save_sent(statement: UUID, out: Path) -> None:
+    ref = _ref(_database(), _one(_database(), statement).statement.account_id)
+    click.echo(save(partial(open_statement, account=ref, statement=statement), out))
 
 
 def _database() -> Database:
@@ -140,16 +150,16 @@ def _account(database: Database, ref: str) -> Account:
     with database.snapshot() as session:
         found = session.scalars(select(Account).where(Account.ref == ref)).one_or_none()
     if found is None:
-        raise Refused(f"there is no account {ref!r}: name one by its ref, the application's own key.")
+        raise WrongUse(f"there is no account {ref!r}: name one by its ref, the application's own key.")
     if found.status != "active":
-        raise Refused(f"the account {ref!r} is {found.status}: no period of it closes.")
+        raise WrongUse(f"the account {ref!r} is {found.status}: no period of it closes.")
     return found
 
 
-def _has_closed(database: Database, account: Account | None, period: date) -> None:
-    """That `period`, a day in it, has ended; Refused with the day on which it will."""
+def _require_closed(database: Database, account: Account | None, period: date) -> None:
+    """Raises WrongUse if the period with this day has not ended."""
     if account is None:
-        raise Refused("--period asks about one account: name it with --account.")
+        raise WrongUse("--period asks about one account: name it with --account.")
     with database.snapshot() as session:
         end = session.execute(
             text("SELECT tenure.period_end(:start, :day)"), {"start": account.period_start, "day": account.billing_day}
@@ -158,7 +168,7 @@ def _has_closed(database: Database, account: Account | None, period: date) -> No
             text("SELECT statement_due_at <= now() FROM tenure.accounts WHERE id = :id"), {"id": account.id}
         ).scalar_one()
     if period >= end or (period >= account.period_start and not closed):
-        raise Refused(
+        raise WrongUse(
             f"the period of {period:%Y-%m-%d} has not closed: the open one of {account.ref!r} goes from "
             f"{account.period_start:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}."
         )
@@ -172,7 +182,7 @@ def _statements(database: Database, which: str) -> ToRender | list[Statement]:
     with database.snapshot() as session:
         known = session.execute(select(Account.id).where(Account.ref == which)).scalar_one_or_none()
         if known is None:
-            raise Refused(f"{which!r} is neither the id of a statement nor the ref of an account.")
+            raise WrongUse(f"{which!r} is neither the id of a statement nor the ref of an account.")
         return list(
             session.scalars(
                 select(Statement)
@@ -186,7 +196,9 @@ def _one(database: Database, statement: UUID) -> ToRender:
     with database.snapshot() as session:
         found = _load(session, statement)
     if found is None:
-        raise Refused(f"there is no statement {statement}; `tenure statements show ACCOUNT` lists those of an account.")
+        raise WrongUse(
+            f"there is no statement {statement}; `tenure statements show ACCOUNT` lists those of an account."
+        )
     return found
 
 
@@ -282,8 +294,3 @@ def _state(row: Statement) -> str:
     if row.document_bytes is not None and row.finished_at is not None:
         return f"a PDF of {row.document_bytes:,} bytes since {row.finished_at:%Y-%m-%d %H:%M} UTC"
     return f"{row.state}{f': {row.last_error}' if row.last_error else ''}"
-
-
-def _refuse(refusal: Exception) -> int:
-    click.echo(f"tenure: {refusal}", err=True)
-    return 2

@@ -1,4 +1,4 @@
-"""`tenure work`: what an operator sees of the work rows, and may do to them (W5).
+"""`tenure work`: list, retry and cancel work rows; pause and limit jobs; replay quarantined messages (W5).
 
 Exit codes: 0 fine, 1 something wants a person, 2 wrong use.
 """
@@ -20,14 +20,17 @@ from sqlalchemy.orm import Session
 
 from models.base.unit_of_work import Database
 from models.work import control
-from models.work import row as work
+from models.work import row as work_rows
 from models.work.control import WorkControl
 from models.work.request import Quarantined
 from models.work.row import Work, work_tables
 from tasks.client.requests import RequestRefused, ask
 from tasks.engine.registry import jobs
 from workers.settings.settings import settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import as_json, limit
+from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors
+
+work = click.Group("work")
 
 #: What every work row has.
 COLUMNS = (
@@ -43,12 +46,20 @@ COLUMNS = (
 )
 
 
+@work.command("list")
+@click.option("--state", help="Only rows in this state: pending, running, failed, unknown, cancelled or done.")
+@click.option("--table", help="Only rows of this table, such as statements, email_messages or job_requests.")
+@limit
+@as_json
+@reports_errors
 def list_work(state: str | None, table: str | None, limit: int, json: bool) -> int:
+    """List how many rows of each table are in which state, and the rows that need an operator.
+
+    Exits with 1 if there are any.
+    """
     chosen = _tables(table)
-    if chosen is None:
-        return 2
-    with in_words(), _database().connection() as connection:
-        tallies = {each.__tablename__: work.tally(connection, each) for each in chosen}
+    with _database().connection() as connection:
+        tallies = {each.__tablename__: work_rows.tally(connection, each) for each in chosen}
         rows = [
             {"table": each.__tablename__, **row._mapping}
             for each in chosen
@@ -56,11 +67,11 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
                 text(f"""
                     SELECT id, state, attempts, due_at, last_error FROM tenure.{each.__tablename__}
                      WHERE state = ANY (:states) ORDER BY due_at DESC LIMIT :limit"""),
-                {"states": [state] if state else list(work.WANTING), "limit": limit},
+                {"states": [state] if state else list(work_rows.WANTING), "limit": limit},
             )
         ]
         controls = connection.execute(select(WorkControl.__table__).order_by(WorkControl.task)).all()
-    wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in work.WANTING)
+    wanting = sum(tally.states.get(each, 0) for tally in tallies.values() for each in work_rows.WANTING)
     if json:
         print_json({"tables": {name: _tally(tally) for name, tally in tallies.items()}, "rows": rows})
         return int(wanting > 0)
@@ -83,8 +94,13 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
     return int(wanting > 0)
 
 
-def show(row: UUID, json: bool) -> int:
-    with in_words(), _database().connection() as connection:
+@work.command()
+@click.argument("row", type=click.UUID)
+@as_json
+@reports_errors
+def show(row: UUID, json: bool) -> None:
+    """Show a row: its state, its attempts, the worker that holds it, and why it failed."""
+    with _database().connection() as connection:
         for table in work_tables():
             found = connection.execute(
                 text(f"SELECT id, {', '.join(COLUMNS)} FROM tenure.{table.__tablename__} WHERE id = :id"), {"id": row}
@@ -96,9 +112,8 @@ def show(row: UUID, json: bool) -> int:
                 else:
                     for name, value in values.items():
                         click.echo(f"{name:<14} {_plain(value)}")
-                return 0
-    click.echo(f"tenure: there is no work row {row}; `tenure work list` shows those there are.", err=True)
-    return 2
+                return
+    raise WrongUse(f"there is no work row {row}; `tenure work list` shows those there are.")
 
 
 def _retries(connection: Connection, table: type[Work], row: UUID) -> str | None:
@@ -130,35 +145,58 @@ def _in_words(time: timedelta) -> str:
     return f"{seconds} seconds" if seconds != 1 else "1 second"
 
 
+@work.command()
+@click.argument("rows", type=click.UUID, nargs=-1)
+@click.option("--failed", "table", metavar="TABLE", help="Retry all failed rows of this table.")
+@reports_errors
 def retry(rows: Sequence[UUID], table: str | None) -> int:
+    """Retry failed, cancelled or unknown rows.
+
+    Exits with 1 if a row is in another state.
+    """
     if not rows and not table:
-        click.echo("tenure: name the rows to be tried again, or a table with --failed.", err=True)
-        return 2
+        raise WrongUse("name the rows to be tried again, or a table with --failed.")
     chosen = _tables(table)
-    if chosen is None:
-        return 2
     again: set[UUID] = set()
-    with in_words(), _database().connection() as connection:
+    with _database().connection() as connection:
         for each in chosen:
             ids: Iterable[UUID] = rows or connection.scalars(
                 text(f"SELECT id FROM tenure.{each.__tablename__} WHERE state = 'failed'")
             )
-            again |= work.retry(connection, each, ids)
+            again |= work_rows.retry(connection, each, ids)
     return _told(again, rows, "due again", "Only failed, unknown and cancelled rows can be tried again.")
 
 
+@work.command()
+@click.argument("rows", type=click.UUID, nargs=-1, required=True)
+@click.option("--why", default="Cancelled by an operator.", help="The reason, which is kept with the row.")
+@reports_errors
 def cancel(rows: Sequence[UUID], why: str) -> int:
+    """Cancel pending or failed rows.
+
+    Exits with 1 if a row is in another state.
+    """
     cancelled: set[UUID] = set()
-    with in_words(), _database().connection() as connection:
+    with _database().connection() as connection:
         for each in work_tables():
-            cancelled |= work.cancel(connection, each, rows, why)
+            cancelled |= work_rows.cancel(connection, each, rows, why)
     return _told(cancelled, rows, "cancelled", "Only pending and failed rows can be cancelled.")
 
 
+@work.command()
+@click.option("--replay", type=click.UUID, help="Accept this message again, now that the reason is mended.")
+@limit
+@as_json
+@reports_errors
 def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
-    with in_words(), _database().transaction() as session:
+    """List the messages that could not be accepted, with the reasons.
+
+    Exits with 1 if there are any.
+    """
+    with _database().transaction() as session:
         if replay:
-            return _replay(session, replay)
+            _replay(session, replay)
+            return 0
         kept = session.scalars(
             select(Quarantined)
             .where(Quarantined.replayed_at.is_(None))
@@ -181,24 +219,39 @@ def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
     return int(bool(kept))
 
 
-def pause(task: str, paused: bool) -> int:
-    if not _known(task):
-        return 2
-    with in_words(), _database().connection() as connection:
-        control.set_paused(connection, task, paused)
-    click.echo(
-        f"{task} is paused on all workers; go on with: tenure work resume {task}" if paused else f"{task} goes on."
-    )
-    return 0
+@work.command()
+@click.argument("task")
+@reports_errors
+def pause(task: str) -> None:
+    """Pause a job, such as emails.send, on all workers: rows that run are finished, and no other is claimed."""
+    _require_job(task)
+    with _database().connection() as connection:
+        control.set_paused(connection, task, True)
+    click.echo(f"{task} is paused on all workers; go on with: tenure work resume {task}")
 
 
-def limit(task: str, concurrency: int | None, rate: float | None) -> int:
-    if not _known(task):
-        return 2
-    with in_words(), _database().connection() as connection:
+@work.command()
+@click.argument("task")
+@reports_errors
+def resume(task: str) -> None:
+    """Resume a paused job."""
+    _require_job(task)
+    with _database().connection() as connection:
+        control.set_paused(connection, task, False)
+    click.echo(f"{task} goes on.")
+
+
+@work.command("limit")
+@click.argument("task")
+@click.option("--concurrency", type=click.IntRange(0), help="Rows at the same time, over all workers.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second, over all workers.")
+@reports_errors
+def limit_job(task: str, concurrency: int | None, rate: float | None) -> None:
+    """Limit a job over all workers; without options, lift its limits."""
+    _require_job(task)
+    with _database().connection() as connection:
         control.set_limits(connection, task, concurrency=concurrency, rate=rate)
     click.echo(f"{task}: {_limits(concurrency, rate)}.")
-    return 0
 
 
 def _limits(concurrency: int | None, rate: float | None) -> str:
@@ -207,19 +260,18 @@ def _limits(concurrency: int | None, rate: float | None) -> str:
     return ", ".join(said) or "no limits"
 
 
-def _known(task: str) -> bool:
+def _require_job(task: str) -> None:
+    """Raises WrongUse if there is no job or limit of this name."""
     tasks = sorted({name for job in jobs() for name in (job.task, *job.limits)})
     if task not in tasks:
-        click.echo(f"tenure: there is no job {task!r}; there are {', '.join(tasks)}.", err=True)
-    return task in tasks
+        raise WrongUse(f"there is no job {task!r}; there are {', '.join(tasks)}.")
 
 
-def _replay(session: Session, which: UUID) -> int:
+def _replay(session: Session, which: UUID) -> None:
     """Ask again for what a quarantined message asked for; it stays, marked, when that is accepted."""
     kept = session.get(Quarantined, which)
     if kept is None:
-        click.echo(f"tenure: there is no quarantined message {which}.", err=True)
-        return 2
+        raise WrongUse(f"there is no quarantined message {which}.")
     try:
         args, kwargs = _arguments(kept.body)
         if args or kept.kind is None:
@@ -227,11 +279,9 @@ def _replay(session: Session, which: UUID) -> int:
         key = kwargs.pop("dedupe_key", None) or f"message:{kept.message_id}"
         made = ask(session, kept.kind, kwargs, dedupe_key=key, source="operator")
     except RequestRefused as refusal:
-        click.echo(f"tenure: still refused: {refusal}", err=True)
-        return 1
+        raise CommandFailed(f"still refused: {refusal}") from refusal
     session.execute(text("UPDATE tenure.quarantine SET replayed_at = now() WHERE id = :id"), {"id": kept.id})
     click.echo(f"Accepted as request {made}.")
-    return 0
 
 
 def _arguments(body: bytes) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -256,13 +306,13 @@ def _unbase64(body: bytes) -> bytes:
         return b""
 
 
-def _tables(name: str | None) -> Sequence[type[Work]] | None:
+def _tables(name: str | None) -> Sequence[type[Work]]:
+    """The table of this name, or all work tables. Raises WrongUse if there is none of this name."""
     tables = {each.__tablename__: each for each in work_tables()}
     if name is None:
         return list(tables.values())
     if name not in tables:
-        click.echo(f"tenure: there is no work table {name!r}; there are {', '.join(sorted(tables))}.", err=True)
-        return None
+        raise WrongUse(f"there is no work table {name!r}; there are {', '.join(sorted(tables))}.")
     return [tables[name]]
 
 
@@ -274,7 +324,7 @@ def _told(done: set[UUID], asked: Sequence[UUID], what: str, otherwise: str) -> 
     return int(bool(left))
 
 
-def _tally(tally: work.Tally) -> dict[str, Any]:
+def _tally(tally: work_rows.Tally) -> dict[str, Any]:
     oldest = tally.oldest_due.total_seconds() if tally.oldest_due else None
     return {"states": tally.states, "due": tally.due, "oldest_due_seconds": oldest}
 

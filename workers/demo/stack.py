@@ -32,7 +32,7 @@ _COMPANY = {
     "TENURE_PURGE_QUIET_HOURS": "0",
 }
 _UP = (
-    "import sys; from pathlib import Path; from workers import supervisor;"
+    "import sys; from pathlib import Path; from workers.local import supervisor;"
     f"sys.exit(supervisor.up(Path(sys.argv[1]), sys.argv[2] == 'keep', {_SERVICES!r}))"
 )
 #: What an `up` in front says when all of it serves.
@@ -144,7 +144,7 @@ class Stack:
 
     def _tenure(self, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "workers.commands.cli", *arguments, "--var", str(self.folder)],
+            [sys.executable, "-m", "workers.commands", *arguments, "--var", str(self.folder)],
             capture_output=True,
             text=True,
             check=False,

@@ -50,7 +50,7 @@ class Service:
 
 
 _CELERY = (sys.executable, "-m", "celery", "-A", "workers.app")
-_TENURE = (sys.executable, "-m", "workers.commands.cli")
+_TENURE = (sys.executable, "-m", "workers.commands")
 
 SERVICES: Mapping[str, Service] = {
     "worker": Service(

@@ -28,7 +28,8 @@ from workers.adapters.mail.address import transports
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.settings.settings import Settings, SettingsError, settings
+from workers.settings.settings import Settings, settings
+from workers.terminal.output import reports_errors
 from workers.wiring import bootstrap
 
 OLDEST_POSTGRESQL = 18
@@ -325,13 +326,11 @@ CHECKS: Sequence[Callable[[Settings], Finding]] = (
 )
 
 
-def main() -> int:
-    """Print a line for each link; 0 where all are fine, 1 where one is not, 2 where settings are wrong."""
-    try:
-        chosen = settings()
-    except SettingsError as error:
-        click.echo(f"tenure: {error}", err=True)
-        return 2
+@click.command()
+@reports_errors
+def doctor() -> int:
+    """Exits with 1 if something is wrong, and with 2 if a setting is."""
+    chosen = settings()
     findings = [finding for check in CHECKS if (finding := check(chosen)).fine or finding.trouble]
     for finding in findings:
         mark, colour = ("✗", "red") if finding.trouble else ("✓", "green")

@@ -18,7 +18,7 @@ from workers.celery.beat import TICKED
 from workers.celery.liveness import folder_of, notes
 from workers.services.relay import APPLICATION_NAME
 from workers.settings.settings import Settings, settings
-from workers.terminal.output import in_words
+from workers.terminal.output import reports_errors
 
 #: Work that waits longer than this while a worker is up is not being done.
 PATIENCE = timedelta(minutes=5)
@@ -89,10 +89,13 @@ def beat(chosen: Settings, _connection: Connection) -> str | None:
 PARTS: Mapping[str, Callable[[Settings, Connection], str | None]] = {"worker": worker, "beat": beat, "relay": relay}
 
 
-def main(part: str) -> int:
-    with in_words():
-        chosen = settings()
-        with Database(chosen.database_url, pool_size=1).connection() as connection:
-            wrong = PARTS[part](chosen, connection)
+@click.command()
+@click.argument("part", type=click.Choice(list(PARTS)))
+@reports_errors
+def health(part: str) -> int:
+    """For health checks of containers. Exits with 1 if due work is not done."""
+    chosen = settings()
+    with Database(chosen.database_url, pool_size=1).connection() as connection:
+        wrong = PARTS[part](chosen, connection)
     click.echo(f"{part}: {wrong or 'healthy'}", err=bool(wrong))
     return int(wrong is not None)

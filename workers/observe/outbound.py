@@ -28,7 +28,7 @@ _PORTS: Final[Mapping[str, int]] = {
 #: By which HTTP clients are told of a proxy.
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 #: By which a process is known as one of Tenure's.
-_MODULES: Final = frozenset({"workers.app", "workers.commands.cli"})
+_MODULES: Final = frozenset({"workers.app", "workers.commands"})
 _COMMAND: Final = "tenure"
 _DATABASE: Final = "TENURE_DATABASE_URL"
 

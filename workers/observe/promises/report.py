@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import click
 import msgspec
 import redis
 from rich.console import Console
@@ -47,7 +48,8 @@ from workers.observe.promises.terminations import (
 from workers.settings import session_stores
 from workers.settings.session_stores import Store
 from workers.settings.settings import Mode, Settings, settings
-from workers.terminal.output import in_words, print_json
+from workers.terminal.options import as_json
+from workers.terminal.output import print_json, reports_errors
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
 STATEMENT_PATIENCE = timedelta(hours=1)
@@ -300,13 +302,15 @@ PROMISES: Sequence[Promise] = (
 )
 
 
-def main(json: bool) -> int:
-    """Print the promises with their evidence; 0, or 1 where one is broken."""
-    with in_words():
-        chosen = settings()
-        with Database(chosen.database_url, pool_size=1).connection() as connection:
-            installation = Installation(chosen, connection)
-            found = [(promise, promise.measure(installation)) for promise in PROMISES]
+@click.command()
+@as_json
+@reports_errors
+def policy(json: bool) -> int:
+    """Prints a figure of evidence for each. Exits with 1 if a promise is broken."""
+    chosen = settings()
+    with Database(chosen.database_url, pool_size=1).connection() as connection:
+        installation = Installation(chosen, connection)
+        found = [(promise, promise.measure(installation)) for promise in PROMISES]
     if json:
         rows = [{"promise": p.number, "clause": p.clause, "verdict": e.verdict, "figure": e.figure} for p, e in found]
         print_json(rows)

@@ -1,0 +1,79 @@
+"""`tenure --help` lists every command without importing one, and each command and option says what it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.every_command import LOCAL, arguments, commands
+from workers.commands import COMMANDS, cli
+from workers.settings.settings import settings
+
+#: What needs no settings, with its exit code for the arguments that are made up here.
+WITHOUT_SETTINGS = {"export show": 1, "export verify": 1, "mail list": 0}
+
+HELP = """
+import sys
+from workers.commands import cli
+cli.main(["--help"], prog_name="tenure", standalone_mode=False)
+ours = ("models", "email_templates", "tasks", "scheduler", "workers")
+print(sorted(name for name in sys.modules if name.partition(".")[0] in ours), file=sys.stderr)
+files = {name.partition(".")[0]: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}
+print(sorted(name for name, file in files.items() if "site-packages" in file and name[0] != "_"), file=sys.stderr)
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("TENURE_DATABASE_URL", raising=False)
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def test_the_help_lists_every_command_and_imports_click_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.splitlines() == ["['workers', 'workers.commands']", "['click']"]
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name:<13}  {line}\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_and_each_option_says_what_it_does(name: str) -> None:
+    for words, command in commands(name):
+        assert command.name == words[-1]
+        assert command.help, f"tenure {' '.join(words)} has no help"
+        assert command.help.splitlines()[0].endswith("."), f"tenure {' '.join(words)}: its help begins with no sentence"
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"tenure {' '.join(words)} {parameter.opts[0]} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_each_command_needs_no_settings(name: str) -> None:
+    for words, command in commands(name):
+        done = CliRunner().invoke(cli, [*words, "--help"])
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert "Usage:" in done.stdout
+        first = " ".join(str(command.help).partition("\n\n")[0].split())
+        assert first in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - LOCAL))
+def test_a_missing_setting_is_reported_in_a_sentence(name: str, tmp_path: Path) -> None:
+    for words, command in commands(name):
+        if isinstance(command, click.Group):
+            continue
+        done = CliRunner().invoke(cli, [*words, *arguments(command, str(tmp_path))])
+        assert isinstance(done.exception, SystemExit | None), (words, done.exception)
+        if " ".join(words) in WITHOUT_SETTINGS:
+            assert done.exit_code == WITHOUT_SETTINGS[" ".join(words)], words
+        else:
+            assert done.exit_code == 2, words
+        assert done.exit_code == 0 or done.stderr.startswith("tenure: "), (words, done.stderr)

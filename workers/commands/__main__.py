@@ -1,0 +1,5 @@
+"""`python -m workers.commands` is `tenure`."""
+
+from workers.commands import main
+
+main()
