@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import ClaimedRow, Job, drain
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app
@@ -30,7 +30,7 @@ def load(_session: Session, ids: Sequence[UUID]) -> dict[UUID, None]:
     return dict.fromkeys(ids)
 
 
-def act(_item: None, _held: Held) -> None:
+def act(_item: None, _claimed: ClaimedRow) -> None:
     """Nothing: what is measured is the way to here and back."""
 
 

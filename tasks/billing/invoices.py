@@ -36,7 +36,7 @@ from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.invoice_issue import issue, issue_batch
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid
-from tasks.engine.drain import DAYS, Held, Job
+from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick, tick
@@ -228,13 +228,13 @@ def _corrected(row: Row[Any]) -> Corrected | None:
     return Corrected(row.corrects, row.corrected_total, row.still_open) if row.corrects else None
 
 
-def render(item: ToRender, held: Held) -> Rendered:
+def render(item: ToRender, claimed: ClaimedRow) -> Rendered:
     """Make the PDF and store it; the same bytes under the same key whenever it is done."""
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
     from email_templates.pdf.invoice import render_invoice  # noqa: PLC0415
 
     documents.somebody(item.recipients)
-    invoice, ports = item.invoice, held.ports
+    invoice, ports = item.invoice, claimed.ports
     # First of all: where nothing can be sealed, nothing is made (T27).
     recipient = item.keys.recipient(invoice.account_id, ports.database, ports.keyring)
     failpoint("invoices.render", "before_render")

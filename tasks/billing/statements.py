@@ -31,7 +31,7 @@ from tasks.billing import documents
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.statement_plan import plan, plan_batch
 from tasks.client.requests import StatementsSend
-from tasks.engine.drain import DAYS, Held, Job
+from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.locks import patient
 from tasks.engine.task import Tick, tick
@@ -160,10 +160,10 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
     }
 
 
-def render(item: ToRender, held: Held) -> Rendered:
+def render(item: ToRender, claimed: ClaimedRow) -> Rendered:
     """Make the PDF and store it; the same bytes under the same key whenever it is done (B3, B5)."""
     documents.somebody(item.recipients)
-    statement, ports = item.statement, held.ports
+    statement, ports = item.statement, claimed.ports
     # First of all: where nothing can be sealed, nothing is made (T27).
     recipient = item.keys.recipient(statement.account_id, ports.database, ports.keyring)
     failpoint(RENDER.task, "before_render")

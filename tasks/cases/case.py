@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work.row import WorkState
-from tasks.engine.drain import Held, Settled
+from tasks.engine.drain import AlreadyEnded, ClaimedRow
 from tasks.failures import Transient
 
 
@@ -28,7 +28,7 @@ from tasks.failures import Transient
 class Case:
     """One step of one termination, as it stood when the step was claimed."""
 
-    #: Of the termination; `held.id` is the step's.
+    #: Of the termination; `claimed.id` is the step's.
     id: UUID
     step: Step
     number: int
@@ -84,11 +84,16 @@ class OnHold(Exception):
     """A legal hold forbids to go on: the termination is `held` until that is released; then this step is due (T22)."""
 
 
-StepFunction = Callable[[Case, Held], StepResult]
+StepFunction = Callable[[Case, ClaimedRow], StepResult]
 
 
 def enter(
-    case: Case, held: Held, stage: Stage, *, effects: Callable[[Session], None] = lambda _session: None, **changes: Any
+    case: Case,
+    claimed: ClaimedRow,
+    stage: Stage,
+    *,
+    effects: Callable[[Session], None] = lambda _session: None,
+    **changes: Any,
 ) -> Case:
     """Commit that the termination is in `stage` from now on, with other columns and with `effects`, which may raise.
 
@@ -97,9 +102,9 @@ def enter(
     Raises Settled where the step is no longer ours, because it was taken over or the termination was cancelled: then
     nothing more is to be touched. The database refuses a stage that may not follow.
     """
-    with held.ports.database.transaction() as session:
-        if not _is_ours(session, held):
-            raise Settled
+    with claimed.ports.database.transaction() as session:
+        if not _is_ours(session, claimed):
+            raise AlreadyEnded
         found = session.get_one(Termination, case.id, with_for_update=True)
         if found.stage != stage:
             wait_for_others(found)
@@ -116,11 +121,11 @@ def wait_for_others(termination: Termination) -> None:
         raise Transient(f"The termination is {termination.stage}: this step waits until it goes on.")
 
 
-def _is_ours(session: Session, held: Held) -> bool:
+def _is_ours(session: Session, claimed: ClaimedRow) -> bool:
     """Whether the step is still held; locks its row. That of the termination is always locked after it."""
     ours = select(TerminationStep.id).where(
-        TerminationStep.id == held.id,
-        TerminationStep.claim_token == held.token,
+        TerminationStep.id == claimed.id,
+        TerminationStep.claim_token == claimed.token,
         TerminationStep.state == WorkState.RUNNING,
     )
     return session.scalar(ours.with_for_update()) is not None

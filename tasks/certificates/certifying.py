@@ -26,7 +26,7 @@ from tasks.cases.correspondence import correspondents, queue_mail
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.export.retained import retained
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
@@ -58,9 +58,9 @@ _VERIFIED = text("""
 _UNTIL = text("SELECT (CAST(:at AS timestamptz) AT TIME ZONE 'UTC' + CAST(:duration AS interval))::date")
 
 
-def certify(case: Case, held: Held) -> StepResult:
+def certify(case: Case, claimed: ClaimedRow) -> StepResult:
     """verifying -> certified, with the certificate in the same transaction."""
-    ports = held.ports
+    ports = claimed.ports
     _ = ports.signer.current
     mapped = ports.estate().map
     with ports.database.transaction() as session:

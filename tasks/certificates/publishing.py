@@ -18,7 +18,7 @@ from models.data_map.places import Folder, FolderPlace
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
-from tasks.engine.drain import DAYS, Held, Job
+from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -57,8 +57,8 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Signed]:
     return {row.id: Signed.of(row.body, row.signature) for row in rows}
 
 
-def copy(certificate: Signed, held: Held) -> None:
-    objects = held.ports.objects
+def copy(certificate: Signed, claimed: ClaimedRow) -> None:
+    objects = claimed.ports.objects
     content = document([certificate], whole=False)
     for stored in objects.list(key(certificate.number)):
         if stored.key == key(certificate.number) and objects.get(stored.key) != content:

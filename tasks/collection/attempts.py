@@ -25,7 +25,7 @@ from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
 from tasks.collection.outcome import not_made, record_payment
 from tasks.collection.plan import plan
-from tasks.engine.drain import Held, Job, Settled
+from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick, tick
 from tasks.failures import Unavailable
@@ -101,35 +101,35 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToCollect]:
     return {row.id: ToCollect(*row[1:]) for row in rows}
 
 
-def collect(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
+def collect(item: ToCollect, claimed: ClaimedRow) -> Payment | AttemptOutcome:
     """Charge what is open; returns what the provider answered, or that there was nothing to charge."""
-    gateway = configured(held.ports)
+    gateway = configured(claimed.ports)
     failpoint("payments.collect", "before_mark")
-    with held.ports.database.connection() as connection:
-        amount = connection.execute(MARK, {"id": held.id, "token": held.token}).scalar_one_or_none()
-        if amount is None and not _is_ours(connection, held):
-            raise Settled
+    with claimed.ports.database.connection() as connection:
+        amount = connection.execute(MARK, {"id": claimed.id, "token": claimed.token}).scalar_one_or_none()
+        if amount is None and not _is_ours(connection, claimed):
+            raise AlreadyEnded
     if amount is None:
         return AttemptOutcome.NOT_NEEDED
     failpoint("payments.collect", "after_mark")
     # The database may be a promoted copy or a restored backup that lost this attempt, and the provider may have
     # forgotten its key meanwhile.
     try:
-        found = gateway.find(str(held.id), customer=item.customer, since=item.issued_at)
+        found = gateway.find(str(claimed.id), customer=item.customer, since=item.issued_at)
     except Unavailable:
-        _update(held, "asked_at = NULL, amount = NULL")
+        _update(claimed, "asked_at = NULL, amount = NULL")
         raise
     if found is not None:
-        log.warning("payment.found", row=str(held.id), payment=found.id)
+        log.warning("payment.found", row=str(claimed.id), payment=found.id)
         return found
-    return _charge(gateway, item, amount, held)
+    return _charge(gateway, item, amount, claimed)
 
 
-def settle(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
+def settle(item: ToCollect, claimed: ClaimedRow) -> Payment | AttemptOutcome:
     """Ask the provider what became of an attempt (B21)."""
-    gateway = configured(held.ports)
+    gateway = configured(claimed.ports)
     assert item.asked_at is not None and item.age is not None and item.amount is not None  # noqa: S101 - `where`
-    found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)
+    found = gateway.find(str(claimed.id), customer=item.customer, since=item.asked_at)
     failpoint("payments.settle", "after_find")
     if found is not None:
         return found
@@ -137,14 +137,14 @@ def settle(item: ToCollect, held: Held) -> Payment | AttemptOutcome:
         return AttemptOutcome.NOT_MADE
     if item.wanted and item.age < KEY_IS_SAFE:
         # Should the first request come late, it finds the answer to this one under its key.
-        return _charge(gateway, item, item.amount, held)
-    _leave_unknown(held, "The provider does not know it yet, and it is not wanted any more.")
-    raise Settled
+        return _charge(gateway, item, item.amount, claimed)
+    _leave_unknown(claimed, "The provider does not know it yet, and it is not wanted any more.")
+    raise AlreadyEnded
 
 
-def _charge(gateway: PaymentGateway, item: ToCollect, amount: int, held: Held) -> Payment:
+def _charge(gateway: PaymentGateway, item: ToCollect, amount: int, claimed: ClaimedRow) -> Payment:
     order = Order(
-        key=str(held.id),
+        key=str(claimed.id),
         customer=item.customer,
         method=item.method,
         currency=item.currency,
@@ -154,12 +154,12 @@ def _charge(gateway: PaymentGateway, item: ToCollect, amount: int, held: Held) -
     try:
         payment = gateway.charge(order)
     except Unanswered as silence:
-        _leave_unknown(held, f"The provider's answer was lost ({silence}): it may have charged, and will be asked.")
-        log.warning("payment.unknown", row=str(held.id), reason=str(silence))
-        raise Settled from None
+        _leave_unknown(claimed, f"The provider's answer was lost ({silence}): it may have charged, and will be asked.")
+        log.warning("payment.unknown", row=str(claimed.id), reason=str(silence))
+        raise AlreadyEnded from None
     except Unavailable:
         if item.asked_at is None:
-            _update(held, "asked_at = NULL, amount = NULL")
+            _update(claimed, "asked_at = NULL, amount = NULL")
         raise
     failpoint("payments.charge", "after_answer")
     return payment
@@ -172,17 +172,17 @@ def configured(ports: Ports) -> PaymentGateway:
     return ports.payments
 
 
-def _is_ours(connection: Connection, held: Held) -> bool:
+def _is_ours(connection: Connection, claimed: ClaimedRow) -> bool:
     found = connection.execute(
         text("SELECT count(*) FROM tenure.collection_attempts WHERE id = :id AND claim_token = :token"),
-        {"id": held.id, "token": held.token},
+        {"id": claimed.id, "token": claimed.token},
     )
     return bool(found.scalar_one())
 
 
-def _leave_unknown(held: Held, why: str) -> None:
+def _leave_unknown(claimed: ClaimedRow, why: str) -> None:
     _update(
-        held,
+        claimed,
         """state = 'unknown', lease_until = NULL, finished_at = clock_timestamp(), last_error = :why,
            due_at = clock_timestamp() + least(make_interval(secs => 2 ^ least(attempts, 20)), :longest)""",
         why=why,
@@ -190,13 +190,13 @@ def _leave_unknown(held: Held, why: str) -> None:
     )
 
 
-def _update(held: Held, changes: str, **values: Any) -> None:
-    with held.ports.database.connection() as connection:
+def _update(claimed: ClaimedRow, changes: str, **values: Any) -> None:
+    with claimed.ports.database.connection() as connection:
         connection.execute(
             text(f"""
                 UPDATE tenure.collection_attempts SET {changes}
                  WHERE id = :id AND claim_token = :token AND state = 'running'"""),
-            {"id": held.id, "token": held.token, **values},
+            {"id": claimed.id, "token": claimed.token, **values},
         )
 
 

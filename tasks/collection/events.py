@@ -24,7 +24,7 @@ from models.work.request import JobRequest
 from tasks.client.requests import PaymentsRecordEvent
 from tasks.collection.attempts import configured
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import DAYS, Held, Job
+from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -71,10 +71,10 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Delivered]:
     return {row.id: Delivered(*row[1:]) for row in rows}
 
 
-def read(item: Delivered, held: Held) -> Seen:
+def read(item: Delivered, claimed: ClaimedRow) -> Seen:
     """Find out which payment it is about, and ask the provider how that is."""
-    gateway = configured(held.ports)
-    event = _genuine(item, gateway, held)
+    gateway = configured(claimed.ports)
+    event = _genuine(item, gateway, claimed)
     if event.payment is None:
         return Seen(event, None)
     payment = gateway.look(event.payment)
@@ -87,13 +87,13 @@ def read(item: Delivered, held: Held) -> Seen:
     return Seen(event, payment)
 
 
-def _genuine(item: Delivered, gateway: PaymentGateway, held: Held) -> Event:
+def _genuine(item: Delivered, gateway: PaymentGateway, claimed: ClaimedRow) -> Event:
     if item.body is not None and item.signature is not None:
         try:
             return gateway.read_event(item.body, item.signature, received_at=item.received_at)
         except NotGenuine as error:
-            with held.ports.database.connection() as connection:
-                connection.execute(FORGET, {"id": held.id})
+            with claimed.ports.database.connection() as connection:
+                connection.execute(FORGET, {"id": claimed.id})
             raise Permanent(f"The event is refused: {error}") from None
     event = gateway.event(item.event) if item.event is not None else None
     if event is None:

@@ -21,7 +21,7 @@ from models.collection.reconciliation import Reconciliation
 from tasks.collection.attempts import configured
 from tasks.collection.events import attempt_of
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import DAYS, Held, Job
+from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -121,9 +121,9 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, date]:
     return {row.id: row.day for row in rows}
 
 
-def reconcile(day: date, held: Held) -> Compared:
+def reconcile(day: date, claimed: ClaimedRow) -> Compared:
     begins = datetime.combine(day, time(), UTC)
-    return compare(held.ports, begins, begins + timedelta(days=1))
+    return compare(claimed.ports, begins, begins + timedelta(days=1))
 
 
 def record(session: Session, results: Mapping[UUID, Compared], _ports: Ports) -> None:

@@ -58,13 +58,13 @@ GIVE_WAY_LOOK = 0.25
 GIVE_BACK_PAUSE = 1.0
 
 
-class Settled(Exception):
-    """Raised by `act` where it has itself put the row into its last state: there is nothing left to record."""
+class AlreadyEnded(Exception):
+    """Raised by `act` after it has moved the row to an end state itself. The drain then records nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A row in hand: what `act` may need beside its item."""
+class ClaimedRow:
+    """The row that `act` works on: its id, the claim token, and the ports."""
 
     ports: Ports
     id: UUID
@@ -84,7 +84,7 @@ class Job(Generic[Item, Result]):
     task: str
     table: type[Work]
     load: Callable[[Session, Sequence[UUID]], Mapping[UUID, Item]]
-    act: Callable[[Item, Held], Result]
+    act: Callable[[Item, ClaimedRow], Result]
     record: Callable[[Session, Mapping[UUID, Result], Ports], None]
     #: What Flower shows: `{"sent": 97}`.
     done: str = "done"
@@ -222,11 +222,11 @@ def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Count
             row = rows[tried]
             tried += 1
             try:
-                results[row] = job.act(items[row], Held(ports, row, claimed.token))
+                results[row] = job.act(items[row], ClaimedRow(ports, row, claimed.token))
                 away_in_a_row = 0
                 doubts.got_through()
                 failpoint(job.task, "after_act")
-            except Settled:
+            except AlreadyEnded:
                 away_in_a_row = 0
                 counts["settled"] += 1
             except Doubtful as error:
@@ -384,12 +384,12 @@ def _commit_effects(job: Job[Item, Result], token: UUID, results: Mapping[UUID, 
         done = work.finished(connection, job.table, token, results)
         return len(done) if done else None
 
-    recorded = surely(ports.database, effects, settle, lasting=job.record_for)
+    recorded = commit_or_confirm(ports.database, effects, settle, lasting=job.record_for)
     failpoint(job.task, "after_commit")
     return recorded
 
 
-def surely(
+def commit_or_confirm(
     database: Database,
     effects: Callable[[Session], int],
     settle: Callable[[Connection], int | None],

@@ -31,7 +31,7 @@ from email_templates import catalogue
 from email_templates.catalogue.message import Message
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import sentence
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.engine.registry import import_every_module
 from tasks.failures import Permanent, Transient
 
@@ -83,7 +83,7 @@ def final_check(message: type[Message]) -> Callable[[Look], Look]:
 
 
 @contextmanager
-def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
+def permitted(row: EmailMessage, claimed: ClaimedRow) -> Iterator[None]:
     """Enter only if the message may still go; leave when it was answered. Raises `Withdrawn` or `TakenOver`."""
     look = _checks.get(row.message)
     known = catalogue.MESSAGES.get(row.message)
@@ -92,9 +92,9 @@ def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
         look = _checks.get(row.message)
         if look is None:
             raise Permanent(f"{row.message} needs a final check, and none is registered: decorate one.")
-    session = Session(held.ports.database.engine)
+    session = Session(claimed.ports.database.engine)
     try:
-        _look_at(session, row, held)
+        _look_at(session, row, claimed)
         if look is None:
             # There is nothing to hold on to, and the connection is needed elsewhere.
             session.close()
@@ -113,7 +113,7 @@ def permitted(row: EmailMessage, held: Held) -> Iterator[None]:
             session.close()
 
 
-def _look_at(session: Session, row: EmailMessage, held: Held) -> None:
+def _look_at(session: Session, row: EmailMessage, claimed: ClaimedRow) -> None:
     found = session.execute(
         text("""
             SELECT email.claim_token = :token AND email.state = 'running' AS ours, suppressed.reason
@@ -121,7 +121,7 @@ def _look_at(session: Session, row: EmailMessage, held: Held) -> None:
               LEFT JOIN tenure.suppressions AS suppressed
                 ON suppressed.address = lower(email.to_address) AND suppressed.lifted_at IS NULL
              WHERE email.id = :id"""),
-        {"id": row.id, "token": held.token},
+        {"id": row.id, "token": claimed.token},
     ).one_or_none()
     if found is None or not found.ours:
         raise TakenOver

@@ -32,7 +32,7 @@ from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
 from models.work.row import Retries
 from tasks.client.requests import EmailsSendAccountSetUp
-from tasks.engine.drain import Held, Job, Settled
+from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Failure, Permanent, Transient
@@ -157,20 +157,20 @@ def _to_send(row: EmailMessage, contact: Contact | None, suppressed: str | None,
     return ToSend(row, whom.get("name", ""), whom.get("language", "en"), whom.get("time_zone", "UTC"), True, suppressed)
 
 
-def send(item: ToSend, held: Held) -> Sent:
+def send(item: ToSend, claimed: ClaimedRow) -> Sent:
     """Send one message; returns what the transport said."""
-    ports = held.ports
+    ports = claimed.ports
     if item.suppressed:
-        _settle(held, EmailState.SUPPRESSED, sentence(item.suppressed))
+        _settle(claimed, EmailState.SUPPRESSED, sentence(item.suppressed))
     known = catalogue.MESSAGES.get(item.row.message)
     if known is not None and known.optional and not item.optional_mail:
-        _settle(held, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
+        _settle(claimed, EmailState.CANCELLED, "The recipient unsubscribed from what one can do without (RFC 8058).")
     attachments = _attachments(item, ports)
     for _ in range(RENDERINGS):
         try:
-            return _offer(item, attachments, held)
+            return _offer(item, attachments, claimed)
         except Outdated as outdated:
-            _renew(item.row, outdated, held)
+            _renew(item.row, outdated, claimed)
     raise Transient(f"What it is about changed {RENDERINGS} times while it was offered to the mail server.")
 
 
@@ -185,48 +185,48 @@ def _attachments(item: ToSend, ports: Ports) -> list[tuple[dict[str, str], bytes
     return [(each, sealed_objects.get(ports.objects, each["key"], identity)) for each in row.attachments]
 
 
-def _offer(item: ToSend, attachments: Sequence[tuple[dict[str, str], bytes]], held: Held) -> Sent:
+def _offer(item: ToSend, attachments: Sequence[tuple[dict[str, str], bytes]], claimed: ClaimedRow) -> Sent:
     """Hand one message over as it reads now; raises Outdated where that is no longer so, and nothing has left."""
-    ports = held.ports
+    ports = claimed.ports
     content = compose(item, ports.letterhead, attachments)
     envelope = Envelope(
         sender=ports.letterhead.mail_from,
         recipient=to_write_to(item.row.to_address),
         content=content,
-        reference=str(held.id),
+        reference=str(claimed.id),
     )
     marked = False
 
     def before_commit() -> None:
         nonlocal marked
         failpoint("emails", "before_mark")
-        marked = _mark(held)
+        marked = _mark(claimed)
         if not marked:
             raise TakenOver
         failpoint("emails", "after_mark")
 
     failpoint("emails", "before_offer")
     try:
-        receipt = ports.mailer.send(envelope, permit=lambda: permitted(item.row, held), before_commit=before_commit)
+        receipt = ports.mailer.send(envelope, permit=lambda: permitted(item.row, claimed), before_commit=before_commit)
     except TakenOver:
         # The lease ran out before the content left, or a person cancelled it: the row is another's business now.
-        raise Settled from None
+        raise AlreadyEnded from None
     except Withdrawn as withdrawn:
-        _settle(held, withdrawn.state, str(withdrawn))
+        _settle(claimed, withdrawn.state, str(withdrawn))
     except Failure:
         if marked:
             # The server refused after all, and said so: certain again.
             with ports.database.connection() as connection:
-                _change(connection, held, "committing_at = NULL")
+                _change(connection, claimed, "committing_at = NULL")
         raise
     except Exception as error:
         if not marked:
             raise
         # Past the mark, whatever else went wrong, the message may be out: silence, or a bug of ours.
         ambiguity = str(error) if isinstance(error, Ambiguous) else type(error).__name__
-        log.warning("email.unknown", row=str(held.id), reason=ambiguity)
+        log.warning("email.unknown", row=str(claimed.id), reason=ambiguity)
         _settle(
-            held,
+            claimed,
             EmailState.UNKNOWN,
             f"The mail server's answer to the message was lost ({ambiguity}): it may have been accepted.",
         )
@@ -234,18 +234,18 @@ def _offer(item: ToSend, attachments: Sequence[tuple[dict[str, str], bytes]], he
     return Sent(receipt, sha256(envelope.content).digest())
 
 
-def _renew(row: EmailMessage, outdated: Outdated, held: Held) -> None:
+def _renew(row: EmailMessage, outdated: Outdated, claimed: ClaimedRow) -> None:
     """Keep what the message has to say now, if the row is ours."""
-    with held.ports.database.connection() as connection:
-        if not _change(connection, held, "context = CAST(:context AS jsonb)", context=json.dumps(outdated.context)):
-            raise Settled
+    with claimed.ports.database.connection() as connection:
+        if not _change(connection, claimed, "context = CAST(:context AS jsonb)", context=json.dumps(outdated.context)):
+            raise AlreadyEnded
         if outdated.effect is not None:
             outdated.effect(connection)
     failpoint("emails.renew", "after_commit")
     row.context = outdated.context
 
 
-def _mark(held: Held) -> bool:
+def _mark(claimed: ClaimedRow) -> bool:
     """Commit that the content may be out from now on; False where the row is no longer ours.
 
     Where the answer to that COMMIT is lost, the same is asked once more: nothing has left yet, and the mark set twice
@@ -253,34 +253,34 @@ def _mark(held: Held) -> bool:
     """
     for last in (False, True):
         try:
-            with held.ports.database.connection() as connection:
-                return _change(connection, held, "committing_at = clock_timestamp()")
+            with claimed.ports.database.connection() as connection:
+                return _change(connection, claimed, "committing_at = clock_timestamp()")
         except DBAPIError as error:
             if last or not is_outage(error):
                 raise
-            log.warning("email.mark_unanswered", row=str(held.id))
+            log.warning("email.mark_unanswered", row=str(claimed.id))
     raise AssertionError
 
 
-def _settle(held: Held, state: EmailState, why: str) -> NoReturn:
+def _settle(claimed: ClaimedRow, state: EmailState, why: str) -> NoReturn:
     """Put the row into its last state, if it is ours."""
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         _change(
             connection,
-            held,
+            claimed,
             "state = :state, lease_until = NULL, finished_at = clock_timestamp(), last_error = :why",
             state=state,
             why=why,
         )
-    raise Settled
+    raise AlreadyEnded
 
 
-def _change(connection: Connection, held: Held, changes: str, **values: str) -> bool:
+def _change(connection: Connection, claimed: ClaimedRow, changes: str, **values: str) -> bool:
     changed = connection.execute(
         text(f"""
             UPDATE tenure.email_messages SET {changes}
              WHERE id = :id AND claim_token = :token AND state = 'running'"""),
-        {"id": held.id, "token": held.token, **values},
+        {"id": claimed.id, "token": claimed.token, **values},
     )
     return bool(changed.rowcount)
 

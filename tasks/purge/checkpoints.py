@@ -21,7 +21,7 @@ from models.termination.purge import Method, StoreKind
 from models.termination.termination import TerminationStep
 from models.work.row import Work
 from tasks.cases.case import Case, NotYet, OnHold
-from tasks.engine.drain import Held, Settled
+from tasks.engine.drain import AlreadyEnded, ClaimedRow
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 
@@ -30,22 +30,22 @@ PATIENCE: Final = "10min"
 
 
 @contextmanager
-def deleting(case: Case, held: Held) -> Iterator[Connection]:
+def deleting(case: Case, claimed: ClaimedRow) -> Iterator[Connection]:
     """A transaction that may delete the account's data, and commits at its end.
 
     Raises Settled where the step is no longer ours, OnHold where a legal hold keeps the data, and NotYet where the
     process is asked to stop: nothing was deleted then.
     """
-    with may_delete(held, TerminationStep, case.account.id) as connection:
+    with may_delete(claimed, TerminationStep, case.account.id) as connection:
         yield connection
 
 
 @contextmanager
-def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connection]:
+def may_delete(claimed: ClaimedRow, table: type[Work], account: UUID) -> Iterator[Connection]:
     """The same for whatever work row of `table` is in hand."""
-    if held.ports.stopping():
+    if claimed.ports.stopping():
         raise NotYet("The worker is stopping: the purge goes on where it was.", timedelta(0))
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         # First the step's row is locked, then the account's, and only then is looked for a hold: each by a statement of
         # its own within the function (models/termination/legal_hold.py), and all before the statement that deletes.
         is_free = connection.execute(
@@ -56,10 +56,10 @@ def may_delete(held: Held, table: type[Work], account: UUID) -> Iterator[Connect
                 SELECT tenure.free_to_delete(:account), set_config('tenure.purging', CAST(:account AS text), true),
                        set_config('idle_in_transaction_session_timeout', :patience, true)
                   FROM ours"""),
-            {"row": held.id, "token": held.token, "account": account, "patience": PATIENCE},
+            {"row": claimed.id, "token": claimed.token, "account": account, "patience": PATIENCE},
         ).scalar_one_or_none()
         if is_free is None:
-            raise Settled
+            raise AlreadyEnded
         if not is_free:
             raise OnHold("A legal hold keeps the account's data: the purge goes on when it is released.")
         yield connection
@@ -77,9 +77,9 @@ class Planned:
     expected: int | None = None
 
 
-def plan(case: Case, held: Held, pass_number: int, stores: Sequence[Planned]) -> None:
+def plan(case: Case, claimed: ClaimedRow, pass_number: int, stores: Sequence[Planned]) -> None:
     """Note the stores of a pass, once: what is noted stays as it is."""
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         connection.execute(
             text("""
                 INSERT INTO tenure.purge_stores (termination_id, pass_number, number, kind, place, store, method,
@@ -102,9 +102,9 @@ def plan(case: Case, held: Held, pass_number: int, stores: Sequence[Planned]) ->
         )
 
 
-def planned(case: Case, held: Held, pass_number: int) -> dict[tuple[StoreKind, str, str], Checkpoint]:
+def planned(case: Case, claimed: ClaimedRow, pass_number: int) -> dict[tuple[StoreKind, str, str], Checkpoint]:
     """The checkpoints of a pass, in their order; empty where it has not begun."""
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         rows = connection.execute(
             text("""
                 SELECT id, kind, place, store, expected, removed, kept, in_flight, done_at IS NOT NULL AS done,
@@ -116,7 +116,7 @@ def planned(case: Case, held: Held, pass_number: int) -> dict[tuple[StoreKind, s
     return {
         (StoreKind(row.kind), row.place, row.store): Checkpoint(
             case,
-            held,
+            claimed,
             row.id,
             f"{row.store}",
             row.expected,
@@ -143,7 +143,7 @@ class Checkpoint:
     """Where the purge of one store stands, as committed."""
 
     case: Case
-    held: Held
+    held: ClaimedRow
     id: UUID
     name: str
     expected: int | None

@@ -21,7 +21,7 @@ from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
 from tasks.certificates import erasure_notes
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 from tasks.purge import stores as elsewhere
@@ -37,44 +37,44 @@ FIRST: Final = 1
 Checkpoints = Mapping[tuple[StoreKind, str, str], Checkpoint]
 
 
-def purge(case: Case, held: Held) -> StepResult:
+def purge(case: Case, claimed: ClaimedRow) -> StepResult:
     """The first pass: delivered -> purging."""
-    this = _Pass(case, held, FIRST)
-    if not planned(case, held, FIRST):
-        stores = this.look(None if _is_replay(case, held) else case.termination.exported_rows or {})
-        case = enter(case, held, Stage.PURGING, purge_began_at=func.clock_timestamp())
+    this = _Pass(case, claimed, FIRST)
+    if not planned(case, claimed, FIRST):
+        stores = this.look(None if _is_replay(case, claimed) else case.termination.exported_rows or {})
+        case = enter(case, claimed, Stage.PURGING, purge_began_at=func.clock_timestamp())
         failpoint("terminations.purge", "after_enter")
         # Outside of the database, and before anything is deleted; not before nobody can cancel (T26).
-        erasure_notes.note(held.ports, case.id)
-        plan(case, held, FIRST, stores)
+        erasure_notes.note(claimed.ports, case.id)
+        plan(case, claimed, FIRST, stores)
         failpoint("terminations.purge", "after_plan")
     removed = this.run()
-    return StepResult(evidence=removed, steps=(Next(Step.PURGE_AGAIN, due=held.ports.quiet),))
+    return StepResult(evidence=removed, steps=(Next(Step.PURGE_AGAIN, due=claimed.ports.quiet),))
 
 
-def purge_again(case: Case, held: Held) -> StepResult:
+def purge_again(case: Case, claimed: ClaimedRow) -> StepResult:
     """A pass that follows: purging -> verifying."""
-    this = _Pass(case, held, FIRST + 1 + case.number)
-    if not planned(case, held, this.number):
-        plan(case, held, this.number, this.look(None))
+    this = _Pass(case, claimed, FIRST + 1 + case.number)
+    if not planned(case, claimed, this.number):
+        plan(case, claimed, this.number, this.look(None))
     removed = this.run()
     return StepResult(stage=Stage.VERIFYING, evidence=removed, steps=(Next(Step.VERIFY, number=case.number),))
 
 
-def _is_replay(case: Case, held: Held) -> bool:
+def _is_replay(case: Case, claimed: ClaimedRow) -> bool:
     """A restored backup may hold other rows than the customer's record does."""
-    with held.ports.database.transaction() as session:
+    with claimed.ports.database.transaction() as session:
         return erasure_notes.is_replay(session, case.id)
 
 
 class _Pass:
     """One pass over all stores."""
 
-    def __init__(self, case: Case, held: Held, number: int) -> None:
-        self._case, self._held = case, held
+    def __init__(self, case: Case, claimed: ClaimedRow, number: int) -> None:
+        self._case, self._held = case, claimed
         self.number = number
-        estate = held.ports.estate()
-        self._elsewhere = elsewhere.stores(held.ports, estate, case.account)
+        estate = claimed.ports.estate()
+        self._elsewhere = elsewhere.stores(claimed.ports, estate, case.account)
         self._tables = Tables(estate, case.account)
 
     def look(self, record: Mapping[str, Mapping[str, int]] | None) -> list[Planned]:

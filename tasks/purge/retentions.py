@@ -23,7 +23,7 @@ from models.termination.retention import Retention
 from models.work import row as work
 from tasks.cases.case import NotYet, OnHold
 from tasks.certificates import certifying
-from tasks.engine.drain import Held, Job, Settled
+from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -71,12 +71,12 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Kept]:
     }
 
 
-def end(kept: Kept, held: Held) -> Kept:
+def end(kept: Kept, claimed: ClaimedRow) -> Kept:
     """Delete what may go. Raises Settled where something stays for longer, with the row put back until then."""
     account = kept.account
     if account is None:
         return kept
-    estate = held.ports.estate()
+    estate = claimed.ports.estate()
     found = [each for each in estate.map.tables if (each.database, str(each.name)) == (kept.place, kept.store)]
     if not found or found[0].retention is None:
         raise Permanent(
@@ -88,7 +88,7 @@ def end(kept: Kept, held: Held) -> Kept:
     rows, ends = over(found[0], live, account, kept), _ends(found[0], kept)
     try:
         for stride in rows.strides(database, batch=BATCH):
-            if not sum(_delete(rows, batch, kept, held, database) for batch in stride):
+            if not sum(_delete(rows, batch, kept, claimed, database) for batch in stride):
                 break
         wait = _wait(rows, ends, database)
     except OnHold:
@@ -96,10 +96,10 @@ def end(kept: Kept, held: Held) -> Kept:
     except NotYet as stopping:
         wait = stopping.wait
     if wait is not None:
-        with held.ports.database.connection() as connection:
-            work.release(connection, Retention, held.token, [held.id], wait=wait)
-        raise Settled
-    with may_delete(held, Retention, account.id) as connection:
+        with claimed.ports.database.connection() as connection:
+            work.release(connection, Retention, claimed.token, [claimed.id], wait=wait)
+        raise AlreadyEnded
+    with may_delete(claimed, Retention, account.id) as connection:
         connection.execute(text("UPDATE tenure.retentions SET account_ref = NULL WHERE id = :id"), {"id": kept.id})
     failpoint("retentions.end", "after_last")
     return kept
@@ -124,9 +124,9 @@ def _ends(table: MappedTable, kept: Kept) -> str:
     return f"({since} + INTERVAL '{kept.duration}')"
 
 
-def _delete(rows: Rows, batch: Batch, kept: Kept, held: Held, database: Database) -> int:
-    with in_words(rows.table), may_delete(held, Retention, rows.account.id) as main:
-        if database is held.ports.database:
+def _delete(rows: Rows, batch: Batch, kept: Kept, claimed: ClaimedRow, database: Database) -> int:
+    with in_words(rows.table), may_delete(claimed, Retention, rows.account.id) as main:
+        if database is claimed.ports.database:
             gone = rows.remove(main, batch)
         else:
             with database.connection() as connection:

@@ -20,7 +20,7 @@ from models.data_map.map import MAIN, Name, RedisKeys, relation
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks.cases.case import Case, Next, StepResult
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate
 from tasks.purge import stores
@@ -35,10 +35,10 @@ _ASK = text("""
     UPDATE tenure.termination_steps SET evidence = evidence || '{"asked": true}' WHERE id = :step""")
 
 
-def verify(case: Case, held: Held) -> StepResult:
+def verify(case: Case, claimed: ClaimedRow) -> StepResult:
     """Stays in verifying; something left leads back to purging."""
-    found = {name: left for name, left in _left(case, held) if left}
-    differing = _differing(case, held)
+    found = {name: left for name, left in _left(case, claimed) if left}
+    differing = _differing(case, claimed)
     if differing:
         raise Permanent(
             f"Of {differing[0]}, and the record does not say so: no certificate can be made of it. Look at "
@@ -49,7 +49,7 @@ def verify(case: Case, held: Held) -> StepResult:
             changes={"verified_at": func.clock_timestamp()}, evidence={"left": 0}, steps=(Next(Step.CERTIFY),)
         )
     some = ", ".join(f"{left:,} in {name}" for name, left in sorted(found.items())[:3])
-    if case.number + 2 > MOST_PASSES and not _was_asked(held):
+    if case.number + 2 > MOST_PASSES and not _was_asked(claimed):
         raise Permanent(
             f"After {case.number + 2} passes something is left or comes again: {some}. Find out who writes it, then "
             "retry: another pass removes what is left."
@@ -61,25 +61,25 @@ def verify(case: Case, held: Held) -> StepResult:
     )
 
 
-def _was_asked(held: Held) -> bool:
+def _was_asked(claimed: ClaimedRow) -> bool:
     """Whether a person was asked already, and has retried; notes that one is asked now."""
-    with held.ports.database.connection() as connection:
-        if connection.execute(_ASKED, {"step": held.id}).first() is not None:
+    with claimed.ports.database.connection() as connection:
+        if connection.execute(_ASKED, {"step": claimed.id}).first() is not None:
             return True
-        connection.execute(_ASK, {"step": held.id})
+        connection.execute(_ASK, {"step": claimed.id})
     return False
 
 
-def _left(case: Case, held: Held) -> Iterator[tuple[str, int]]:
+def _left(case: Case, claimed: ClaimedRow) -> Iterator[tuple[str, int]]:
     """How much each store holds, by its name."""
-    estate = held.ports.estate()
+    estate = claimed.ports.estate()
     tables = Tables(estate, case.account)
     for rows in tables:
         if rows.table.retention is None:
             yield ".".join(key(rows.table)), tables.left(rows)
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         yield from _referring(connection, case, {rows.table.name for rows in tables if stays(rows.table)}, estate)
-    for store in stores.stores(held.ports, estate, case.account):
+    for store in stores.stores(claimed.ports, estate, case.account):
         if store.kind is not StoreKind.REDIS:
             yield f"{store.kind} {store.name}", store.left()
         if isinstance(store, stores.Objects):
@@ -129,9 +129,9 @@ def glob(pattern: str) -> bytes:
     return written
 
 
-def _differing(case: Case, held: Held) -> list[str]:
+def _differing(case: Case, claimed: ClaimedRow) -> list[str]:
     """The tables of which the first pass removed something else than the record holds (T11)."""
-    with held.ports.database.connection() as connection:
+    with claimed.ports.database.connection() as connection:
         rows: Any = connection.execute(
             text("""
                 SELECT store, expected, removed, kept FROM tenure.purge_stores

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
 from tasks.client.requests import KINDS
-from tasks.engine.drain import Held, Job
+from tasks.engine.drain import ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.ports.context import Ports
 from tasks.requests.registry import handler_of
@@ -27,11 +27,11 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, tuple[str, UUID | 
     return {row.id: (row.kind, row.account_id) for row in rows}
 
 
-def understand(item: tuple[str, UUID | None], held: Held) -> Effect:
+def understand(item: tuple[str, UUID | None], claimed: ClaimedRow) -> Effect:
     """Find the handler. The kind and the account come from the row, never from a message (W21)."""
     kind, account_id = item
     handler = handler_of(kind)
-    return lambda session, ports: handler(session, account_id, held.id, ports)
+    return lambda session, ports: handler(session, account_id, claimed.id, ports)
 
 
 def record(session: Session, results: Mapping[UUID, Effect], ports: Ports) -> None:

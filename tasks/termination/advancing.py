@@ -23,7 +23,7 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
-from tasks.engine.drain import DAYS, Held, Job, Settled
+from tasks.engine.drain import DAYS, AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
@@ -83,7 +83,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, Case]:
     }
 
 
-def perform(case: Case, held: Held) -> Done:
+def perform(case: Case, claimed: ClaimedRow) -> Done:
     """Do one step. Raises Settled where it has put its row back itself."""
     if case.stage == Stage.CANCELLED and case.step not in LEFT_TO_DO:
         return Done(case, StepResult())
@@ -92,26 +92,26 @@ def perform(case: Case, held: Held) -> Done:
         raise Permanent(f'This version does not know the step "{case.step}": deploy one that does, then retry.')
     failpoint(case.point, "before_act")
     try:
-        result = function(case, held)
+        result = function(case, claimed)
     except NotYet as wait:
-        put_back(held, wait.wait, str(wait))
-        raise Settled from None
+        put_back(claimed, wait.wait, str(wait))
+        raise AlreadyEnded from None
     except OnHold as hold:
-        stand_aside(case, held, str(hold))
-        raise Settled from None
+        stand_aside(case, claimed, str(hold))
+        raise AlreadyEnded from None
     failpoint(case.point, "after_act")
     return Done(case, result)
 
 
-def put_back(held: Held, wait: timedelta, why: str) -> None:
-    with held.ports.database.connection() as connection:
-        row.release(connection, TerminationStep, held.token, [held.id], wait=wait, error=why)
+def put_back(claimed: ClaimedRow, wait: timedelta, why: str) -> None:
+    with claimed.ports.database.connection() as connection:
+        row.release(connection, TerminationStep, claimed.token, [claimed.id], wait=wait, error=why)
 
 
-def stand_aside(case: Case, held: Held, why: str) -> None:
+def stand_aside(case: Case, claimed: ClaimedRow, why: str) -> None:
     """Put the step back, and hold the termination, together. Its release lets it go on (`go_on_after_hold`, T22)."""
-    with held.ports.database.transaction() as session:
-        if row.release(session.connection(), TerminationStep, held.token, [held.id], error=why):
+    with claimed.ports.database.transaction() as session:
+        if row.release(session.connection(), TerminationStep, claimed.token, [claimed.id], error=why):
             # Whoever releases the hold at the moment waits for this row, or is waited for, and then there is no hold.
             session.execute(select(Termination.id).where(Termination.id == case.id).with_for_update())
             session.execute(

@@ -17,13 +17,13 @@ from models.mail.email_message import EmailMessage
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult
 from tasks.cases.correspondence import REASON
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.export.retained import retained
 from tasks.mail.final_check import Withdrawn, final_check
 from tasks.mail.send import queue_for_contacts
 
 
-def announce(case: Case, held: Held) -> StepResult:
+def announce(case: Case, claimed: ClaimedRow) -> StepResult:
     if case.stage != Stage.REQUESTED:
         # Every worker was away until the contract was over: then it is not news any more.
         return StepResult(evidence={"too_late": True})
@@ -38,9 +38,9 @@ def announce(case: Case, held: Held) -> StepResult:
             # The contract ends with the beginning of the next day.
             ends_on=(termination.ends_at.astimezone(zone) - timedelta(seconds=1)).date(),
             deleted_from=deleted_from,
-            retained=retained(session, held.ports, deleted_from + held.ports.terms.window),
+            retained=retained(session, claimed.ports, deleted_from + claimed.ports.terms.window),
         )
-        queue_for_contacts(session, account.id, context, REASON.format(case.id, "announced"), held.ports)
+        queue_for_contacts(session, account.id, context, REASON.format(case.id, "announced"), claimed.ports)
 
     return StepResult(record=tell)
 
@@ -53,5 +53,5 @@ def still_ending(session: Session, row: EmailMessage) -> None:
         raise Withdrawn("The termination was taken back before the message left.")
 
 
-def begin(case: Case, _held: Held) -> StepResult:
+def begin(case: Case, _claimed: ClaimedRow) -> StepResult:
     return StepResult(stage=Stage.GRACE, steps=(Next(Step.FREEZE, due=case.termination.cancel_until),))

@@ -19,7 +19,7 @@ from models.mail.email_message import EmailMessage
 from models.termination.termination import DeliveredBy, Stage, Step, Termination
 from tasks.cases.case import Case, Next, NotYet, StepResult
 from tasks.cases.correspondence import Correspondent, accepted_at, correspondents, queue_mail
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.mail.final_check import Withdrawn, final_check
@@ -51,9 +51,9 @@ _LAST_REMINDER = text("""
     SELECT max(number) FROM tenure.termination_steps WHERE termination_id = :termination AND step = 'remind'""")
 
 
-def notify(case: Case, held: Held) -> StepResult:
+def notify(case: Case, claimed: ClaimedRow) -> StepResult:
     """The mail with the link, to everybody; and when it is to be said again."""
-    ports = held.ports
+    ports = claimed.ports
     # A record that cannot be opened is announced to nobody.
     opened(ports, case.termination)
     tidy(ports.objects, archive_of(case), case.termination.archive_key or "")
@@ -74,11 +74,11 @@ def notify(case: Case, held: Held) -> StepResult:
     )
 
 
-def remind(case: Case, held: Held) -> StepResult:
+def remind(case: Case, claimed: ClaimedRow) -> StepResult:
     """Say it again, as long as nobody fetched the record."""
     if case.termination.downloaded_at is not None:
         return StepResult(evidence={"downloaded": True})
-    opened(held.ports, case.termination)
+    opened(claimed.ports, case.termination)
 
     def record(session: Session) -> None:
         termination = session.get_one(Termination, case.id)
@@ -95,7 +95,7 @@ def remind(case: Case, held: Held) -> StepResult:
             )
 
         whom = correspondents(session, termination)
-        _write(session, termination, whom, context, occasion=f"{REMINDER}:{case.number}", ports=held.ports)
+        _write(session, termination, whom, context, occasion=f"{REMINDER}:{case.number}", ports=claimed.ports)
 
     return StepResult(record=record)
 
@@ -108,12 +108,12 @@ def still_waiting(session: Session, row: EmailMessage) -> None:
         raise Withdrawn("The record was downloaded before the reminder left.")
 
 
-def deliver(case: Case, held: Held) -> StepResult:
+def deliver(case: Case, claimed: ClaimedRow) -> StepResult:
     """sealed -> delivered, or not yet."""
     if case.termination.downloaded_at is not None:
         return _delivered(DeliveredBy.DOWNLOAD)
     until = _until(case.termination)
-    with held.ports.database.transaction() as session:
+    with claimed.ports.database.transaction() as session:
         notified = accepted_at(session, case.id, READY)
         standing = session.execute(_STANDING, {"termination": case.id}).one()
     if notified is None:
@@ -130,7 +130,7 @@ def deliver(case: Case, held: Held) -> StepResult:
     if standing.reminders_accepted < standing.reminders:
         raise Permanent(_few_reminders(standing))
     # Nobody could have fetched what cannot be opened.
-    opened(held.ports, case.termination)
+    opened(claimed.ports, case.termination)
     return _delivered(DeliveredBy.NOTICE)
 
 

@@ -21,7 +21,7 @@ from models.data_map.map import MAIN
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult, enter
 from tasks.crypto.age import Sealed, SealError
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
@@ -32,24 +32,24 @@ from tasks.purge.tables import catalogues
 from tasks.termination.progress import ExportNotes
 
 
-def make_record(case: Case, held: Held) -> StepResult:
-    ports, estate = held.ports, held.ports.estate()
+def make_record(case: Case, claimed: ClaimedRow) -> StepResult:
+    ports, estate = claimed.ports, claimed.ports.estate()
     _refuse_unknown(estate)
-    case = enter(case, held, Stage.EXPORTING)
+    case = enter(case, claimed, Stage.EXPORTING)
     failpoint("terminations.export", "after_enter")
 
     def still_ours() -> None:
         # Whoever was overtaken, or whose termination was taken back, leaves no object.
-        enter(case, held, Stage.EXPORTING)
+        enter(case, claimed, Stage.EXPORTING)
 
     exported = export(
         ports,
         estate.map,
         _archive(case, ports, estate),
-        run=held.token,
+        run=claimed.token,
         databases={name: each for name, each in estate.databases.items() if name != MAIN},
         before_complete=still_ours,
-        watch=ExportNotes(case, held),
+        watch=ExportNotes(case, claimed),
     )
     with ports.database.transaction() as session:
         sealed_at = session.scalars(select(func.now())).one()

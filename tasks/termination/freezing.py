@@ -20,7 +20,7 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases import correspondence
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
 from tasks.termination import stopping
 
@@ -32,34 +32,38 @@ UNDER_WAY = timedelta(seconds=30)
 _DEADLOCK = "40P01"
 
 
-def freeze(case: Case, held: Held) -> StepResult:
+def freeze(case: Case, claimed: ClaimedRow) -> StepResult:
     try:
-        _wait_for_work(case, held)
+        _wait_for_work(case, claimed)
         enter(
-            case, held, Stage.FROZEN, effects=lambda session: _freeze(session, case), frozen_at=func.clock_timestamp()
+            case,
+            claimed,
+            Stage.FROZEN,
+            effects=lambda session: _freeze(session, case),
+            frozen_at=func.clock_timestamp(),
         )
     except DBAPIError as error:
         if is_lock_timeout(error) or getattr(error.orig, "sqlstate", None) == _DEADLOCK:
             raise NotYet("Somebody writes for the account, which is frozen when that is over.", BUSY) from None
         raise
     failpoint("terminations.freeze", "after_commit")
-    _end_sessions_elsewhere(case, held)
+    _end_sessions_elsewhere(case, claimed)
     return StepResult(steps=(Next(Step.EXPORT),))
 
 
-def _end_sessions_elsewhere(case: Case, held: Held) -> None:
+def _end_sessions_elsewhere(case: Case, claimed: ClaimedRow) -> None:
     """Those in other programs' stores, before the export: what it finds of them is left to the purge (T11).
 
     Raises Unavailable where a store is away. The sweep, which the freeze wakes, may be at it, too.
     """
-    for store in held.ports.session_stores:
+    for store in claimed.ports.session_stores:
         if store.end(case.account):
             raise NotYet(f"Sessions of the account in the store {store.name!r} are in use.", BUSY)
 
 
-def _wait_for_work(case: Case, held: Held) -> None:
+def _wait_for_work(case: Case, claimed: ClaimedRow) -> None:
     """Before anybody is made to wait for us."""
-    with held.ports.database.transaction() as session:
+    with claimed.ports.database.transaction() as session:
         _nothing_under_way(session, case.account)
 
 

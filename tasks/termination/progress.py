@@ -21,7 +21,7 @@ from sqlalchemy.sql import bindparam
 from models.termination.purge import StoreKind
 from models.termination.termination import Step
 from tasks.cases.case import Case
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.failures import Failure
 from tasks.termination import preview
 
@@ -107,9 +107,9 @@ def progress(connection: Connection, termination: UUID) -> Progress | None:
 class ExportNotes:
     """What `tasks.export` calls while it writes. Nothing that goes wrong with it stops the export."""
 
-    def __init__(self, case: Case, held: Held) -> None:
-        self._held = held
-        self._totals = totals(case, held)
+    def __init__(self, case: Case, claimed: ClaimedRow) -> None:
+        self._held = claimed
+        self._totals = totals(case, claimed)
         self._began: dict[Key, float] = {}
         self._ended: dict[Key, float] = {}
         self._last: Key | None = None
@@ -152,10 +152,10 @@ class ExportNotes:
         ]
 
 
-def totals(case: Case, held: Held) -> dict[Key, int | None]:
+def totals(case: Case, claimed: ClaimedRow) -> dict[Key, int | None]:
     """How much there is to export of each store, in the order in which it is done."""
     found: dict[Key, int | None] = {}
-    ports, estate = held.ports, held.ports.estate()
+    ports, estate = claimed.ports, claimed.ports.estate()
     for name, database in estate.databases.items():
         tables = [each for each in estate.map.tables if each.database == name]
         try:

@@ -22,7 +22,7 @@ from tasks.cases.case import Case, NotYet, StepResult
 from tasks.cases.correspondence import accepted_at
 from tasks.certificates import certifying
 from tasks.crypto import keyring
-from tasks.engine.drain import Held
+from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
 from tasks.ports.context import ObjectStore
 from tasks.termination.exporting import archive_of
@@ -40,11 +40,11 @@ _LAST_MAILS = text("""
       FROM tenure.email_messages WHERE termination_id = :termination AND message = 'purge-completed'""")
 
 
-def forget(case: Case, held: Held) -> StepResult:
+def forget(case: Case, claimed: ClaimedRow) -> StepResult:
     certified_at = case.termination.certified_at
     if certified_at is None:
         raise NotYet("The purge is not certified yet: whom to tell of it is still needed.", LOOK)
-    with held.ports.database.transaction() as session:
+    with claimed.ports.database.transaction() as session:
         accepted = accepted_at(session, case.id, "purged")
         mails = session.execute(_LAST_MAILS, {"termination": case.id}).one()
     settled = mails.queued == 0 or (accepted is not None and mails.under_way == 0)
@@ -57,8 +57,8 @@ def forget(case: Case, held: Held) -> StepResult:
     return StepResult(changes={"correspondence": None}, evidence={"accepted": accepted is not None}, record=record)
 
 
-def retire_archive(case: Case, held: Held) -> StepResult:
-    termination, ports = case.termination, held.ports
+def retire_archive(case: Case, claimed: ClaimedRow) -> StepResult:
+    termination, ports = case.termination, claimed.ports
     cancelled = case.stage == Stage.CANCELLED
     if not cancelled:
         if case.stage != Stage.CERTIFIED:

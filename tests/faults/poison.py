@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.engine.drain import Held, Job, drain
+from tasks.engine.drain import ClaimedRow, Job, drain
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app
@@ -36,7 +36,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, str]:
     return {row.id: row.args["how"] for row in rows}
 
 
-def act(how: str, _held: Held) -> None:
+def act(how: str, _claimed: ClaimedRow) -> None:
     match how:
         case "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -10,53 +10,53 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.work.request import JobRequest
-from tasks.engine.drain import Held, drain
+from tasks.engine.drain import ClaimedRow, drain
 from tasks.failures import Unavailable
 from tasks.ports.context import Ports
 from tests.integration.test_drain import job, requests, rows
 
 #: What may happen to the one row that is to blame: in PostgreSQL, by SQLSTATE, or at another server.
-TROUBLES: dict[str, Callable[[Held], object]] = {}
+TROUBLES: dict[str, Callable[[ClaimedRow], object]] = {}
 
 
-def trouble(act: Callable[[Held], object]) -> Callable[[Held], object]:
+def trouble(act: Callable[[ClaimedRow], object]) -> Callable[[ClaimedRow], object]:
     TROUBLES[act.__name__] = act
     return act
 
 
 @trouble
-def statement_timeout(held: Held) -> None:
-    with held.ports.database.connection() as connection:
+def statement_timeout(claimed: ClaimedRow) -> None:
+    with claimed.ports.database.connection() as connection:
         connection.execute(text("SET LOCAL statement_timeout = '20ms'"))
         connection.execute(text("SELECT pg_sleep(10)"))
 
 
 @trouble
-def cancelled(held: Held) -> None:
-    with held.ports.database.connection() as connection:
+def cancelled(claimed: ClaimedRow) -> None:
+    with claimed.ports.database.connection() as connection:
         connection.execute(text("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(10)"))
 
 
 @trouble
-def temp_file_limit(held: Held) -> None:
-    with held.ports.database.connection() as connection:
+def temp_file_limit(claimed: ClaimedRow) -> None:
+    with claimed.ports.database.connection() as connection:
         raised(connection, "53400")
 
 
 @trouble
-def out_of_memory(held: Held) -> None:
-    with held.ports.database.connection() as connection:
+def out_of_memory(claimed: ClaimedRow) -> None:
+    with claimed.ports.database.connection() as connection:
         raised(connection, "53200")
 
 
 @trouble
-def disk_full(held: Held) -> None:
-    with held.ports.database.connection() as connection:
+def disk_full(claimed: ClaimedRow) -> None:
+    with claimed.ports.database.connection() as connection:
         raised(connection, "53100")
 
 
 @trouble
-def another_server_refuses_this_row(_held: Held) -> None:
+def another_server_refuses_this_row(_claimed: ClaimedRow) -> None:
     raise Unavailable("The mail server is closing its door (421).")
 
 
@@ -81,9 +81,9 @@ def test_rows_that_meet_it_while_others_do_not_fail_at_last_and_stop_nobody(
     guilty = requests(database, to_blame)
     innocent: list[UUID] = []
 
-    def act(item: UUID, held: Held) -> str:
+    def act(item: UUID, claimed: ClaimedRow) -> str:
         if item in guilty:
-            TROUBLES[name](held)
+            TROUBLES[name](claimed)
         return "done"
 
     for _ in range(40):
@@ -120,8 +120,8 @@ def test_another_transaction_in_the_way_is_no_bug_and_is_tried_later(
 ) -> None:
     (key,) = requests(database, 1)
 
-    def act(_item: UUID, held: Held) -> str:
-        with held.ports.database.connection() as connection:
+    def act(_item: UUID, claimed: ClaimedRow) -> str:
+        with claimed.ports.database.connection() as connection:
             raised(connection, sqlstate)
         return "done"
 

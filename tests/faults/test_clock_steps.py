@@ -15,7 +15,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.work import row
 from models.work.request import JobRequest
-from tasks.engine.drain import Held, drain, rescue
+from tasks.engine.drain import ClaimedRow, drain, rescue
 from tasks.ports.context import Ports
 from tests.clock import Clock
 from tests.integration.test_drain import job, requests, states
@@ -64,7 +64,7 @@ def test_a_step_of_the_databases_clock_takes_no_row_from_a_living_process(
     lease = timedelta(seconds=1.5)
     rescued: list[int] = []
 
-    def act(_item: UUID, _held: Held) -> str:
+    def act(_item: UUID, _claimed: ClaimedRow) -> str:
         clock.advance(step)
         ends = time.monotonic() + 3 * lease.total_seconds()
         while time.monotonic() < ends:

@@ -33,7 +33,7 @@ MUTATIONS = [
     Mutation(
         "asking what became of a payment",
         "tasks/collection/attempts.py",
-        "    found = gateway.find(str(held.id), customer=item.customer, since=item.asked_at)",
+        "    found = gateway.find(str(claimed.id), customer=item.customer, since=item.asked_at)",
         "    found = None",
         "tests/integration/test_payments.py -k before_anything_else",
     ),

@@ -20,14 +20,14 @@ from structlog.testing import capture_logs
 from models.base.unit_of_work import Database, is_outage
 from models.work import row as work
 from models.work.request import JobRequest, Quarantined
-from tasks.engine.drain import Held, Job, Settled, drain, rescue
+from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker
 from tests.database_proxy import DatabaseProxy
 from tests.deadlines import deadline
 
-Act = Callable[[UUID, Held], str]
+Act = Callable[[UUID, ClaimedRow], str]
 Record = Callable[[Session, Mapping[UUID, str], Ports], None]
 
 TASK = "tests.do"
@@ -85,7 +85,7 @@ def woken(ports: Ports) -> list[str]:
 
 
 def failing(ids: Sequence[UUID], error: Exception) -> Act:
-    def act(item: UUID, _held: Held) -> str:
+    def act(item: UUID, _claimed: ClaimedRow) -> str:
         if item in ids:
             raise error
         return "done"
@@ -152,7 +152,7 @@ def test_the_error_of_a_bug_says_kind_and_place_and_no_value_of_anybody(database
     secret = "jane@customer.example"
     ids = requests(database, 2)
 
-    def act(item: UUID, _held: Held) -> str:
+    def act(item: UUID, _claimed: ClaimedRow) -> str:
         if item == ids[0]:
             raise KeyError(secret)
         return secret
@@ -184,7 +184,7 @@ def test_a_server_that_is_away_costs_no_row_an_attempt_and_ends_the_drain(databa
     ids = requests(database, 5)
     calls: list[UUID] = []
 
-    def act(item: UUID, _held: Held) -> str:
+    def act(item: UUID, _claimed: ClaimedRow) -> str:
         calls.append(item)
         if item in ids[2:]:
             raise Unavailable("S3 does not answer.")
@@ -266,7 +266,7 @@ def test_load_cannot_write(database: Database, ports: Ports) -> None:
 
 def test_what_act_settled_itself_is_not_recorded_again(database: Database, ports: Ports) -> None:
     ids = requests(database, 2)
-    assert drain(job(failing(ids[:1], Settled())), ports) == {"done": 1, "settled": 1}
+    assert drain(job(failing(ids[:1], AlreadyEnded())), ports) == {"done": 1, "settled": 1}
     assert effects(database) == ids[1:]
 
 
@@ -274,7 +274,7 @@ def test_a_process_that_is_asked_to_stop_hands_back_the_rest_within_one_item(dat
     ids = requests(database, 10)
     done: list[UUID] = []
 
-    def act(item: UUID, _held: Held) -> str:
+    def act(item: UUID, _claimed: ClaimedRow) -> str:
         done.append(item)
         return "done"
 
@@ -299,7 +299,7 @@ def test_when_the_budget_ends_with_work_left_another_drain_is_woken(database: Da
     ids = requests(database, 4)
     over = threading.Event()
 
-    def act(_item: UUID, _held: Held) -> str:
+    def act(_item: UUID, _claimed: ClaimedRow) -> str:
         over.wait(0.11)
         return "done"
 
@@ -351,7 +351,7 @@ def test_a_slow_item_is_not_taken_by_another_while_its_lease_is_renewed(
     lease = timedelta(seconds=0.6)
     taken: list[dict[str, int]] = []
 
-    def act(_item: UUID, held: Held) -> str:
+    def act(_item: UUID, claimed: ClaimedRow) -> str:
         # Three times its lease, looked at by another worker all the time.
         slow = threading.Event()
         for _ in range(18):
@@ -375,19 +375,19 @@ def test_no_lease_is_renewed_after_its_drain_has_ended(database: Database, ports
 def test_a_zombie_changes_nothing_when_it_wakes(database: Database, ports: Ports, other_worker: Ports) -> None:
     ids = requests(database, 3)
 
-    def taken_over(_item: UUID, held: Held) -> None:
+    def taken_over(_item: UUID, claimed: ClaimedRow) -> None:
         # As after SIGSTOP: the lease ran out, nobody renewed it, another worker did the work.
         with database.connection() as connection:
             if connection.execute(
                 text("UPDATE tenure.job_requests SET lease_until = now() - interval '1 s' WHERE claim_token = :token"),
-                {"token": held.token},
+                {"token": claimed.token},
             ).rowcount:
                 assert work.rescue(connection, JobRequest) == 3
         drain(job(lambda _item, _held: "heir"), other_worker)
 
-    def act(item: UUID, held: Held) -> str:
+    def act(item: UUID, claimed: ClaimedRow) -> str:
         if item == ids[0]:
-            taken_over(item, held)
+            taken_over(item, claimed)
         if item == ids[1]:
             raise Permanent("The zombie says never.")
         return "zombie"
@@ -423,7 +423,7 @@ def test_a_commit_of_effects_whose_answer_was_lost_has_exactly_one_effect(
     cut: list[UUID] = []
     acted: list[UUID] = []
 
-    def act(item: UUID, _held: Held) -> str:
+    def act(item: UUID, _claimed: ClaimedRow) -> str:
         acted.append(item)
         return "done"
 
@@ -480,7 +480,7 @@ def test_effects_whose_row_was_taken_over_while_the_commit_was_unanswered_are_no
             effect(session, results, some)
             proxy.arm("lost commit")
 
-    def act(_item: UUID, _held: Held) -> str:
+    def act(_item: UUID, _claimed: ClaimedRow) -> str:
         return "first"
 
     def take_over(*_: object) -> None:
@@ -506,8 +506,8 @@ def test_when_postgresql_goes_away_the_drain_ends_and_no_row_is_blamed(
 ) -> None:
     ids = requests(database, 3)
 
-    def act(item: UUID, held: Held) -> str:
-        with held.ports.database.connection() as connection:
+    def act(item: UUID, claimed: ClaimedRow) -> str:
+        with claimed.ports.database.connection() as connection:
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return "never"
 
@@ -557,7 +557,7 @@ def test_a_drain_makes_room_for_what_goes_first_and_hands_the_rest_back(
     waker = ports.wake
     assert isinstance(waker, RecordedWaker)
 
-    def act(_item: UUID, _held: Held) -> str:
+    def act(_item: UUID, _claimed: ClaimedRow) -> str:
         waker.waiting.add("emails.send_urgent")
         return "done"
 

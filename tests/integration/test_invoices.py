@@ -32,7 +32,7 @@ from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks.billing import credit_notes, invoice_issue, invoices
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
-from tasks.engine.drain import Held, drain
+from tasks.engine.drain import ClaimedRow, drain
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests import vault
@@ -427,7 +427,7 @@ def test_a_document_made_again_years_later_is_the_same_bytes(database: Database,
         session.execute(text("UPDATE tenure.contacts SET language = 'fr', time_zone = 'Asia/Tokyo'"))
         (item,) = invoices.load(session, session.scalars(select(InvoiceDocument.id)).all()).values()
     moved = replace(ports.letterhead, company=SELLER)
-    again = invoices.render(item, Held(replace(ports, letterhead=moved), item.invoice.id, item.invoice.id))
+    again = invoices.render(item, ClaimedRow(replace(ports, letterhead=moved), item.invoice.id, item.invoice.id))
     assert vault.content(ports, again.stored.key) == body
     assert again.stored.key == before.document_key
 

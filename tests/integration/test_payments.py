@@ -368,8 +368,8 @@ def test_a_zombie_that_wakes_after_its_lease_charges_nobody_twice(
         assert work.rescue(connection, CollectionAttempt) == 1
     assert [each.state for each in attempts(database)] == ["unknown"]
     settle(paying)
-    held = payments.Held(paying, claimed.ids[0], claimed.token)
-    with pytest.raises(payments.Settled):
+    held = payments.ClaimedRow(paying, claimed.ids[0], claimed.token)
+    with pytest.raises(payments.AlreadyEnded):
         payments.collect(item, held)
     is_charged_once(database, provider)
 

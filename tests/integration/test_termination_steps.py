@@ -14,7 +14,7 @@ from models.base.unit_of_work import Database
 from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepFunction, StepResult, enter
-from tasks.engine.drain import Held, drain
+from tasks.engine.drain import ClaimedRow, drain
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import Ports
 from tasks.termination import advancing
@@ -53,7 +53,7 @@ def test_a_step_gets_its_case_and_leaves_evidence(
 ) -> None:
     seen: list[Case] = []
 
-    def begin(case: Case, _held: Held) -> StepResult:
+    def begin(case: Case, _claimed: ClaimedRow) -> StepResult:
         seen.append(case)
         return StepResult(
             stage=Stage.GRACE,
@@ -92,7 +92,7 @@ def test_a_step_that_this_version_does_not_know_is_refused_in_a_sentence(
 def test_a_termination_is_failed_until_all_its_steps_are_tried_again(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_case: Case, _held: Held) -> StepResult:
+    def fail(_case: Case, _claimed: ClaimedRow) -> StepResult:
         raise Permanent("The key is broken.")
 
     with database.connection() as connection:
@@ -114,7 +114,7 @@ def test_a_termination_is_failed_until_all_its_steps_are_tried_again(
 def test_a_step_that_waits_uses_up_no_attempt(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wait(_case: Case, _held: Held) -> StepResult:
+    def wait(_case: Case, _claimed: ClaimedRow) -> StepResult:
         raise NotYet("A payment is under way.", timedelta(minutes=10))
 
     only(monkeypatch, {Step.BEGIN: wait})
@@ -140,7 +140,7 @@ def release(database: Database, hold: UUID) -> None:
         assert connection.execute(RELEASE, {"hold": hold}).scalar_one()
 
 
-def meet_a_hold(_case: Case, _held: Held) -> StepResult:
+def meet_a_hold(_case: Case, _claimed: ClaimedRow) -> StepResult:
     raise OnHold("A legal hold keeps the data.")
 
 
@@ -200,13 +200,13 @@ def test_a_hold_that_was_released_before_its_termination_was_set_aside_does_not_
 
     met: list[bool] = []
 
-    def released_meanwhile(case: Case, held: Held) -> StepResult:
+    def released_meanwhile(case: Case, claimed: ClaimedRow) -> StepResult:
         if met:
             # It is due again at once, and nothing holds it any more.
             return StepResult(stage=Stage.GRACE)
         met.append(True)
         release(database, hold)
-        return meet_a_hold(case, held)
+        return meet_a_hold(case, claimed)
 
     only(monkeypatch, {Step.BEGIN: released_meanwhile})
     go_on(ports)
@@ -216,8 +216,8 @@ def test_a_hold_that_was_released_before_its_termination_was_set_aside_does_not_
 def test_nothing_is_recorded_of_a_step_whose_termination_was_cancelled(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cancelled_meanwhile(_case: Case, held: Held) -> StepResult:
-        with held.ports.database.connection() as connection:
+    def cancelled_meanwhile(_case: Case, claimed: ClaimedRow) -> StepResult:
+        with claimed.ports.database.connection() as connection:
             connection.execute(text("UPDATE tenure.terminations SET stage = 'cancelled', cancelled_at = now()"))
         return StepResult(stage=Stage.GRACE, steps=(Next(Step.FREEZE),))
 
@@ -235,13 +235,13 @@ def test_nothing_is_recorded_of_a_step_whose_termination_was_cancelled(
 def test_a_stage_is_entered_before_the_step_acts_and_only_by_who_holds_the_step(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def enter_twice_and_lose_it(case: Case, held: Held) -> StepResult:
-        entered = enter(case, held, Stage.GRACE)
+    def enter_twice_and_lose_it(case: Case, claimed: ClaimedRow) -> StepResult:
+        entered = enter(case, claimed, Stage.GRACE)
         assert (entered.stage, stage(database)) == (Stage.GRACE, ("grace", None))
-        assert enter(entered, held, Stage.GRACE).stage == Stage.GRACE
+        assert enter(entered, claimed, Stage.GRACE).stage == Stage.GRACE
         with database.connection() as connection:
             connection.execute(text("UPDATE tenure.termination_steps SET claim_token = gen_random_uuid()"))
-        enter(entered, held, Stage.FROZEN)
+        enter(entered, claimed, Stage.FROZEN)
         raise AssertionError("what is not ours is not touched")
 
     only(monkeypatch, {Step.BEGIN: enter_twice_and_lose_it})
@@ -252,8 +252,8 @@ def test_a_stage_is_entered_before_the_step_acts_and_only_by_who_holds_the_step(
 def test_a_stage_that_may_not_follow_is_refused_by_the_database(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leap(case: Case, held: Held) -> StepResult:
-        enter(case, held, Stage.PURGING)
+    def leap(case: Case, claimed: ClaimedRow) -> StepResult:
+        enter(case, claimed, Stage.PURGING)
         raise AssertionError("nothing may be purged that was not exported")
 
     only(monkeypatch, {Step.BEGIN: leap})
@@ -264,11 +264,11 @@ def test_a_stage_that_may_not_follow_is_refused_by_the_database(
 def test_a_step_of_a_termination_that_another_step_set_aside_waits(
     given: None, database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def others_fail(case: Case, held: Held) -> StepResult:
+    def others_fail(case: Case, claimed: ClaimedRow) -> StepResult:
         with database.connection() as connection:
             connection.execute(text("UPDATE tenure.terminations SET stage = 'failed', stage_before = stage"))
         with pytest.raises(Transient, match="this step waits until it goes on"):
-            enter(case, held, Stage.GRACE)
+            enter(case, claimed, Stage.GRACE)
         return StepResult(stage=Stage.GRACE)
 
     only(monkeypatch, {Step.BEGIN: others_fail})
