@@ -38,7 +38,7 @@ from tasks.billing.invoice_issue import issue, issue_batch
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid
 from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
-from tasks.engine.locks import patient
+from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
@@ -261,7 +261,7 @@ def issue_now(session: Session, account_id: UUID, _request_id: UUID, ports: Port
     """For a request `invoices.issue`: invoice at once all that the account was charged and is on no invoice yet."""
     if session.get_one(Account, account_id).invoiced_from is None:
         raise Permanent("The account is not invoiced by Tenure: set accounts.invoiced_from, then retry.")
-    with patient(session):
+    with lock_timeout(session):
         issue_batch(session, ports.letterhead.company, account_id)
 
 
@@ -282,7 +282,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
 def void(session: Session, account_id: UUID, request_id: UUID, ports: Ports) -> None:
     """For a request `invoices.void`: issue a credit note for all that is left of an invoice; a second finds nothing."""
     invoice = _asked_for(session, account_id, request_id)
-    with patient(session):
+    with lock_timeout(session):
         try:
             credit(session, ports.letterhead.company, invoice.id)
         except CreditRefused as refusal:
@@ -306,7 +306,7 @@ RENDER: Job[ToRender, Rendered] = Job(
     done="rendered",
     batch=50,
     record_every=50,
-    feeds=("emails.send",),
+    wakes=("emails.send",),
     retries=DAYS,
 )
 

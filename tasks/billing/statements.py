@@ -33,7 +33,7 @@ from tasks.billing.statement_plan import plan, plan_batch
 from tasks.client.requests import StatementsSend
 from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
-from tasks.engine.locks import patient
+from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
 from tasks.mail import send
@@ -201,7 +201,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     Periods that the clock has not planned yet are planned now. A statement that is under way is on its way; one that
     was sent before is sent once more for this request; one that failed is tried again.
     """
-    with patient(session):
+    with lock_timeout(session):
         while plan_batch(session, ports.letterhead.company, account_id)[0]:
             pass
     latest = select(func.max(Statement.period_start)).where(Statement.account_id == account_id).scalar_subquery()
@@ -223,7 +223,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:
     return Job(
         task, Statement, load, render, record, done="rendered", batch=batch, record_every=batch, where=where,
-        feeds=("emails.send",), retries=DAYS,
+        wakes=("emails.send",), retries=DAYS,
     )  # fmt: skip
 
 

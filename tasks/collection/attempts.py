@@ -212,7 +212,7 @@ def _job(task: str, act: Any, where: str) -> Job[ToCollect, Payment | AttemptOut
     # Each answer is recorded before the next is asked for.
     return Job(
         task, CollectionAttempt, load, act, record, done="answered", batch=20, record_every=1, where=where,
-        feeds=("emails.send_urgent", "emails.send"),
+        wakes=("emails.send_urgent", "emails.send"),
     )  # fmt: skip
 
 

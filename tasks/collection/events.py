@@ -148,7 +148,7 @@ def attempt_of(session: Session, payment: Payment) -> tuple[UUID, UUID] | None:
 
 READ = Job(
     "payments.read_events", PaymentEvent, load, read, record, done="read", batch=20, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
+    wakes=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

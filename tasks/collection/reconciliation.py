@@ -139,7 +139,7 @@ def record(session: Session, results: Mapping[UUID, Compared], _ports: Ports) ->
 
 RECONCILE = Job(
     "payments.reconcile", Reconciliation, load, reconcile, record, done="reconciled", batch=1, record_every=1,
-    feeds=("emails.send_urgent", "emails.send"), retries=DAYS,
+    wakes=("emails.send_urgent", "emails.send"), retries=DAYS,
 )  # fmt: skip
 
 

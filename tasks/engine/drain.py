@@ -93,11 +93,10 @@ class Job(Generic[Item, Result]):
     record_every: int = 100
     #: A constant SQL condition where one table has several jobs.
     where: str = "true"
-    #: The tasks whose work `record` makes: woken when something was done.
-    feeds: Sequence[str] = field(default=())
-    #: The tasks that go first (W8): where one of them waits for a free process, this drain ends early and asks for
-    #: another of itself, which the broker hands out after them.
-    gives_way_to: Sequence[str] = ("requests.handle", "emails.send_urgent")
+    #: Tasks to wake after this job has finished rows, because its `record` creates work for them.
+    wakes: Sequence[str] = field(default=())
+    #: Higher-priority tasks (W8). While one of them waits for a process, this drain stops and requeues itself.
+    yields_to: Sequence[str] = ("requests.handle", "emails.send_urgent")
     #: Limits that several jobs share, by the name under which an operator sets them (W7).
     limits: Sequence[str] = ()
     #: When a row is tried again after a failure that may pass.
@@ -129,7 +128,7 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
         # The budget ended with work left, or the process is stopping: someone else goes on.
         ports.wake(job.task)
     if counts[job.done]:
-        for task in job.feeds:
+        for task in job.wakes:
             ports.wake(task)
     return {job.done: counts.pop(job.done, 0)} | {name: count for name, count in counts.items() if count}
 
@@ -147,9 +146,9 @@ class _Budget:
         now = monotonic()
         if now >= self._ends or self._ports.stopping():
             return True
-        if self._job.gives_way_to and now - self._looked >= GIVE_WAY_LOOK:
+        if self._job.yields_to and now - self._looked >= GIVE_WAY_LOOK:
             self._looked = now
-            if any(self._ports.wake.waits(task) for task in self._job.gives_way_to):
+            if any(self._ports.wake.waits(task) for task in self._job.yields_to):
                 self._ends = now
                 return True
         return False

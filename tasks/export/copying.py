@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import Final
 
@@ -17,8 +18,8 @@ from tasks.failures import Permanent, Transient, Unavailable
 PIECE: Final = 1 << 18
 _LF: Final = b"\n"
 _CRLF: Final = b"\r\n"
-#: Milliseconds until the connection is looked at again, should the socket stay silent.
-_PATIENCE: Final = 1_000
+#: How long to wait for the socket before the connection is checked again.
+_POLL_INTERVAL: Final = timedelta(seconds=1)
 
 
 def rows(connection: psycopg.Connection, query: str) -> Iterator[tuple[bytes, int]]:
@@ -101,7 +102,7 @@ def _ready(pq: PGconn) -> None:
 def _wait(pq: PGconn) -> None:
     poll = select.poll()
     poll.register(pq.socket, select.POLLIN)
-    poll.poll(_PATIENCE)
+    poll.poll(_POLL_INTERVAL.total_seconds() * 1000)
     pq.consume_input()
 
 

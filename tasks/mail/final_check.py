@@ -21,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from email_templates import catalogue
@@ -32,14 +33,14 @@ from email_templates.catalogue.message import Message
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import sentence
 from tasks.engine.drain import ClaimedRow
+from tasks.engine.locks import lock_timeout
 from tasks.engine.registry import import_every_module
-from tasks.failures import Permanent, Transient
+from tasks.failures import Permanent
 
 Look = Callable[[Session, EmailMessage], None]
 
-#: Milliseconds that a look waits for a lock, and PostgreSQL's words for having waited so long, or in a circle.
-PATIENCE: Final = 5_000
-LOCK_NOT_AVAILABLE: Final = ("55P03", "40P01")
+#: How long a final check waits for a lock.
+FINAL_CHECK_LOCK_TIMEOUT = timedelta(seconds=5)
 
 #: By the name of the message.
 _checks: dict[str, Look] = {}
@@ -99,13 +100,9 @@ def permitted(row: EmailMessage, claimed: ClaimedRow) -> Iterator[None]:
             # There is nothing to hold on to, and the connection is needed elsewhere.
             session.close()
         else:
-            try:
-                session.execute(text(f"SET LOCAL lock_timeout = {PATIENCE}"))
+            why = "What decides whether it may be sent is locked by another transaction."
+            with lock_timeout(session, FINAL_CHECK_LOCK_TIMEOUT, why):
                 look(session, row)
-            except OperationalError as error:
-                if getattr(error.orig, "sqlstate", None) not in LOCK_NOT_AVAILABLE:
-                    raise
-                raise Transient("What decides whether it may be sent is locked by another transaction.") from error
         yield
     finally:
         # A look changes nothing, and what was sent is sent, whatever becomes of this connection.

@@ -306,7 +306,7 @@ RECORD_FOR = timedelta(seconds=45)
 ALL_MAIL = "emails"
 
 
-def _job(task: str, where: str, gives_way_to: Sequence[str]) -> Job[ToSend, Sent]:
+def _job(task: str, where: str, yields_to: Sequence[str]) -> Job[ToSend, Sent]:
     # Each message is recorded before the next is sent: a crash leaves at most one that nobody can tell of.
     return Job(
         task,
@@ -318,7 +318,7 @@ def _job(task: str, where: str, gives_way_to: Sequence[str]) -> Job[ToSend, Sent
         batch=50,
         record_every=1,
         where=where,
-        gives_way_to=gives_way_to,
+        yields_to=yields_to,
         limits=(ALL_MAIL,),
         retries=PATIENT,
         record_for=RECORD_FOR,

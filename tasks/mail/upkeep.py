@@ -24,7 +24,7 @@ from tasks.mail.events import settle_by_events
 from tasks.ports.context import Ports, current
 
 #: How long a provider has to tell of a message before it is sent again.
-PATIENCE = timedelta(minutes=5)
+UNKNOWN_MAIL_GRACE = timedelta(minutes=5)
 #: Rows in one transaction.
 BATCH = 5_000
 
@@ -59,7 +59,7 @@ FORGET_CHANGES = text("""
           LIMIT :batch FOR UPDATE SKIP LOCKED))""")
 
 
-def settle(ports: Ports, *, patience: timedelta = PATIENCE) -> dict[str, int]:
+def settle(ports: Ports, *, patience: timedelta = UNKNOWN_MAIL_GRACE) -> dict[str, int]:
     """Returns how many were settled by events, and how many are due once more."""
     kinds = [name for name, message in MESSAGES.items() if message.rather_twice]
     with ports.database.transaction() as session:

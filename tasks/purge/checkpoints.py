@@ -26,7 +26,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
 
 #: How long a transaction may wait for a store in another system. PostgreSQL itself ends none before.
-PATIENCE: Final = "10min"
+OUTSIDE_CALL_TIMEOUT: Final = timedelta(minutes=10)
 
 
 @contextmanager
@@ -56,7 +56,12 @@ def may_delete(claimed: ClaimedRow, table: type[Work], account: UUID) -> Iterato
                 SELECT tenure.free_to_delete(:account), set_config('tenure.purging', CAST(:account AS text), true),
                        set_config('idle_in_transaction_session_timeout', :patience, true)
                   FROM ours"""),
-            {"row": claimed.id, "token": claimed.token, "account": account, "patience": PATIENCE},
+            {
+                "row": claimed.id,
+                "token": claimed.token,
+                "account": account,
+                "patience": f"{OUTSIDE_CALL_TIMEOUT.total_seconds():.0f}s",
+            },
         ).scalar_one_or_none()
         if is_free is None:
             raise AlreadyEnded

@@ -21,7 +21,7 @@ from tasks.purge.checkpoints import Checkpoint, StaysForNow
 #: How long after it was asked a processor is looked at again.
 LOOK_AGAIN: Final = timedelta(minutes=15)
 #: Who has not erased by then will not by itself: a month is what the law gives the company (GDPR, article 12(3)).
-PATIENCE: Final = timedelta(days=30)
+ERASURE_DEADLINE: Final = timedelta(days=30)
 
 
 class Customers:
@@ -81,9 +81,9 @@ class Records:
 
     def _wait(self, checkpoint: Checkpoint, left: int) -> None:
         said = f"{self.name} still holds {left:,} records of the account"
-        if checkpoint.lasted > PATIENCE:
+        if checkpoint.lasted > ERASURE_DEADLINE:
             raise Permanent(
-                f"{said}, {PATIENCE.days} days after it was first asked to erase them: ask whoever runs it, then retry."
+                f"{said}, {ERASURE_DEADLINE.days} days after it was first asked to erase them: ask whoever runs it, then retry."
             )
         checkpoint.wait(left, f"{said}: it was asked to erase them, and is asked again.")
         raise StaysForNow(f"{said}: it was asked to erase them, and is asked again.", LOOK_AGAIN)

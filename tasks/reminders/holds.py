@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from models.reminders.reminder import HoldKind, HoldOutcome
 from models.work.request import JobRequest
 from tasks.client.requests import RemindersDispute, RemindersPause, RemindersPromise, RemindersResume
-from tasks.engine.locks import patient
+from tasks.engine.locks import lock_timeout
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.requests.registry import handles
@@ -94,7 +94,7 @@ def set_pause(session: Session, account: UUID, number: str | None, until: date |
     another transaction holds the account for too long.
     """
     invoice = _invoice(session, account, number) if number else None
-    with patient(session):
+    with lock_timeout(session):
         _not_past(session, account, until)
         values = {"account": account, "invoice": invoice, "kind": HoldKind.PAUSE}
         session.execute(END, {**values, "outcome": HoldOutcome.REPLACED})
@@ -107,7 +107,7 @@ def set_promise(session: Session, account: UUID, number: str | None, until: date
     Raises as `set_pause` does, and Permanent where nothing is open or the day is more than `LONGEST_PROMISE` days away.
     """
     invoice = _invoice(session, account, number) if number else None
-    with patient(session):
+    with lock_timeout(session):
         today = _not_past(session, account, until)
         if (until - today).days > LONGEST_PROMISE:
             raise Permanent(
@@ -127,7 +127,7 @@ def set_dispute(session: Session, account: UUID, number: str, lines: str | None)
     invoice = _invoice(session, account, number)
     left = {row.position: row.remaining for row in session.execute(LINES, {"invoice": invoice})}
     amount = sum(left[position] for position in _positions(lines, left, number))
-    with patient(session):
+    with lock_timeout(session):
         session.execute(DISPUTE, {"invoice": invoice, "amount": amount})
 
 
@@ -143,7 +143,7 @@ def end_early(session: Session, account: UUID, number: str | None, *, only: str 
         raise Permanent("A dispute is always of an invoice: give its number.")
     invoice = _invoice(session, account, number) if number else None
     values = {"account": account, "invoice": invoice, "outcome": HoldOutcome.LIFTED}
-    with patient(session):
+    with lock_timeout(session):
         _not_past(session, account, None)
         if only in (None, "pause"):
             session.execute(END, {**values, "kind": HoldKind.PAUSE})

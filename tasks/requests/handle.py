@@ -51,8 +51,8 @@ HANDLE: Job[tuple[str, UUID | None], Effect] = Job(
     done="handled",
     record_every=1,
     where=f"kind IN ({KNOWN})",
-    gives_way_to=("emails.send_urgent",),
-    feeds=(
+    yields_to=("emails.send_urgent",),
+    wakes=(
         "statements.render",
         "invoices.render",
         "statements.render_long",

@@ -167,7 +167,7 @@ def add_steps(session: Session, termination_id: UUID, steps: Sequence[Next]) -> 
         )
 
 
-def _job(task: str, where: str, feeds: Sequence[str]) -> Job[Case, Done]:
+def _job(task: str, where: str, wakes: Sequence[str]) -> Job[Case, Done]:
     # One at a time: what others could do meanwhile is not held back.
     return Job(
         task=task,
@@ -179,8 +179,8 @@ def _job(task: str, where: str, feeds: Sequence[str]) -> Job[Case, Done]:
         batch=1,
         record_every=1,
         where=f"{where} AND {_GOING_ON}",
-        feeds=feeds,
-        gives_way_to=(),
+        wakes=wakes,
+        yields_to=(),
         retries=DAYS,
     )
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import func, text, update
+from sqlalchemy import func, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from models.base.unit_of_work import is_lock_timeout
+from models.base.unit_of_work import is_conflict
 from models.customers.account import Account, AccountStatus
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
@@ -22,14 +22,14 @@ from tasks.cases import correspondence
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
 from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.locks import bound_locks
 from tasks.termination import stopping
 
-#: Milliseconds that the freeze waits for a writer.
-PATIENCE = 5_000
+#: How long the freeze waits for a writer.
+FREEZE_LOCK_TIMEOUT = timedelta(seconds=5)
 #: How long until it is tried again: a writer is soon done, a payment may take days.
 BUSY = timedelta(seconds=10)
 UNDER_WAY = timedelta(seconds=30)
-_DEADLOCK = "40P01"
 
 
 def freeze(case: Case, claimed: ClaimedRow) -> StepResult:
@@ -43,8 +43,8 @@ def freeze(case: Case, claimed: ClaimedRow) -> StepResult:
             frozen_at=func.clock_timestamp(),
         )
     except DBAPIError as error:
-        if is_lock_timeout(error) or getattr(error.orig, "sqlstate", None) == _DEADLOCK:
-            raise NotYet("Somebody writes for the account, which is frozen when that is over.", BUSY) from None
+        if is_conflict(error):
+            raise NotYet("Another transaction writes for the account: it is frozen when that one ends.", BUSY) from None
         raise
     failpoint("terminations.freeze", "after_commit")
     _end_sessions_elsewhere(case, claimed)
@@ -69,7 +69,7 @@ def _wait_for_work(case: Case, claimed: ClaimedRow) -> None:
 
 def _freeze(session: Session, case: Case) -> None:
     connection, account = session.connection(), case.account
-    session.execute(text(f"SET LOCAL lock_timeout = {PATIENCE}"))
+    bound_locks(session, FREEZE_LOCK_TIMEOUT)
     # Rows of work before the account's, as whoever does the work takes them; what was added meanwhile, after it.
     stopping.stop(connection, account)
     session.get_one(Account, account.id, with_for_update=True, populate_existing=True)

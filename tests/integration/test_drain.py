@@ -115,10 +115,10 @@ def test_nothing_due_is_nothing_done(ports: Ports) -> None:
 
 
 def test_what_a_job_feeds_is_woken_when_something_was_done_and_only_then(database: Database, ports: Ports) -> None:
-    drain(job(feeds=("tests.next",)), ports)
+    drain(job(wakes=("tests.next",)), ports)
     assert woken(ports) == []
     requests(database, 1)
-    drain(job(feeds=("tests.next",)), ports)
+    drain(job(wakes=("tests.next",)), ports)
     assert woken(ports) == ["tests.next"]
 
 
@@ -572,4 +572,4 @@ def test_a_drain_makes_room_for_what_goes_first_and_hands_the_rest_back(
 def test_what_gives_way_to_nothing_does_not_ask(database: Database, ports: Ports) -> None:
     requests(database, 3)
     ports.wake.waiting = {"emails.send_urgent", TASK}  # type: ignore[attr-defined]
-    assert drain(job(gives_way_to=()), ports) == {"done": 3}
+    assert drain(job(yields_to=()), ports) == {"done": 3}

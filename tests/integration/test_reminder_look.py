@@ -188,7 +188,7 @@ def test_what_comes_after_the_look_waits_until_the_letter_was_answered(
     happens: Callable[[Database, str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tasks.engine.locks.SECONDS", 0.1)
+    monkeypatch.setattr("tasks.engine.locks.LOCK_TIMEOUT", timedelta(milliseconds=100))
     waited: list[str] = []
 
     def at_354(_content: bytes) -> str:
@@ -338,7 +338,7 @@ def test_a_letter_that_could_not_leave_in_time_does_not_leave_late(
 def test_a_letter_whose_account_is_locked_for_long_is_tried_again(
     database: Database, server_ports: Ports, server: MailServer, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.mail.final_check.PATIENCE", 100)
+    monkeypatch.setattr("tasks.mail.final_check.FINAL_CHECK_LOCK_TIMEOUT", timedelta(milliseconds=100))
     with database.connection() as payment:
         payment.execute(text("SELECT FROM tenure.accounts FOR UPDATE"))
         assert drain(SEND, server_ports) == {"sent": 0, "retried": 1}

@@ -602,7 +602,7 @@ def test_a_statement_that_the_clock_has_not_planned_is_made_on_request_and_sent_
 ) -> None:
     a_customer(database)
     assert handled(database, ports, StatementsSend(account="customer")).state == "done"
-    assert ports.wake.woken == list(HANDLE.feeds)  # type: ignore[attr-defined]
+    assert ports.wake.woken == list(HANDLE.wakes)  # type: ignore[attr-defined]
     assert mails(database) == []
     assert drain(statements.RENDER, ports) == {"rendered": 1}
     assert len(mails(database)) == 1

@@ -396,7 +396,7 @@ def test_what_comes_after_the_look_waits_until_the_message_was_answered(
 def test_a_look_does_not_wait_for_ever(
     database: Database, server_ports: Ports, server: MailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.mail.final_check.PATIENCE", 100)
+    monkeypatch.setattr("tasks.mail.final_check.FINAL_CHECK_LOCK_TIMEOUT", timedelta(milliseconds=100))
     (key,) = queued(database, server_ports)
     with database.connection() as payment:
         payment.execute(text("SELECT FROM tenure.accounts FOR UPDATE"))

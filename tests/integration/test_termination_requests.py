@@ -146,7 +146,7 @@ def test_the_freeze_waits_for_a_message_that_is_just_leaving(
 def test_the_freeze_waits_for_a_writer_and_makes_nobody_wait_long(
     acme: AccountKeys, database: Database, database_url: str, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(freezing, "PATIENCE", 200)
+    monkeypatch.setattr(freezing, "FREEZE_LOCK_TIMEOUT", timedelta(milliseconds=200))
     in_grace(database, acme, Step.FREEZE)
     with psycopg.connect(database_url) as writer:
         writer.execute("INSERT INTO tenure.contacts (account_id, name, email) SELECT id, 'x', 'x' FROM tenure.accounts")

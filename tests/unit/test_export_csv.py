@@ -16,11 +16,11 @@ from tasks.export.prefetch import ahead
 from tasks.export.reading import CSVError, cells
 from workers.adapters.objects.parts import FIRST, MOST, part_size, parts
 
-patient = settings(deadline=None)
+lock_timeout = settings(deadline=None)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
-@patient
+@lock_timeout
 @given(st.text("'" + STARTERS + "aß0 \u200f", max_size=6) | TEXT)
 @example("'")
 @example("''=1")
@@ -31,7 +31,7 @@ def test_the_guard_is_undone_exactly_and_leaves_no_formula(text: str) -> None:
         assert guard(text) == text
 
 
-@patient
+@lock_timeout
 @given(st.lists(st.lists(st.none() | TEXT, min_size=2, max_size=2)), st.integers(1, 50))
 def test_rows_come_in_pieces_of_any_size(rows: list[list[str | None]], size: int) -> None:
     def cell(value: str | None) -> str:
@@ -144,7 +144,7 @@ def test_a_customers_name_for_a_file_is_made_safe(name: str, path: str) -> None:
     assert names.object(NOTES, "files/1/", "files/1/c", name) == path
 
 
-@patient
+@lock_timeout
 @given(st.lists(st.text("aAb/.", max_size=5), unique=True, max_size=20))
 @example(["a", "a/b", "A/c", "a (2)/d"])
 @example(["", "a/", "a/b", "/", "//"])

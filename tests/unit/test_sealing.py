@@ -16,7 +16,7 @@ from tasks.crypto.age import CHUNK, TAG, Identity, Sealed, SealedReader, SealErr
 from tasks.crypto.wrapping import wrapping_keys
 
 #: A busy machine is no reason to fail.
-patient = settings(deadline=None, max_examples=40)
+lock_timeout = settings(deadline=None, max_examples=40)
 IDENTITY = Identity.generate()
 THEIRS = pyrage.x25519.Identity.from_str(IDENTITY.written())
 #: Around the borders of chunks, where a last one may be full, empty or alone.
@@ -34,14 +34,14 @@ def opened(file: bytes, identity: Identity = IDENTITY) -> Sealed:
     return Sealed(read, len(file), identity)
 
 
-@patient
+@lock_timeout
 @given(SIZES, st.sampled_from([999, 10_000, CHUNK, CHUNK + 1, 3 * CHUNK]))
 def test_another_implementation_opens_what_we_sealed(size: int, piece: int) -> None:
     content = os.urandom(size)
     assert pyrage.decrypt(sealed_file(content, piece), [THEIRS]) == content
 
 
-@patient
+@lock_timeout
 @given(SIZES)
 def test_we_open_what_another_implementation_sealed(size: int) -> None:
     content = os.urandom(size)
@@ -51,7 +51,7 @@ def test_we_open_what_another_implementation_sealed(size: int) -> None:
     assert file.content_size == size
 
 
-@patient
+@lock_timeout
 @given(st.integers(0, 3 * CHUNK), st.integers(0, 3 * CHUNK))
 def test_any_part_is_read_without_what_is_before_it(start: int, stop: int) -> None:
     content = b"".join(number.to_bytes(4, "big") for number in range(CHUNK * 5 // 8))
@@ -67,7 +67,7 @@ def test_keys_are_written_as_age_writes_them() -> None:
             Identity.parse(wrong)
 
 
-@patient
+@lock_timeout
 @given(st.binary(max_size=40))
 def test_bech32_is_read_as_it_was_written(value: bytes) -> None:
     written = bech32.encode("age", value)
@@ -89,7 +89,7 @@ def test_what_was_cut_off_is_found(size: int) -> None:
         opened(file + b"\0")
 
 
-@patient
+@lock_timeout
 @given(st.data())
 def test_every_changed_byte_is_found(data: st.DataObject) -> None:
     file = bytearray(sealed_file(bytes(2 * CHUNK + 5)))

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from email import message_from_bytes
 from email.message import Message
 from itertools import pairwise
@@ -49,8 +49,8 @@ SAMPLE = 12
 #: So many messages in the broker are few, however few rows there are; and of many rows, one message for so many.
 FEW_MESSAGES = 100
 ROWS_A_MESSAGE = 5
-#: Seconds that Flower gets to hear of the last task.
-FLOWER_PATIENCE = 10.0
+#: How long Flower may take to receive the events of the last task.
+FLOWER_EVENTS_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,7 +477,7 @@ def _small_counts(result: object) -> bool:
 
 def _settled_tasks(flower: Flower) -> dict[str, dict[str, Any]]:
     """What Flower has seen, when it has heard the end of all that it heard the beginning of."""
-    deadline = monotonic() + FLOWER_PATIENCE
+    deadline = monotonic() + FLOWER_EVENTS_TIMEOUT.total_seconds()
     while True:
         tasks = flower.tasks()
         if all(task.get("state") in {"SUCCESS", "FAILURE", "REVOKED", "REJECTED"} for task in tasks.values()):

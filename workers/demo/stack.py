@@ -37,11 +37,11 @@ _UP = (
 )
 #: What an `up` in front says when all of it serves.
 _READY = b"Ctrl-C stops everything"
-_PATIENCE = 180.0
+_START_TIMEOUT = 180.0
 #: The payment provider, which loses its first answer after it has taken the money.
 _PROVIDER = "payments"
 _FAULTS = ("lose_after",)
-_PROVIDER_PATIENCE = 30.0
+_PROVIDER_TIMEOUT = 30.0
 #: What the demo itself puts beside what `up` makes; removed with it.
 STATEMENT = "statement.pdf"
 INVOICE = "invoice.pdf"
@@ -77,7 +77,7 @@ class Stack:
             attached=True,
             death_signal=signal.SIGTERM,
         )
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _START_TIMEOUT
         while True:
             ended = not processes.alive(self._up)
             if _READY in log.read_bytes() or (self.keep and ended and self.runs("flower")):
@@ -101,7 +101,7 @@ class Stack:
         # From here on `tenure down` ends it, too.
         (self.folder / "run").mkdir(exist_ok=True)
         processes.record(self.folder, _PROVIDER, provider)
-        deadline = time.monotonic() + _PROVIDER_PATIENCE
+        deadline = time.monotonic() + _PROVIDER_TIMEOUT
         while not (said := log.read_text(encoding="utf-8")).endswith("\n"):
             if not processes.alive(provider) or time.monotonic() > deadline:
                 raise EmbeddedServerError(processes.tail(log) or f"The payment provider did not start; see {log}.")

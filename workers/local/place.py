@@ -20,8 +20,8 @@ LOOPBACK = "127.0.0.1"
 # Below the ports that Linux (32768) and macOS (49152) hand out for outgoing connections: no client takes a stopped
 # server's port by chance, and none that retries it can connect to itself.
 _FIRST_PORT, _LAST_PORT = 15000, 32000
-_LOCK_PATIENCE = 120.0
-_PORT_PATIENCE = 2.0
+_LOCK_TIMEOUT = 120.0
+_PORT_TIMEOUT = 2.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def assign_ports(place: Place, names: Collection[str], offsets: Collection[int] 
     A server that was killed a moment ago holds its ports until the last of its threads has ended: that is waited for.
     """
     before = dict(place.ports)
-    deadline = time.monotonic() + _PORT_PATIENCE
+    deadline = time.monotonic() + _PORT_TIMEOUT
     for name in names:
         taken = {port + offset for other, port in place.ports.items() if other != name for offset in offsets}
         while name in place.ports and not _are_free(place.ports[name], offsets, taken):
@@ -172,7 +172,7 @@ def exclusive(directory: Path) -> Iterator[None]:
             " Choose another folder, or make this one yours and writable."
         ) from error
     with file:
-        deadline = time.monotonic() + _LOCK_PATIENCE
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +181,7 @@ def exclusive(directory: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise EmbeddedServerError(
                         f"Another process has been starting or stopping the servers in {directory} for"
-                        f" {_LOCK_PATIENCE:.0f} s (it holds {path})."
+                        f" {_LOCK_TIMEOUT:.0f} s (it holds {path})."
                     ) from None
                 time.sleep(0.02)
         yield

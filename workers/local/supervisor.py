@@ -85,10 +85,10 @@ _MARK = ".tenure"
 _MARK_TEXT = "This folder belongs to `tenure up`; `tenure down --purge` removes what it made in it.\n"
 _MADE = ("postgres", "valkey", "s3", "inbox", "log", "run", "secrets.json", "ports.json", "tenure.env", _MARK)
 
-_READY_PATIENCE = 60.0
-_MIGRATION_PATIENCE = 3600.0
+_READY_TIMEOUT = 60.0
+_MIGRATION_TIMEOUT = 3600.0
 _SETTLED_AFTER = 1.0
-_DOWN_PATIENCE = 90.0
+_DOWN_TIMEOUT = 90.0
 _POLL = 0.05
 _LONGEST_BACKOFF = 30.0
 _HEALTHY_LIFE = 60.0
@@ -303,7 +303,7 @@ def _migrate(var: Path, command: tuple[str, ...], values: Mapping[str, str], int
     log = var / "log" / "migrate.log"
     log.unlink(missing_ok=True)
     process = processes.spawn(command, log=log, environment=_full(values), directory=Path.cwd(), attached=True)
-    code = processes.exit_code(process, _MIGRATION_PATIENCE, interrupted)
+    code = processes.exit_code(process, _MIGRATION_TIMEOUT, interrupted)
     if code != 0 and not interrupted():
         raise EmbeddedServerError(
             f"The database was not brought to the newest schema (`tenure migrate` ended with {code})."
@@ -354,9 +354,9 @@ def _await(
                 return
         elif time.monotonic() - began > _SETTLED_AFTER:
             return
-        if time.monotonic() - began > _READY_PATIENCE:
+        if time.monotonic() - began > _READY_TIMEOUT:
             raise EmbeddedServerError(
-                f"{name} (process {process.pid}) did not serve within {_READY_PATIENCE:.0f} s. The end of {log}:\n"
+                f"{name} (process {process.pid}) did not serve within {_READY_TIMEOUT:.0f} s. The end of {log}:\n"
                 + processes.tail(log)
             )
         time.sleep(_POLL)
@@ -457,9 +457,9 @@ def _end_foreground(var: Path) -> list[str]:
         local_stack.running(var)
     )
     processes.send(process, signal.SIGTERM)
-    if not processes.wait_until_gone([process], _DOWN_PATIENCE):
+    if not processes.wait_until_gone([process], _DOWN_TIMEOUT):
         raise EmbeddedServerError(
-            f"The `tenure up` with process id {process.pid} did not stop within {_DOWN_PATIENCE:.0f} s."
+            f"The `tenure up` with process id {process.pid} did not stop within {_DOWN_TIMEOUT:.0f} s."
             f" To kill it: kill -9 {process.pid}; then run `tenure down` again."
         )
     return ran

@@ -21,7 +21,7 @@ from workers.settings.settings import Settings, settings
 from workers.terminal.output import reports_errors
 
 #: Work that waits longer than this while a worker is up is not being done.
-PATIENCE = timedelta(minutes=5)
+OVERDUE_AFTER = timedelta(minutes=5)
 #: A relay looks at least every second, a Beat ticks at least every ten.
 SILENCE = timedelta(seconds=60)
 #: Seconds: a worker with a free process asks the broker every second, and notes every second that it lives.
@@ -53,10 +53,10 @@ def overdue(connection: Connection, of: Sequence[Job[Any, Any]]) -> str | None:
     """
     for job in of:
         waited = row.longest_wait(connection, job.table, job.where)
-        if waited is None or waited <= PATIENCE or control.is_paused(connection, job.task, *job.limits):
+        if waited is None or waited <= OVERDUE_AFTER or control.is_paused(connection, job.task, *job.limits):
             continue
         idle = row.since_last_finished(connection, job.table)
-        if idle is None or idle > PATIENCE:
+        if idle is None or idle > OVERDUE_AFTER:
             return f"{job.task} has had due work for {waited.total_seconds():.0f} s and nothing was done meanwhile."
     return None
 

@@ -29,8 +29,8 @@ ROLE = "tenure"
 _ADDRESS = "TENURE_DATABASE_URL"
 _MAJOR = "18"
 _SUPERUSER = "postgres"
-_INITDB_PATIENCE = 120.0
-_ORPHAN_PATIENCE = 10.0
+_INITDB_TIMEOUT = 120.0
+_ORPHAN_TIMEOUT = 10.0
 
 
 def _binaries() -> Path:
@@ -125,7 +125,7 @@ def _make_cluster(place: Place) -> None:
         attached=True,  # to this thread, which waits for it
         identity=identity,
     )
-    code = exit_code(process, _INITDB_PATIENCE)
+    code = exit_code(process, _INITDB_TIMEOUT)
     if code != 0:
         raise EmbeddedServerError(f"PostgreSQL's initdb could not make {data} ({code}):\n{tail(log)}")
     data.rename(_data(place))
@@ -140,7 +140,7 @@ def _remove_stale_lock(data: Path) -> None:
     lock = data / "postmaster.pid"
     if not lock.exists():
         return
-    deadline = time.monotonic() + _ORPHAN_PATIENCE
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT
     while users := _processes_in(data):
         if time.monotonic() > deadline:
             raise EmbeddedServerError(

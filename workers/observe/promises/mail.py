@@ -19,7 +19,7 @@ from workers.observe.promises.evidence import Evidence, Installation, Verdict, h
 from workers.wiring.bootstrap import letterhead
 
 #: How long a check that is due, or the confirmation of a change, may wait.
-CHECK_PATIENCE = timedelta(hours=3)
+CHECK_GRACE = timedelta(hours=3)
 #: A name that is an address, which anybody may give themselves.
 STRANGER = "third-party.example"
 
@@ -100,7 +100,7 @@ def details_are_asked_after(installation: Installation) -> Evidence:
                                         WHERE address = lower(email) AND lifted_at IS NULL)) AS unasked,
                    (SELECT count(*) FROM ({unfinished("tenure.job_requests", "kind")}) AS late
                      WHERE kind = 'details.confirm_change') AS unconfirmed"""),
-        {"patience": CHECK_PATIENCE},
+        {"patience": CHECK_GRACE},
     ).one()
     contacts, changes = (how_many(installation.connection, f"tenure.{each}") for each in ("contacts", "detail_changes"))
     return judged(

@@ -12,7 +12,7 @@ from tasks.reminders.ladder import decide
 from workers.observe.promises.evidence import NEW, Evidence, Installation, Verdict, judged
 
 #: How long a letter that is due may wait to be written.
-PATIENCE = timedelta(hours=1)
+LETTER_GRACE = timedelta(hours=1)
 
 SENT = text("""
     SELECT count(DISTINCT letter.id) AS letters,
@@ -34,9 +34,9 @@ def reminders_leave_once_and_in_time(installation: Installation) -> Evidence:
             return Evidence(Verdict.UNKNOWN, "There is no reminder policy: nobody is reminded.")
         sent = session.execute(SENT, {"new": NEW}).one()
         now = book.clock(session)
-        due = session.scalars(book.CANDIDATES, {"now": now - PATIENCE}).all()
+        due = session.scalars(book.CANDIDATES, {"now": now - LETTER_GRACE}).all()
         missing = sum(
-            decide(customer, now - PATIENCE) is not None and decide(customer, now) is not None
+            decide(customer, now - LETTER_GRACE) is not None and decide(customer, now) is not None
             for customer in book.load(session, due, now, known=known)
         )
     return judged(

@@ -52,12 +52,12 @@ from workers.terminal.options import as_json
 from workers.terminal.output import print_json, reports_errors
 
 #: How long a closed period may wait for its statement, and a statement's mail for the mail server's answer.
-STATEMENT_PATIENCE = timedelta(hours=1)
+STATEMENT_GRACE = timedelta(hours=1)
 #: An expired session is gone from storage within this much more (S2).
-SWEEP_PATIENCE = timedelta(hours=1)
-STORED_AT_MOST = LIFETIME + SWEEP_PATIENCE
+SWEEP_GRACE = timedelta(hours=1)
+STORED_AT_MOST = LIFETIME + SWEEP_GRACE
 #: How long a payment may be unknown, and a day wait for its comparison with the provider.
-RECONCILIATION_PATIENCE = timedelta(days=1)
+RECONCILIATION_GRACE = timedelta(days=1)
 #: How many waiting messages of a queue are looked at.
 SAMPLE = 1_000
 
@@ -125,7 +125,7 @@ def statements_are_sent(installation: Installation) -> Evidence:
                    (SELECT count(*) FROM ({unfinished("tenure.statements")}) AS late) AS stuck,
                    (SELECT count(*) FROM ({unfinished("tenure.email_messages", "message")}) AS wanting
                      WHERE message = 'statement-ready') AS unsent"""),
-        {"patience": STATEMENT_PATIENCE},
+        {"patience": STATEMENT_GRACE},
     ).one()
     return judged(
         row.unplanned == row.stuck == row.unsent == 0,
@@ -173,7 +173,7 @@ def payments_are_collected_once(installation: Installation) -> Evidence:
                    (SELECT max(day) FROM tenure.reconciliations WHERE state = 'done') AS day,
                    (SELECT count(*) FROM ({unfinished("tenure.reconciliations", "due_at")}) AS late
                      WHERE due_at < now() - :patience) AS late"""),
-        {"patience": RECONCILIATION_PATIENCE, "new": NEW},
+        {"patience": RECONCILIATION_GRACE, "new": NEW},
     ).one()
     if installation.settings.stripe_secret_key is None and row.charged == 0:
         return Evidence(Verdict.UNKNOWN, "No payment provider is configured: nothing is collected.")
@@ -267,7 +267,7 @@ def _other_store(installation: Installation, store: str) -> tuple[bool, str]:
             SELECT swept_at < now() - :patience AS stale, oldest_at < now() - :stored_at_most AS overdue, outlasting,
                    extract(epoch FROM now() - oldest_at) / 3600 AS hours
               FROM tenure.session_sweeps WHERE store = :store AND swept_at IS NOT NULL"""),
-        {"patience": SWEEP_PATIENCE, "stored_at_most": STORED_AT_MOST, "store": store},
+        {"patience": SWEEP_GRACE, "stored_at_most": STORED_AT_MOST, "store": store},
     ).one_or_none()
     if row is None:
         return False, f"{store} was never swept"

@@ -22,7 +22,7 @@ from workers.terminal.output import counted
 from workers.wiring.bootstrap import company
 
 #: How long a step of a termination may be overdue.
-STEP_PATIENCE = timedelta(days=1)
+STEP_GRACE = timedelta(days=1)
 #: Parties outside that receive personal data where they are configured, as the data map has to name them (P3.1f).
 STRIPE = "stripe"
 SES = "amazon ses"
@@ -132,7 +132,7 @@ def records_are_purged(installation: Installation) -> Evidence:
                                AND step.due_at < now() - :patience)) AND stage <> 'held') AS late
               FROM tenure.terminations AS termination
              WHERE stage NOT IN ('cancelled', 'certified') GROUP BY stage ORDER BY stage"""),
-        {"patience": STEP_PATIENCE},
+        {"patience": STEP_GRACE},
     ).all()
     over = installation.connection.execute(
         text("""
