@@ -126,7 +126,7 @@ class DetailsChanged(Message, frozen=True, kw_only=True):
     promise = "P8.1"
     why_not_marketing = "It confirms a change of the recorded details, so that a wrong or foreign one is noticed."
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     recipient: ChangeRecipient
     account_name: str

@@ -31,7 +31,7 @@ class Message(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     #: Goes out before bulk mail.
     urgent: ClassVar[bool] = False
     #: A copy too many does less harm than none: sent once more where nobody can tell whether it arrived (E10).
-    rather_twice: ClassVar[bool] = False
+    resend_if_unknown: ClassVar[bool] = False
     #: One can do without it: offers List-Unsubscribe (RFC 8058, E8). Never what concerns money, access or an ending.
     optional: ClassVar[bool] = False
     #: Not sent without a final check, which decides at the last moment whether it may leave (B12).

@@ -17,7 +17,7 @@ class SignInNotice(Message, frozen=True, kw_only=True):
     promise = "P5.1"
     why_not_marketing = "It tells the customer who has just reached their data, so that a stranger is noticed."
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     account_name: str
     signed_in_at: datetime
@@ -51,7 +51,7 @@ class SecurityNotice(Message, frozen=True, kw_only=True):
     promise = "P5.1"
     why_not_marketing = "It warns the customer of a change in who can reach their data."
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     event: SecurityEvent
     account_name: str

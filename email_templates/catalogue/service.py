@@ -22,7 +22,7 @@ class ServiceNotice(Message, frozen=True, kw_only=True):
     name = "service-notice"
     promise = "P3.1e"
     why_not_marketing = "It tells customers when and how the service that they pay for will differ from normal."
-    rather_twice = True
+    resend_if_unknown = True
     optional = True
 
     kind: ServiceNoticeKind
@@ -70,7 +70,7 @@ class PolicyUpdated(Message, frozen=True, kw_only=True):
     name = "policy-updated"
     promise = "P3.1e"
     why_not_marketing = "It tells the customer of new rules for their data or their contract before they apply."
-    rather_twice = True
+    resend_if_unknown = True
 
     document: PolicyDocument
     applies_from: date

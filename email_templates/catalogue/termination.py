@@ -29,7 +29,7 @@ class ContractEnding(Message, frozen=True, kw_only=True):
     promise = "P6.1"
     why_not_marketing = "It tells the customer when the contract ends and what then happens to their data."
     needs_final_check = True
-    rather_twice = True
+    resend_if_unknown = True
 
     account_name: str
     account_ref: str
@@ -58,7 +58,7 @@ class TerminationConfirmed(Message, frozen=True, kw_only=True):
     promise = "P6.1"
     why_not_marketing = "It confirms the termination that the customer gave notice of and says what follows."
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     account_name: str
     account_ref: str
@@ -86,7 +86,7 @@ class ExportReady(Message, frozen=True, kw_only=True):
     promise = "P6.1"
     why_not_marketing = "It hands over the record of their data that the customer is promised at the contract's end."
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     account_name: str
     account_ref: str
@@ -126,7 +126,7 @@ class ExportReminder(Message, frozen=True, kw_only=True):
     why_not_marketing = "It warns that the record of the customer's own data will soon be gone for good."
     needs_final_check = True
     urgent = True
-    rather_twice = True
+    resend_if_unknown = True
 
     account_name: str
     account_ref: str
@@ -155,7 +155,7 @@ class PurgeCompleted(Message, frozen=True, kw_only=True):
     name = "purge-completed"
     promise = "P6.1"
     why_not_marketing = "It certifies to the customer that all of their data have been deleted."
-    rather_twice = True
+    resend_if_unknown = True
 
     account_ref: str
     completed_at: datetime

@@ -52,8 +52,8 @@ def recipients(session: Session, accounts: Collection[UUID]) -> dict[UUID, list[
     return found
 
 
-def somebody(recipients: Sequence[Recipient]) -> None:
-    """Raises Permanent where nobody is to get it."""
+def require_recipients(recipients: Sequence[Recipient]) -> None:
+    """Raises Permanent if no contact of the account receives statements and invoices."""
     if not recipients:
         raise Permanent(
             "The account has no contact that receives statements and invoices: "

@@ -233,7 +233,7 @@ def render(item: ToRender, claimed: ClaimedRow) -> Rendered:
     # Typst and its fonts are loaded by the processes that render, not by every one that imports tasks.
     from email_templates.pdf.invoice import render_invoice  # noqa: PLC0415
 
-    documents.somebody(item.recipients)
+    documents.require_recipients(item.recipients)
     invoice, ports = item.invoice, claimed.ports
     # First of all: where nothing can be sealed, nothing is made (T27).
     recipient = item.keys.recipient(invoice.account_id, ports.database, ports.keyring)
@@ -273,7 +273,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     if document.state != WorkState.DONE or document.document_key is None:
         return
     (item,) = load(session, [document.id]).values()
-    documents.somebody(item.recipients)
+    documents.require_recipients(item.recipients)
     carried = item.carried(document.document_key)
     send.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
 

@@ -108,7 +108,7 @@ class ToRender:
     def language(self) -> str:
         """As planned; where nobody received statements then, that of the first who does now."""
         if self.statement.language is None:
-            documents.somebody(self.recipients)
+            documents.require_recipients(self.recipients)
         return self.statement.language or self.recipients[0].language
 
     def carried(self, key: str) -> Carried:
@@ -162,7 +162,7 @@ def load(session: Session, ids: Sequence[UUID]) -> dict[UUID, ToRender]:
 
 def render(item: ToRender, claimed: ClaimedRow) -> Rendered:
     """Make the PDF and store it; the same bytes under the same key whenever it is done (B3, B5)."""
-    documents.somebody(item.recipients)
+    documents.require_recipients(item.recipients)
     statement, ports = item.statement, claimed.ports
     # First of all: where nothing can be sealed, nothing is made (T27).
     recipient = item.keys.recipient(statement.account_id, ports.database, ports.keyring)
@@ -214,7 +214,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     if failed:
         work.retry(session.connection(), Statement, failed)
     for item in load(session, [statement.id for statement in found if statement.state == WorkState.DONE]).values():
-        documents.somebody(item.recipients)
+        documents.require_recipients(item.recipients)
         key = item.statement.document_key
         if key is not None:
             send.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)

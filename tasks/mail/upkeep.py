@@ -61,7 +61,7 @@ FORGET_CHANGES = text("""
 
 def settle(ports: Ports, *, patience: timedelta = UNKNOWN_MAIL_GRACE) -> dict[str, int]:
     """Returns how many were settled by events, and how many are due once more."""
-    kinds = [name for name, message in MESSAGES.items() if message.rather_twice]
+    kinds = [name for name, message in MESSAGES.items() if message.resend_if_unknown]
     with ports.database.transaction() as session:
         settled = settle_by_events(session)
         again = session.connection().execute(SEND_AGAIN, {"kinds": kinds, "patience": patience}).rowcount

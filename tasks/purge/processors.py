@@ -83,8 +83,8 @@ class Records:
         said = f"{self.name} still holds {left:,} records of the account"
         if checkpoint.lasted > ERASURE_DEADLINE:
             raise Permanent(
-                f"{said}, {ERASURE_DEADLINE.days} days after it was first asked to erase them: ask the company that runs "
-                "it, then retry."
+                f"{said}, {ERASURE_DEADLINE.days} days after it was first asked to erase them: "
+                "ask the company that runs it, then retry."
             )
         checkpoint.wait(left, f"{said}: it was asked to erase them, and is asked again.")
         raise StaysForNow(f"{said}: it was asked to erase them, and is asked again.", LOOK_AGAIN)

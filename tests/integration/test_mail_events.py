@@ -229,7 +229,7 @@ def test_a_kind_that_had_rather_come_twice_is_sent_again_once_and_no_other(
     database: Database, server_ports: Ports, server: MailServer
 ) -> None:
     server.script["DOT"] = [DROP, DROP, DROP]
-    (rather_twice,) = queued(database, server_ports, context=notice())
+    (resend_if_unknown,) = queued(database, server_ports, context=notice())
     (not_so,) = queued(database, server_ports)
     drain(SEND_URGENT, server_ports)
     drain(SEND, server_ports)
@@ -239,7 +239,7 @@ def test_a_kind_that_had_rather_come_twice_is_sent_again_once_and_no_other(
     assert upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 1}
     assert drain(SEND_URGENT, server_ports) == {"sent": 0, "settled": 1}
     assert upkeep.settle(server_ports, patience=at_once) == {"settled": 0, "again": 0}
-    assert [row(database, key).state for key in (rather_twice, not_so)] == ["unknown", "unknown"]
+    assert [row(database, key).state for key in (resend_if_unknown, not_so)] == ["unknown", "unknown"]
     # The same message: the same Message-ID, byte for byte.
     assert sorted(server.copies().values()) == [1, 2]
     assert len(set(server.contents)) == 2

@@ -198,7 +198,7 @@ def test_one_that_never_erases_is_for_a_person(company: Company) -> None:
     company.make_due()
     company.purge()
     assert stage(company.database) == ("failed", "purging")
-    assert "30 days after it was first asked to erase them: ask whoever runs it" in failure(company.database)
+    assert "30 days after it was first asked to erase them: ask the company that runs it" in failure(company.database)
 
 
 def test_what_comes_back_is_found_by_the_verification(company: Company) -> None:

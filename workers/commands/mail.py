@@ -103,7 +103,7 @@ def list_messages(json: bool) -> None:
                 "promise": message.promise,
                 "why_not_marketing": message.why_not_marketing,
                 "urgent": message.urgent,
-                "rather_twice": message.rather_twice,
+                "resend_if_unknown": message.resend_if_unknown,
                 "optional": message.optional,
                 "variants": list(message.examples()),
                 "languages": list(languages()),
@@ -266,7 +266,7 @@ def suppressions(*, add: str | None, lifted: str | None, why: str | None, limit:
 def _traits(message: type[Message]) -> list[str]:
     """What is peculiar to sending it."""
     traits = ["urgent" if message.urgent else "in turn"]
-    if message.rather_twice:
+    if message.resend_if_unknown:
         traits.append("rather twice than never")
     if message.optional:
         traits.append("can be declined")
