@@ -36,7 +36,7 @@ test: lint ## lint, types, import contracts and every test
 	@$(BIN)/pytest -n 3 --dist worksteal
 
 test-days: $(READY) ## calendar-dependent tests on other days: ON=, or drawn by SEED= COUNT=; TESTS= of each day
-	@$(BIN)/python -m tests.days $(ON) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(TESTS),--tests $(TESTS))
+	@$(BIN)/python -m tests.support.time.days $(ON) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) $(if $(TESTS),--tests $(TESTS))
 
 faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=; plans over HISTORY= (200000) rows a table
 	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) FORECAST_CUSTOMERS=200 \

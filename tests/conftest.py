@@ -30,8 +30,8 @@ from tasks.client.requests import publish
 from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.ports.context import Ports
-from tests.commands import Commands
-from tests.deadlines import deadline
+from tests.support.servers.commands import Commands
+from tests.support.time.deadlines import deadline
 from workers.adapters.mail.smtp import SMTPMailer
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.celery.identity import dead, identity
@@ -39,7 +39,7 @@ from workers.local import stack as local_stack
 from workers.settings.settings import Settings, parse
 from workers.wiring import bootstrap
 
-pytest_plugins = ["tests.clock", "tests.golden_files", "tests.timeouts"]
+pytest_plugins = ["tests.support.time.clock", "tests.support.rendered.golden_files", "tests.support.time.timeouts"]
 
 #: Of this process: a run of pytest inside a test uses the same server.
 TEMPLATE = f"tenure_template_{os.getpid()}"

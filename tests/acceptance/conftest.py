@@ -12,8 +12,8 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack
-from tests.commands import Commands
-from tests.processes import Processes
+from tests.support.servers.commands import Commands
+from tests.support.servers.processes import Processes
 from workers.local import stack as local_stack
 
 #: The lines of each process's log that a failed test shows.

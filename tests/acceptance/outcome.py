@@ -27,9 +27,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.crypto.keyring import Keyring
 from tasks.storage import sealed_objects
-from tests import vault
-from tests.deadlines import deadline
-from tests.processes import Processes, Running, eventually
+from tests.support.rows import vault
+from tests.support.servers.processes import Processes, Running, eventually
+from tests.support.time.deadlines import deadline
 from workers.adapters.clock_skew import correct_clock_skew
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.local import stack as local_stack

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from scheduler.timetable import TIMETABLE
 from tests.acceptance.outcome import Outcome, customers
-from tests.processes import Processes, eventually, throughout
+from tests.support.servers.processes import Processes, eventually, throughout
 from workers.celery.routing import QUEUES
 from workers.celery.waker import LONGEST_QUEUE
 

@@ -13,9 +13,9 @@ from kombu import Connection
 from redis.exceptions import NoPermissionError
 
 from tests.acceptance.outcome import Outcome, customers
-from tests.broker_server import LOOPBACK, BrokerServer
-from tests.processes import Processes, eventually
-from tests.tls import encrypted
+from tests.support.servers.broker_server import LOOPBACK, BrokerServer
+from tests.support.servers.processes import Processes, eventually
+from tests.support.servers.tls import encrypted
 from workers.observe import doctor
 from workers.settings.settings import parse
 

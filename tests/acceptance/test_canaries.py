@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, send_task
-from tests.deadlines import deadline
-from tests.processes import Processes, eventually
+from tests.support.servers.processes import Processes, eventually
+from tests.support.time.deadlines import deadline
 
 #: Each in a place of its own, so that a leak names its source.
 CANARIES = {

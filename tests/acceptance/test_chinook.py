@@ -27,7 +27,7 @@ from models.billing.invoice import InvoiceDocument
 from tasks.billing import invoice_issue, invoices
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
-from tests.processes import Processes, measured
+from tests.support.servers.processes import Processes, measured
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

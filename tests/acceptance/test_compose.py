@@ -32,7 +32,7 @@ from models.schema import migrations
 from scheduler.timetable import TIMETABLE
 from tests.architecture.repository import app_services, filled
 from tests.conftest import drop
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.celery.routing import ROUTES
 
 #: Seconds: the longest that a service may take to be ready, on a busy machine.

@@ -24,8 +24,8 @@ import psycopg
 import pytest
 import redis
 
-from tests.deadlines import deadline
-from tests.processes import eventually, measured
+from tests.support.servers.processes import eventually, measured
+from tests.support.time.deadlines import deadline
 from workers.demo.interruption import Interrupted, signals
 from workers.local import supervisor
 from workers.local.errors import EmbeddedServerError

@@ -14,9 +14,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.termination.termination import Step
 from tests.acceptance.outcome import Outcome
-from tests.company import an_account
-from tests.processes import Processes, eventually
-from tests.terminating import a_termination
+from tests.support.rows.company import an_account
+from tests.support.rows.terminating import a_termination
+from tests.support.servers.processes import Processes, eventually
 
 SHOP = """
     CREATE SCHEMA web;

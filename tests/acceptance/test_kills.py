@@ -15,9 +15,9 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, Stack, customers
-from tests.commands import Commands
-from tests.deadlines import deadline
-from tests.processes import Processes, Running, eventually, measured, throughout
+from tests.support.servers.commands import Commands
+from tests.support.servers.processes import Processes, Running, eventually, measured, throughout
+from tests.support.time.deadlines import deadline
 
 COUNT = 150
 #: Seconds that the broker is away (W18), and statements that fall due meanwhile.

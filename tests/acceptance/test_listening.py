@@ -12,7 +12,7 @@ import psutil
 import pytest
 from flower.urls import handlers
 
-from tests.processes import Processes, Running, eventually
+from tests.support.servers.processes import Processes, Running, eventually
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 #: The routes of Flower that answer to anybody. Its static files and the page for unknown addresses say nothing of us.

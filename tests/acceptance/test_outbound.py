@@ -23,8 +23,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
-from tests.deadlines import deadline
-from tests.processes import Processes, Running, eventually
+from tests.support.servers.processes import Processes, Running, eventually
+from tests.support.time.deadlines import deadline
 from workers.observe import outbound
 from workers.observe.promises.evidence import Installation, Verdict
 from workers.observe.promises.terminations import connections_are_configured

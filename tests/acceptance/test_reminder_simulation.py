@@ -18,10 +18,10 @@ from celery import Celery
 from models.base.unit_of_work import Database
 from tasks.reminders.forecast import simulate
 from tests.acceptance.outcome import Outcome
-from tests.clock import Clock
-from tests.processes import Processes, Running, eventually, measured
-from tests.reminded_company import START, TICK, ZONES, a_company, written
-from tests.reminding import letters
+from tests.support.rows.reminded_company import START, TICK, ZONES, a_company, written
+from tests.support.rows.reminding import letters
+from tests.support.servers.processes import Processes, Running, eventually, measured
+from tests.support.time.clock import Clock
 
 DAYS = int(os.environ.get("DAYS", "30"))
 CUSTOMERS = int(os.environ.get("CUSTOMERS", str(len(ZONES))))

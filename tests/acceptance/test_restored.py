@@ -8,9 +8,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.certificates import erasure_notes
 from tasks.ports.context import Ports
-from tests.certifying import a_termination
-from tests.faults.faulty_s3 import Faults, faulty
-from tests.processes import Processes, eventually, throughout
+from tests.support.rows.certifying import a_termination
+from tests.support.servers.faulty_s3 import Faults, faulty
+from tests.support.servers.processes import Processes, eventually, throughout
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from models.base.unit_of_work import Database
 from tasks.export.manifest import README
 from tasks.export.verification import verify
 from tests.acceptance.outcome import Outcome
-from tests.company import a_contact, an_account
-from tests.processes import Processes, eventually
+from tests.support.rows.company import a_contact, an_account
+from tests.support.servers.processes import Processes, eventually
 
 #: Seconds from the beginning until the last bill's day is over: the purge is done by then, or the test is no test.
 LASTS = 60

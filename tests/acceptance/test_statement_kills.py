@@ -13,7 +13,7 @@ import pytest
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
-from tests.processes import Processes, eventually, measured
+from tests.support.servers.processes import Processes, eventually, measured
 
 COUNT = int(os.environ.get("STATEMENTS", "120"))
 KILLS = 8

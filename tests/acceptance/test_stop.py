@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
-from tests.processes import Processes, eventually, measured
+from tests.support.servers.processes import Processes, eventually, measured
 
 COUNT = 150
 

@@ -8,8 +8,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
-from tests.mailing import notice, queued
-from tests.processes import Processes, eventually, measured
+from tests.support.rows.mailing import notice, queued
+from tests.support.servers.processes import Processes, eventually, measured
 
 BULK = 10_000
 #: Seconds that an urgent message waits at the most (E9).

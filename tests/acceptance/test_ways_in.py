@@ -18,7 +18,7 @@ from celery import Celery
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
-from tests.processes import Processes, Running, eventually, measured
+from tests.support.servers.processes import Processes, Running, eventually, measured
 
 #: In every bad message; must never be seen in a log.
 CANARY = "kanarienvogel"

@@ -16,10 +16,10 @@ DAY = re.compile(r"(?<![\w.-])(20\d\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?!\
 #: Pure functions get the day as an argument, and these tests give them every day: no clock is read.
 WITHOUT_CLOCK = ("tests/unit", "tests/architecture", "tests/golden")
 #: Days to which others set a clock: that of tests which use this company, and the machine's in `make test-days`.
-DAYS_TO_SET = ("tests/reminded_company.py", "tests/days.py")
+DAYS_TO_SET = ("tests/support/rows/reminded_company.py", "tests/support/time/days.py")
 
 #: These write about them.
-NAME_KEYWORDS = ("tests/clock.py", "tests/calendar_tests.py")
+NAME_KEYWORDS = ("tests/support/time/clock.py", "tests/support/time/calendar_tests.py")
 KEYWORDS = re.compile(r"(?i)\b(?:current_date|current_timestamp|localtimestamp|current_time|localtime)\b")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

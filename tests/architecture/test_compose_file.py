@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.architecture.repository import ROOT, VARIABLE, app_services, compose, filled
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.celery.routing import QUEUES
 from workers.settings.settings import PREFIX, Mode, Settings, parse
 

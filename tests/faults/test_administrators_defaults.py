@@ -18,7 +18,7 @@ from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests.faults.test_failover import charged, collected, invoiced
-from tests.paying import is_charged_once, mails
+from tests.support.rows.paying import is_charged_once, mails
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 

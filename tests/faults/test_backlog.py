@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome
-from tests.processes import Processes, Running, eventually
+from tests.support.servers.processes import Processes, Running, eventually
 
 ROWS = int(os.environ.get("BACKLOG") or 100_000)
 #: The broker may not hold more than this; it would refuse a message past it.

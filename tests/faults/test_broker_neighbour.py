@@ -18,8 +18,8 @@ from celery import Celery
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
-from tests.broker_server import BrokerServer
-from tests.processes import Processes, Running, eventually, measured
+from tests.support.servers.broker_server import BrokerServer
+from tests.support.servers.processes import Processes, Running, eventually, measured
 from workers.observe import health
 from workers.settings.settings import Settings, parse
 

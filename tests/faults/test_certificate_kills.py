@@ -20,11 +20,11 @@ from tasks.certificates.chain import document, examine
 from tasks.certificates.issuing import issue
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
-from tests.certifying import a_termination
-from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
-from tests.processes import Processes, eventually
-from tests.raw_objects import put_raw
+from tests.support.rows.certifying import a_termination
+from tests.support.rows.raw_objects import put_raw
+from tests.support.servers.processes import Processes, eventually
+from tests.support.time.deadlines import deadline
 
 #: The places of this pipeline.
 CERTIFICATES = "certificates"

@@ -17,8 +17,8 @@ from models.work import row
 from models.work.request import JobRequest
 from tasks.engine.drain import ClaimedRow, drain, rescue
 from tasks.ports.context import Ports
-from tests.clock import Clock
 from tests.integration.test_drain import job, requests, states
+from tests.support.time.clock import Clock
 from workers.celery import identity
 
 STEPS = [timedelta(days=-400), timedelta(hours=-1), timedelta(seconds=3), timedelta(hours=1), timedelta(days=400)]

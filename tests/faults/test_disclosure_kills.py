@@ -16,11 +16,11 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import preview
-from tests.commands import Commands
-from tests.company import an_account
 from tests.faults.places import all_failpoints
-from tests.purging import a_delivered_termination, failure
-from tests.terminating import stage
+from tests.support.rows.company import an_account
+from tests.support.rows.purging import a_delivered_termination, failure
+from tests.support.rows.terminating import stage
+from tests.support.servers.commands import Commands
 
 #: Its places; those of the export are died at elsewhere.
 DISCLOSURE = "disclosure:"

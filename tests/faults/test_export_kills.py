@@ -19,9 +19,9 @@ from models.data_map.map import AccountKeys, own_map
 from tasks.crypto.age import Sealed
 from tasks.export.archive import Archive, export, tidy
 from tasks.ports.context import Ports
-from tests.company import an_account
-from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
+from tests.support.rows.company import an_account
+from tests.support.time.deadlines import deadline
 
 #: Run here in a process of its own; the steps of a termination have a pipeline of theirs.
 EXPORT = "termination.export:"

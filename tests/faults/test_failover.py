@@ -21,13 +21,13 @@ from tasks.collection import attempts
 from tasks.collection.plan import plan
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests.certifying import a_termination
-from tests.company import an_account
 from tests.conftest import roomy_memory
-from tests.database_proxy import DatabaseProxy
-from tests.paying import PRICE, SEED, SELLER, is_charged_once, mails
-from tests.processes import Processes, eventually, throughout
-from tests.standby import Pair, pair
+from tests.support.rows.certifying import a_termination
+from tests.support.rows.company import an_account
+from tests.support.rows.paying import PRICE, SEED, SELLER, is_charged_once, mails
+from tests.support.servers.database_proxy import DatabaseProxy
+from tests.support.servers.processes import Processes, eventually, throughout
+from tests.support.servers.standby import Pair, pair
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 

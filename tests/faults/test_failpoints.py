@@ -28,7 +28,7 @@ from tests.faults.test_purge_kills import RETENTIONS
 from tests.faults.test_reminder_kills import REMINDERS
 from tests.faults.test_replay_kills import REPLAY
 from tests.faults.test_termination_kills import TERMINATIONS
-from tests.processes import Processes, Running, eventually
+from tests.support.servers.processes import Processes, Running, eventually
 
 ACCOUNTS = 10
 

@@ -18,9 +18,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.client.files import sweep
 from tasks.ports.context import Ports
-from tests.company import an_account
-from tests.deadlines import deadline
 from tests.faults.places import all_failpoints
+from tests.support.rows.company import an_account
+from tests.support.time.deadlines import deadline
 from workers.adapters.objects.parts import FIRST as PART
 from workers.adapters.objects.s3 import S3ObjectStore
 

@@ -19,9 +19,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tasks.ports.context import Ports
 from tests.acceptance.outcome import Outcome
-from tests.mail_server import DROP, MailServer, Reply
-from tests.mailing import due_now, queued
-from tests.processes import Processes, eventually
+from tests.support.rows.mailing import due_now, queued
+from tests.support.servers.mail_server import DROP, MailServer, Reply
+from tests.support.servers.processes import Processes, eventually
 
 MESSAGES = 24
 #: What a good server answers at each phase.

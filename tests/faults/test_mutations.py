@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import GIVEN
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 
 _REPOSITORY = Path(__file__).parents[2]
 _COPIED = ("models", "tasks", "workers", "scheduler", "email_templates", "tests", "pyproject.toml")

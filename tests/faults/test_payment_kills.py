@@ -18,8 +18,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome
 from tests.faults.places import all_failpoints
-from tests.paying import is_charged_once, mails, payers
-from tests.processes import Processes, eventually
+from tests.support.rows.paying import is_charged_once, mails, payers
+from tests.support.servers.processes import Processes, eventually
 from workers.local.servers.payments import PaymentProvider
 
 #: The places of this pipeline.

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome
-from tests.processes import Processes, eventually
+from tests.support.servers.processes import Processes, eventually
 
 #: As tests/faults/poison.py has them, which only a worker can import.
 TASK, QUEUE = "tests.poison", "sweeps"

@@ -20,13 +20,13 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
-from tests.company import an_account
-from tests.deadlines import deadline
-from tests.erasure_server import TOKEN, erasure_server
 from tests.faults.places import all_failpoints
-from tests.marked import a_marked_customer, freeze
-from tests.purging import a_delivered_termination, counts, everything, failure, passes
-from tests.terminating import stage
+from tests.support.rows.company import an_account
+from tests.support.rows.marked import a_marked_customer, freeze
+from tests.support.rows.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.support.rows.terminating import stage
+from tests.support.servers.erasure_server import TOKEN, erasure_server
+from tests.support.time.deadlines import deadline
 from workers.adapters.payments.stripe import StripeGateway
 from workers.app import app
 from workers.local.servers.payments import PaymentProvider

@@ -17,10 +17,10 @@ from celery import Celery
 from models.base.unit_of_work import Database
 from models.work.control import set_paused
 from tests.acceptance.outcome import Outcome
-from tests.clock import Clock
 from tests.faults.places import all_failpoints
-from tests.processes import Processes, eventually
-from tests.reminding import a_debtor, a_policy, pay
+from tests.support.rows.reminding import a_debtor, a_policy, pay
+from tests.support.servers.processes import Processes, eventually
+from tests.support.time.clock import Clock
 
 pytestmark = pytest.mark.clock("2027-06-09 08:00")
 

@@ -18,11 +18,11 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.replay import replay
-from tests.commands import Commands
-from tests.company import a_contact, an_account
 from tests.faults.places import all_failpoints
-from tests.purging import a_delivered_termination, counts
-from tests.restoring import backed_up, removed, restored
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.purging import a_delivered_termination, counts
+from tests.support.servers.commands import Commands
+from tests.support.servers.restoring import backed_up, removed, restored
 
 #: The places of it; what a purge itself can die at is died at elsewhere.
 REPLAY = "purge.replay:"

@@ -15,9 +15,9 @@ from models.mail.email_message import EmailMessage
 from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests import vault
-from tests.company import a_contact, an_account, an_entry
-from tests.faults.faulty_s3 import Faults, faulty
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.servers.faulty_s3 import Faults, faulty
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import parse
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
-from tests.processes import Processes, eventually, throughout
+from tests.support.servers.processes import Processes, eventually, throughout
 
 COUNT = 60
 

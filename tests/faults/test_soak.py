@@ -17,7 +17,7 @@ import redis
 
 from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
-from tests.processes import Processes, Running, eventually, throughout
+from tests.support.servers.processes import Processes, Running, eventually, throughout
 
 SECONDS = float(os.environ.get("FAULT_SECONDS") or 20)
 SEED = int(os.environ.get("FAULT_SEED") or 20_261_122)

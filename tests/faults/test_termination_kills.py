@@ -24,9 +24,9 @@ from models.termination.termination import Step
 from tasks.ports.context import Ports
 from tasks.termination import requesting
 from tests.acceptance.outcome import Outcome
-from tests.company import a_contact, an_account, an_entry
 from tests.faults.places import all_failpoints
-from tests.processes import Processes, TooLate, eventually
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.servers.processes import Processes, TooLate, eventually
 
 TERMINATIONS = "terminations."
 TASKS = ("terminations.advance", "terminations.export", "terminations.purge")

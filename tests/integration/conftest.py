@@ -13,9 +13,9 @@ from sqlalchemy.engine import make_url
 
 from models.base.unit_of_work import Database
 from tasks.ports.context import Ports
-from tests.commands import Commands
-from tests.database_proxy import DatabaseProxy
-from tests.mail_server import MailServer
+from tests.support.servers.commands import Commands
+from tests.support.servers.database_proxy import DatabaseProxy
+from tests.support.servers.mail_server import MailServer
 from workers.adapters.mail.smtp import SMTPMailer
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -14,7 +14,7 @@ import pytest
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tests.conftest import RecordedWaker
-from tests.processes import eventually
+from tests.support.servers.processes import eventually
 from workers.services import relay
 
 INSERT = "INSERT INTO tenure.job_requests (kind, args) VALUES ('statements.send', '{}')"

@@ -17,7 +17,7 @@ from benchmarks.__main__ import BENCHMARKS, chosen
 from benchmarks.measure import Better, Goal, Measured, Row, Sample, interleaved
 from benchmarks.servers import Servers, servers
 from benchmarks.table import number, table
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

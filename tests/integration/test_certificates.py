@@ -20,9 +20,9 @@ from tasks.crypto.signing import Signer
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
-from tests.certifying import a_setting, a_termination
 from tests.integration.conftest import Run
-from tests.raw_objects import put_raw
+from tests.support.rows.certifying import a_setting, a_termination
+from tests.support.rows.raw_objects import put_raw
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from tasks.crypto.signing import Signer
 from tasks.engine.drain import drain
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE
-from tests.certifying import a_termination
 from tests.integration.conftest import Run
+from tests.support.rows.certifying import a_termination
 
 STORES = """
     INSERT INTO tenure.purge_stores (termination_id, pass_number, number, kind, place, store, method, expected, removed,

@@ -1,4 +1,6 @@
-"""A command that is forked from a warm process is what an operator starts: `tests.commands` against the executable."""
+"""A command that is forked from a warm process is what an operator starts: `tests.support.servers.commands` against the
+executable.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,9 @@ import psycopg
 import pytest
 
 from models.base.unit_of_work import Database
-from tests.commands import Commands, executed
-from tests.company import an_account
-from tests.processes import Processes, eventually
+from tests.support.rows.company import an_account
+from tests.support.servers.commands import Commands, executed
+from tests.support.servers.processes import Processes, eventually
 from workers.local import processes
 
 #: Runs until it is told to end, with a connection of its own.

@@ -9,10 +9,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests import every_command
 from tests.architecture.test_tasks import NOWHERE
-from tests.commands import Commands
-from tests.every_command import LOCAL, arguments
+from tests.support.servers import every_command
+from tests.support.servers.commands import Commands
+from tests.support.servers.every_command import LOCAL, arguments
 from workers.commands import COMMANDS, cli
 from workers.settings.settings import settings
 

@@ -22,7 +22,7 @@ from models.data_map.map import (
     table_name,
     written_out,
 )
-from tests.company import a_contact, an_account, an_entry
+from tests.support.rows.company import a_contact, an_account, an_entry
 
 ANY_ID = UUID("01a00000-0000-7000-8000-000000000000")
 

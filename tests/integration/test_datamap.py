@@ -19,8 +19,8 @@ from models.data_map import file as data_map_file
 from models.data_map.check import Finding
 from models.data_map.map import AccountKeys, DataMap, Name, belongs, own_map, relation
 from tasks.failures import Permanent
-from tests.company import an_account
 from tests.integration.conftest import Run
+from tests.support.rows.company import an_account
 from workers.settings.settings import Settings
 from workers.wiring import bootstrap
 

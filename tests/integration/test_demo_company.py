@@ -24,7 +24,7 @@ from tasks.ports.context import Ports
 from tasks.requests import handle
 from tasks.requests.inbound import accept
 from tasks.sessions import sweep
-from tests.raw_objects import put_raw
+from tests.support.rows.raw_objects import put_raw
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.demo import checks
 from workers.demo.asking import CHANGED_ITS_MIND, Asked, sign_up

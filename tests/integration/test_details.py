@@ -14,8 +14,8 @@ from tasks.engine.drain import drain
 from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
-from tests.company import a_contact, an_account
-from tests.mail_server import MailServer
+from tests.support.rows.company import a_contact, an_account
+from tests.support.servers.mail_server import MailServer
 
 
 def change(database: Database, sql: str, **values: Any) -> None:

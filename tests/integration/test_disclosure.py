@@ -21,10 +21,10 @@ from tasks.export.disclosure import disclose
 from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.termination.advancing import PURGE
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
-from tests.purging import a_delivered_termination, counts
-from tests.terminating import stage
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.purging import a_delivered_termination, counts
+from tests.support.rows.terminating import stage
 
 
 @pytest.fixture

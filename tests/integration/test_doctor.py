@@ -12,7 +12,7 @@ import redis
 import trustme
 
 from tests.integration.conftest import Run
-from tests.tls import encrypted
+from tests.support.servers.tls import encrypted
 
 
 def test_the_doctor_finds_a_sound_installation_sound(tenure: Run) -> None:

@@ -33,10 +33,10 @@ from tasks.ports.context import Ports
 from tasks.termination import downloads
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.cancelling import cancel
-from tests.browser import browser, chromium
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
-from tests.terminating import a_termination, steps
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.terminating import a_termination, steps
+from tests.support.servers.browser import browser, chromium
+from tests.support.time.deadlines import deadline
 from workers.services.download_page import application
 
 

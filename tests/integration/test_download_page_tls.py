@@ -27,12 +27,12 @@ from models.termination.termination import Step
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
 from tests.integration.conftest import Run
-from tests.processes import Processes, Running, eventually
-from tests.terminating import a_termination, go_on, stage
-from tests.tls import HOST, written
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.terminating import a_termination, go_on, stage
+from tests.support.servers.processes import Processes, Running, eventually
+from tests.support.servers.tls import HOST, written
+from tests.support.time.deadlines import deadline
 from workers.services.tls import CERTIFICATE, KEY
 
 

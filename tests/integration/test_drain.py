@@ -24,8 +24,8 @@ from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job, drain, rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker
-from tests.database_proxy import DatabaseProxy
-from tests.deadlines import deadline
+from tests.support.servers.database_proxy import DatabaseProxy
+from tests.support.time.deadlines import deadline
 
 Act = Callable[[UUID, ClaimedRow], str]
 Record = Callable[[Session, Mapping[UUID, str], Ports], None]

@@ -30,9 +30,9 @@ from tasks.mail import send
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Letterhead, Ports
-from tests.company import a_contact, an_account
-from tests.mail_server import MailServer
-from tests.mailing import an_email, notice, queued, row, set_up
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.mailing import an_email, notice, queued, row, set_up
+from tests.support.servers.mail_server import MailServer
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

@@ -25,7 +25,7 @@ import pytest
 import redis
 from botocore.config import Config
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.adapters.clock_skew import correct_clock_skew
 from workers.local import stack as local_stack
 from workers.local.errors import EmbeddedServerError

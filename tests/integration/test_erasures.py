@@ -21,11 +21,11 @@ from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports
 from tasks.termination import advancing
-from tests.certifying import a_setting, a_termination
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
-from tests.purging import a_delivered_termination
-from tests.raw_objects import put_raw
+from tests.support.rows.certifying import a_setting, a_termination
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.purging import a_delivered_termination
+from tests.support.rows.raw_objects import put_raw
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings
 

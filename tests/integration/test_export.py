@@ -53,10 +53,10 @@ from tasks.export.reading import cells
 from tasks.export.verification import ArchiveError, inspect, opened, verify
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
-from tests import vault
-from tests.commands import Commands
-from tests.company import an_account
-from tests.deadlines import deadline
+from tests.support.rows import vault
+from tests.support.rows.company import an_account
+from tests.support.servers.commands import Commands
+from tests.support.time.deadlines import deadline
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import Settings
 

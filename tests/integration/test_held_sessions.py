@@ -17,10 +17,10 @@ from models.data_map.map import AccountKeys, belongs, own_map, relation, written
 from tasks.client import sessions as web_session
 from tasks.ports.context import Ports
 from tasks.sessions import sweep as sessions
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_sessions import a_cookie, a_reader, a_role, many, names, partition, signed_in
+from tests.support.rows.company import a_contact, an_account
+from tests.support.time.deadlines import deadline
 
 FREEZE = text("UPDATE tenure.accounts SET status = 'frozen' WHERE id = :id")
 

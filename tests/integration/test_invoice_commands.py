@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from models.base.unit_of_work import Database
-from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
+from tests.support.rows.company import a_contact, an_account, an_entry
 from workers.commands import cli, invoices
 from workers.settings.settings import Settings
 

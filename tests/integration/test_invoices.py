@@ -35,9 +35,9 @@ from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Req
 from tasks.engine.drain import ClaimedRow, drain
 from tasks.ports.context import Ports
 from tasks.requests import handle
-from tests import vault
-from tests.company import a_contact, an_account, an_entry
-from tests.deadlines import deadline
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.time.deadlines import deadline
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

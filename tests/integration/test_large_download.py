@@ -28,11 +28,11 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE, EXPORT
 from tasks.termination.exporting import opened
-from tests.company import a_contact, an_account
 from tests.conftest import TEMPLATE, RecordedWaker, drop
-from tests.deadlines import deadline
-from tests.processes import Processes, Running, eventually
-from tests.terminating import a_termination
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.terminating import a_termination
+from tests.support.servers.processes import Processes, Running, eventually
+from tests.support.time.deadlines import deadline
 from workers.app import app
 from workers.services import download_page
 from workers.settings.settings import parse

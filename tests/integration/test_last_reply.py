@@ -21,9 +21,9 @@ from tasks.engine.drain import drain
 from tasks.mail import send
 from tasks.mail.send import PATIENT, SEND
 from tasks.ports.context import Ports
-from tests.database_proxy import DatabaseProxy
-from tests.mail_server import DROP, MailServer
-from tests.mailing import due_now, queued, row
+from tests.support.rows.mailing import due_now, queued, row
+from tests.support.servers.database_proxy import DatabaseProxy
+from tests.support.servers.mail_server import DROP, MailServer
 from workers.adapters.mail.smtp import SMTPMailer
 
 

@@ -22,8 +22,8 @@ from models.base.money import MoneyError
 from models.base.unit_of_work import Database
 from models.billing.ledger import EntryKind, LedgerEntry
 from models.customers.account import Account
-from tests.company import an_account, an_entry
-from tests.deadlines import deadline
+from tests.support.rows.company import an_account, an_entry
+from tests.support.time.deadlines import deadline
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

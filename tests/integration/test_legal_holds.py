@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
-from tests.company import a_contact, an_account, an_entry
-from tests.deadlines import deadline
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.time.deadlines import deadline
 
 FREE = text("SELECT tenure.free_to_delete(:account)")
 AWAIT = text("SELECT tenure.await_holds()")

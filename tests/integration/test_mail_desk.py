@@ -15,10 +15,10 @@ from models.mail.delivery_event import DeliveryEvent, DeliveryKind
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
-from tests.mailing import queued, row
-from tests.terminating import a_termination
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.mailing import queued, row
+from tests.support.rows.terminating import a_termination
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

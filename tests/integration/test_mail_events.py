@@ -22,9 +22,9 @@ from tasks.mail import upkeep
 from tasks.mail.send import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
-from tests.company import a_contact, an_account
-from tests.mail_server import DROP, MailServer
-from tests.mailing import due_now, notice, queued, row, set_up
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.mailing import due_now, notice, queued, row, set_up
+from tests.support.servers.mail_server import DROP, MailServer
 
 AT = "2020-10-01T12:00:{:02}.000Z"
 ADDRESS = "jane@customer.example"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser import Browser, browser, chromium
-from tests.mail import CASES, rendered
+from tests.support.rendered.messages import CASES, rendered
+from tests.support.servers.browser import Browser, browser, chromium
 
 #: Of the browser itself, which calls its maker whatever it is told.
 ITS_MAKERS = (".google.com", ".googleapis.com", ".gvt1.com")

@@ -24,8 +24,8 @@ from models.base.unit_of_work import Database
 from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
-from tests.mail_server import DROP, SILENCE, LastWords, MailServer, Reply
-from tests.mailing import due_now, queued
+from tests.support.rows.mailing import due_now, queued
+from tests.support.servers.mail_server import DROP, SILENCE, LastWords, MailServer, Reply
 from workers.adapters.mail.failover import FailoverMailer
 from workers.adapters.mail.smtp import SMTPMailer
 

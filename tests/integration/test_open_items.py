@@ -22,7 +22,7 @@ from models.billing.ledger import EntryKind, LedgerEntry
 from models.billing.statement import Statement
 from models.customers.account import Account, StatementForm
 from tasks.billing import credit_notes, invoice_issue, statement_plan
-from tests.company import an_account, an_entry
+from tests.support.rows.company import an_account, an_entry
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

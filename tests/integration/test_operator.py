@@ -13,8 +13,8 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tasks.requests.inbound import accept
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
+from tests.support.rows.company import a_contact, an_account
 
 
 def a_failed_request(database: Database, ports: Ports) -> UUID:

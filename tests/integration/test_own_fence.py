@@ -18,8 +18,8 @@ from models.work.row import work_tables
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE
-from tests.company import a_contact, an_account, an_entry
-from tests.terminating import LONG_AGO, a_termination, stage
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.rows.terminating import LONG_AGO, a_termination, stage
 
 #: Of these only what makes and removes rows is fenced; sessions are gone when the account is frozen.
 WORKS = {table.__tablename__ for table in work_tables()}

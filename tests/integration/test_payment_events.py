@@ -23,7 +23,7 @@ from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests.integration.conftest import Run
-from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
+from tests.support.rows.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 

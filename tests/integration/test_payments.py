@@ -21,8 +21,8 @@ from tasks.collection import attempts as payments
 from tasks.collection.plan import plan
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests.company import a_contact
-from tests.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
+from tests.support.rows.company import a_contact
+from tests.support.rows.paying import PRICE, attempts, days_pass, entries, is_charged_once, mails, payers
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 

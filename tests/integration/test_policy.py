@@ -30,7 +30,7 @@ from models.sessions.session import Session as WebSession
 from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests.company import a_contact, an_account, an_entry
+from tests.support.rows.company import a_contact, an_account, an_entry
 from workers.observe.promises import mail, pages
 from workers.observe.promises.evidence import Installation, Verdict
 from workers.observe.promises.report import PROMISES, only_catalogued_messages, statements_are_sent

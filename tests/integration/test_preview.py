@@ -18,7 +18,7 @@ from tasks.client.files import store_file
 from tasks.crypto.signing import Signer
 from tasks.ports.context import BROKER, Estate, Ports
 from tasks.termination.preview import Fate, Preview, Store, find, preview
-from tests.company import a_contact, an_account, an_entry
+from tests.support.rows.company import a_contact, an_account, an_entry
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.adapters.redis_keys import RedisKeyStore
 from workers.settings.settings import Settings

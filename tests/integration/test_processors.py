@@ -23,12 +23,12 @@ from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.preview import Kind, preview
-from tests.company import a_contact, an_account
-from tests.erasure_server import LOSE_AFTER, LOSE_BEFORE, SILENCE, TOKEN, ErasureServer, erasure_server
 from tests.integration.conftest import Run
-from tests.marked import freeze
-from tests.purging import a_delivered_termination, counts, failure, passes
-from tests.terminating import stage, steps
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.marked import freeze
+from tests.support.rows.purging import a_delivered_termination, counts, failure, passes
+from tests.support.rows.terminating import stage, steps
+from tests.support.servers.erasure_server import LOSE_AFTER, LOSE_BEFORE, SILENCE, TOKEN, ErasureServer, erasure_server
 from workers.adapters import erasure
 from workers.adapters.erasure import ErasureAddress
 from workers.settings.settings import Settings

@@ -26,14 +26,14 @@ from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from tasks.termination.advancing import PURGE
 from tasks.termination.preview import Kind, preview
-from tests import vault
-from tests.company import an_account
-from tests.deadlines import deadline
-from tests.faults.faulty_s3 import Faults, faulty
-from tests.marked import MARKER, a_marked_customer, freeze
-from tests.purging import a_delivered_termination, counts, everything, failure, passes
-from tests.raw_objects import put_raw
-from tests.terminating import stage, steps
+from tests.support.rows import vault
+from tests.support.rows.company import an_account
+from tests.support.rows.marked import MARKER, a_marked_customer, freeze
+from tests.support.rows.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.support.rows.raw_objects import put_raw
+from tests.support.rows.terminating import stage, steps
+from tests.support.servers.faulty_s3 import Faults, faulty
+from tests.support.time.deadlines import deadline
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.adapters.payments.stripe import StripeGateway
 from workers.adapters.redis_keys import RedisKeyStore

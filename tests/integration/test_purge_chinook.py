@@ -26,9 +26,9 @@ from models.data_map.map import (
 from tasks.engine.drain import drain
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import PURGE
-from tests.company import an_account
-from tests.purging import a_delivered_termination, counts, everything, failure
-from tests.terminating import stage
+from tests.support.rows.company import an_account
+from tests.support.rows.purging import a_delivered_termination, counts, everything, failure
+from tests.support.rows.terminating import stage
 
 FILE = File(__file__).parents[3] / "shared" / "data" / "chinook.sql"
 CUSTOMER = "customer_id = account.ref"

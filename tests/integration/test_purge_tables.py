@@ -32,10 +32,10 @@ from tasks.ports.context import Estate, Ports
 from tasks.purge import tables
 from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
-from tests.company import an_account
 from tests.conftest import drop
-from tests.purging import a_delivered_termination, counts, everything, failure, passes
-from tests.terminating import stage
+from tests.support.rows.company import an_account
+from tests.support.rows.purging import a_delivered_termination, counts, everything, failure, passes
+from tests.support.rows.terminating import stage
 
 #: Customers 1 and 2; each with circles, trees and chains of its own.
 SHOP = """

@@ -26,10 +26,10 @@ from scheduler.timetable import TIMETABLE
 from tasks.engine.registry import jobs
 from tasks.ports import context as current_ports
 from tasks.ports.context import Ports
-from tests import history
 from tests.conftest import TEMPLATE, drop
-from tests.history import Read
-from tests.reminding import a_policy
+from tests.support.rows import history
+from tests.support.rows.history import Read
+from tests.support.rows.reminding import a_policy
 from workers.observe import doctor, health
 from workers.observe.metrics import Figures
 from workers.services import relay

@@ -14,8 +14,8 @@ from tasks.engine.drain import drain
 from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminders.plan import plan
-from tests.clock import Clock
-from tests.reminding import a_debtor, a_policy, an_invoice, pay, run
+from tests.support.rows.reminding import a_debtor, a_policy, an_invoice, pay, run
+from tests.support.time.clock import Clock
 
 pytestmark = pytest.mark.clock("2027-06-09 08:00")
 

@@ -14,11 +14,11 @@ from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminders.forecast import simulate
 from tasks.reminders.plan import plan
-from tests.clock import Clock
-from tests.mail_server import MailServer
-from tests.processes import measured
-from tests.reminded_company import START, TICK, a_company, written
-from tests.reminding import letters
+from tests.support.rows.reminded_company import START, TICK, a_company, written
+from tests.support.rows.reminding import letters
+from tests.support.servers.mail_server import MailServer
+from tests.support.servers.processes import measured
+from tests.support.time.clock import Clock
 
 DAYS = 400
 #: A customer or two for each time zone; `make faults` takes 200.

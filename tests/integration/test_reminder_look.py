@@ -21,11 +21,11 @@ from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminders.holds import end_early, set_dispute, set_pause, set_promise
 from tasks.reminders.plan import plan
-from tests.clock import Clock
-from tests.mail_server import MailServer
-from tests.paying import SELLER
-from tests.reminding import a_debtor, a_policy, an_invoice, letters, pay, reminded, run
-from tests.ses_server import SESServer
+from tests.support.rows.paying import SELLER
+from tests.support.rows.reminding import a_debtor, a_policy, an_invoice, letters, pay, reminded, run
+from tests.support.servers.mail_server import MailServer
+from tests.support.servers.ses_server import SESServer
+from tests.support.time.clock import Clock
 from workers.adapters.mail.ses import SESMailer
 from workers.local.servers.payments import PaymentProvider
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database, refusal
-from tests.reminding import STANDARD, a_policy, run
+from tests.support.rows.reminding import STANDARD, a_policy, run
 
 FIRST = {"days": 5, "level": "first"}
 FINAL = {"days": 30, "level": "final", "pay_within": 7}

@@ -22,9 +22,9 @@ from tasks.mail.send import SEND
 from tasks.ports.context import Ports
 from tasks.reminders.plan import plan
 from tasks.requests.handle import HANDLE
-from tests.clock import Clock
-from tests.mail_server import DROP, MailServer
-from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, letters, pay, reminded, run
+from tests.support.rows.reminding import STANDARD, a_debtor, a_policy, an_invoice, letters, pay, reminded, run
+from tests.support.servers.mail_server import DROP, MailServer
+from tests.support.time.clock import Clock
 
 pytestmark = pytest.mark.clock("2027-06-09 08:00")
 

@@ -22,12 +22,12 @@ from tasks.failures import Permanent
 from tasks.ports.context import Estate, Ports
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.replay import replay
-from tests.certifying import a_setting
 from tests.integration.conftest import Run
-from tests.marked import MARKER, a_marked_customer, freeze
-from tests.purging import a_delivered_termination, everything
-from tests.raw_objects import put_raw
-from tests.restoring import backed_up, removed, restored
+from tests.support.rows.certifying import a_setting
+from tests.support.rows.marked import MARKER, a_marked_customer, freeze
+from tests.support.rows.purging import a_delivered_termination, everything
+from tests.support.rows.raw_objects import put_raw
+from tests.support.servers.restoring import backed_up, removed, restored
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 

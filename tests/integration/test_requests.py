@@ -46,9 +46,9 @@ from tasks.requests import inbound
 from tasks.requests.handle import HANDLE
 from tasks.requests.inbound import accept
 from tasks.requests.registry import handled_kinds
-from tests.company import a_contact, an_account, an_entry
-from tests.deadlines import deadline
-from tests.processes import eventually
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 from workers.celery.routing import ROUTES
 
 #: Nothing of this may stand in an error.

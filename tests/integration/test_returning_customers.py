@@ -23,11 +23,11 @@ from tasks.ports.context import Estate, Ports
 from tasks.requests.handle import HANDLE
 from tasks.termination.advancing import PURGE
 from tasks.termination.reissuing import find
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
-from tests.purging import a_delivered_termination
-from tests.raw_objects import put_raw
-from tests.terminating import go_on
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.purging import a_delivered_termination
+from tests.support.rows.raw_objects import put_raw
+from tests.support.rows.terminating import go_on
+from tests.support.time.deadlines import deadline
 
 NOTES = MappedTable(
     table_name("public.notes"), Category.SUBMITTED, (Path.parse("owner = account.ref"),), ("id",), ("id", "owner"), {}

@@ -24,11 +24,11 @@ from tasks.failures import Permanent
 from tasks.ports.context import Ports
 from tasks.storage.object_keys import object_keys
 from tasks.storage.rewrapping import rewrap, wrapped_by
-from tests.company import an_account
-from tests.deadlines import deadline
 from tests.integration.conftest import Run
 from tests.integration.test_keyring import a_key
-from tests.processes import eventually
+from tests.support.rows.company import an_account
+from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 
 OLD, NEW = a_key(), a_key()
 BEFORE, DURING, AFTER = Keyring(OLD), Keyring(f"{NEW}|{OLD}"), Keyring(NEW)

@@ -28,9 +28,9 @@ from tasks.client.files import store_file
 from tasks.ports import context as ways
 from tasks.ports.context import Ports, Terms
 from tasks.termination import downloads
-from tests.company import a_contact, an_account, an_entry
-from tests.deadlines import deadline
 from tests.integration.conftest import Run
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.time.deadlines import deadline
 
 PASSWORD = "of a role"
 

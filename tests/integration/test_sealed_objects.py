@@ -32,11 +32,11 @@ from tasks.mail import send
 from tasks.ports.context import Ports
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
-from tests import vault
-from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
-from tests.marked import MARKER, a_marked_customer
-from tests.raw_objects import put_raw
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.rows.marked import MARKER, a_marked_customer
+from tests.support.rows.raw_objects import put_raw
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

@@ -25,10 +25,10 @@ from tasks.engine.drain import drain
 from tasks.mail.final_check import Withdrawn, _checks, final_check
 from tasks.mail.send import ALL_MAIL, SEND, SEND_URGENT
 from tasks.ports.context import Ports
-from tests.database_proxy import DatabaseProxy
-from tests.mail_server import DROP, MailServer, end
-from tests.mailing import due_now, notice, queued, row
-from tests.ses_server import ACCEPT_AND_DROP, SESServer
+from tests.support.rows.mailing import due_now, notice, queued, row
+from tests.support.servers.database_proxy import DatabaseProxy
+from tests.support.servers.mail_server import DROP, MailServer, end
+from tests.support.servers.ses_server import ACCEPT_AND_DROP, SESServer
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import SMTPMailer
 

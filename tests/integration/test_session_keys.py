@@ -27,12 +27,12 @@ from models.termination.termination import Step
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
-from tests.company import an_account
-from tests.deadlines import deadline
 from tests.integration.test_legal_holds import beside, place, release, someone_waits
 from tests.integration.test_session_owners import freeze, hold, listens
-from tests.processes import eventually
-from tests.terminating import a_termination, go_on, stage, steps
+from tests.support.rows.company import an_account
+from tests.support.rows.terminating import a_termination, go_on, stage, steps
+from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 from workers.adapters.sessions import redis as redis_sessions
 from workers.adapters.sessions.keys import Matcher, expression
 from workers.adapters.sessions.redis import RedisSessions

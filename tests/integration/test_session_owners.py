@@ -16,10 +16,10 @@ from models.base.unit_of_work import Database
 from models.data_map import fence as data_map_fence
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
-from tests.company import an_account
-from tests.deadlines import deadline
 from tests.integration.test_legal_holds import beside, place, someone_waits
-from tests.processes import eventually
+from tests.support.rows.company import an_account
+from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 from workers.adapters.sessions import sql
 from workers.services import relay
 from workers.settings.settings import Settings

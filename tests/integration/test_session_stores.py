@@ -22,7 +22,7 @@ from models.base.unit_of_work import Database
 from tasks.failures import Permanent, Unavailable
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.observe.promises.report import Installation, Verdict, sessions_end_after_a_day
 from workers.settings import session_stores
 from workers.settings.settings import Settings, SettingsError, parse

@@ -28,9 +28,9 @@ from tasks.client import sessions as web_session
 from tasks.client.sessions import SessionRefused
 from tasks.ports.context import Ports
 from tasks.sessions import sweep
-from tests.company import a_contact, an_account
 from tests.conftest import drop
-from tests.deadlines import deadline
+from tests.support.rows.company import a_contact, an_account
+from tests.support.time.deadlines import deadline
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from models.customers.account import Account
 from tasks.billing import statements
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests import vault
-from tests.company import a_contact, an_account, an_entry
 from tests.integration.conftest import Run
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account, an_entry
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

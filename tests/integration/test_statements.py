@@ -38,10 +38,10 @@ from tasks.billing import invoice_issue, statements
 from tasks.billing.statement_plan import plan_batch
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
-from tests import vault
-from tests.company import a_contact, an_account, an_entry
-from tests.deadlines import deadline
-from tests.processes import eventually
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

@@ -26,8 +26,8 @@ from tasks.customers import file_sweep
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tasks.storage.text import as_json
-from tests import vault
-from tests.company import an_account
+from tests.support.rows import vault
+from tests.support.rows.company import an_account
 from workers.adapters.objects import parts
 from workers.adapters.objects.s3 import S3ObjectStore
 

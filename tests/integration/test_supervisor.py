@@ -19,7 +19,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.local import stack as local_stack
 from workers.local import supervisor
 from workers.local.supervisor import Service

@@ -12,9 +12,9 @@ from models.base.unit_of_work import Database
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.termination.advancing import ADVANCE
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
-from tests.terminating import stage, steps
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.terminating import stage, steps
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")
 

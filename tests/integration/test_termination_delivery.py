@@ -31,10 +31,10 @@ from tasks.termination.cancelling import cancel
 from tasks.termination.exporting import opened
 from tasks.termination.links import named_by
 from tasks.termination.reissuing import Reissued, find, reissue
-from tests.company import a_contact, an_account
 from tests.integration.conftest import Run
-from tests.raw_objects import put_raw
-from tests.terminating import a_termination, stage, steps
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.raw_objects import put_raw
+from tests.support.rows.terminating import a_termination, stage, steps
 from workers.adapters.objects.s3 import S3ObjectStore
 
 TERMS = Terms(window=timedelta(days=30), reminders=(timedelta(days=14), timedelta(days=3)))

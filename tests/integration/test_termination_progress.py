@@ -24,11 +24,11 @@ from tasks.ports.context import Ports
 from tasks.termination import progress
 from tasks.termination.advancing import PURGE
 from tasks.termination.progress import Progress
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
 from tests.integration.conftest import Run
-from tests.purging import a_delivered_termination
-from tests.terminating import a_termination, go_on
+from tests.support.rows.company import a_contact, an_account
+from tests.support.rows.purging import a_delivered_termination
+from tests.support.rows.terminating import a_termination, go_on
+from tests.support.time.deadlines import deadline
 from workers.terminal import termination_progress
 
 ROWS = 6_000

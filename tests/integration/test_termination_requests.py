@@ -26,9 +26,9 @@ from tasks.requests.handle import HANDLE
 from tasks.termination import freezing
 from tasks.termination.advancing import ADVANCE, PURGE
 from tasks.termination.cancelling import cancel
-from tests.company import a_contact, an_account, an_entry
-from tests.purging import a_delivered_termination
-from tests.terminating import a_termination, stage, steps
+from tests.support.rows.company import a_contact, an_account, an_entry
+from tests.support.rows.purging import a_delivered_termination
+from tests.support.rows.terminating import a_termination, stage, steps
 
 
 @pytest.fixture

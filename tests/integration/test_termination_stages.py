@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 
 from models.base.unit_of_work import Database
 from models.termination.termination import Stage
-from tests.company import an_account
-from tests.terminating import a_termination
+from tests.support.rows.company import an_account
+from tests.support.rows.terminating import a_termination
 
 Standing = tuple[Stage, Stage | None]
 

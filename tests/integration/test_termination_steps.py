@@ -19,9 +19,9 @@ from tasks.failures import Permanent, Transient
 from tasks.ports.context import Ports
 from tasks.termination import advancing
 from tasks.termination.advancing import ADVANCE
-from tests.company import an_account
-from tests.deadlines import deadline
-from tests.terminating import a_termination, go_on, stage, steps
+from tests.support.rows.company import an_account
+from tests.support.rows.terminating import a_termination, go_on, stage, steps
+from tests.support.time.deadlines import deadline
 
 IN_A_YEAR = datetime.now(UTC) + timedelta(days=365)
 NOTIFY_TOO = "INSERT INTO tenure.termination_steps (termination_id, step) SELECT id, 'notify' FROM tenure.terminations"

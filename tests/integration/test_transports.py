@@ -13,9 +13,9 @@ import pytest
 
 from tasks.failures import Barred, Doubtful, Failure, Permanent, Transient, Unavailable, Unsuitable
 from tasks.ports.context import Ambiguous, Envelope, Mailer, Receipt
-from tests import mail_server, ses_server
-from tests.mail_server import MailServer
-from tests.ses_server import SESServer
+from tests.support.servers import mail_server, ses_server
+from tests.support.servers.mail_server import MailServer
+from tests.support.servers.ses_server import SESServer
 from workers.adapters.mail.address import transports
 from workers.adapters.mail.failover import FailoverMailer
 from workers.adapters.mail.ses import SESMailer

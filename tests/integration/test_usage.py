@@ -16,7 +16,7 @@ from models.data_map.map import AccountKeys, belongs, own_map, relation, written
 from tasks.client.usage import Usage, record
 from tasks.customers.usage_partitions import make
 from tasks.ports.context import Ports
-from tests.company import an_account
+from tests.support.rows.company import an_account
 
 HOSTILE = "Mozilla\0/5.0 \ud800 '; DROP TABLE tenure.usage_events; -- %s {0} שלום"
 

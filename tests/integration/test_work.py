@@ -27,8 +27,8 @@ from models.mail.email_message import EmailMessage
 from models.work import row as work
 from models.work.request import JobRequest
 from models.work.row import Claim, Work
-from tests.company import a_contact, an_account
-from tests.deadlines import deadline
+from tests.support.rows.company import a_contact, an_account
+from tests.support.time.deadlines import deadline
 from workers.celery.identity import dead, host, identity, started
 
 LEASE = timedelta(seconds=60)

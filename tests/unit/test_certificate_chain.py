@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tasks.certificates.chain import CERTIFICATE_FORMAT, Head, Signed, document, examine
 from tasks.crypto import canonical_json
 from tasks.crypto.signing import PublicKey, SigningKey
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 
 FIRST, SECOND, STRANGER = (SigningKey(bytes([n]) * 32) for n in (1, 2, 3))
 

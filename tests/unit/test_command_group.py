@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.every_command import LOCAL, arguments, commands
+from tests.support.servers.every_command import LOCAL, arguments, commands
 from workers.commands import COMMANDS, cli
 from workers.settings.settings import settings
 

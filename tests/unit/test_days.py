@@ -1,4 +1,4 @@
-"""`make test-days`: which tests it leaves, and that another day is another day (tests/days.py)."""
+"""`make test-days`: which tests it leaves, and that another day is another day (tests/support/time/days.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests import days
-from tests.calendar_tests import CALENDAR
-from tests.deadlines import deadline
+from tests.support.time import days
+from tests.support.time.calendar_tests import CALENDAR
+from tests.support.time.deadlines import deadline
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="libfaketime is preloaded on Linux alone")

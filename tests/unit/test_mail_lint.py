@@ -13,7 +13,7 @@ from email_templates.catalogue.message import Message
 from email_templates.catalogue.service import PolicyUpdated
 from email_templates.mail.lint import findings
 from email_templates.mail.markup import NotWellFormed
-from tests.mail import CASES, COMPANY, rendered
+from tests.support.rendered.messages import CASES, COMPANY, rendered
 
 LAYOUT = Path(email_templates.__file__).parent / "mail" / "layout"
 

@@ -32,8 +32,8 @@ from tasks.mail import headers
 from tasks.mail.compose import NAME_LENGTH, ToSend, compose, shown_name
 from tasks.mail.wire_check import Meant, Part, require_as_meant, require_lines
 from tasks.ports.context import Letterhead
-from tests.mail import COMPANY
-from tests.mailing import NOW, an_email, set_up
+from tests.support.rendered.messages import COMPANY
+from tests.support.rows.mailing import NOW, an_email, set_up
 
 deterministic = settings(derandomize=True, database=None, deadline=None, max_examples=80)
 

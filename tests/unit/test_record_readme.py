@@ -9,7 +9,7 @@ import pytest
 from email_templates.language.company import Company
 from email_templates.language.translations import languages
 from email_templates.pages.archive_readme import Kept, record_readme
-from tests.golden_files import Golden
+from tests.support.rendered.golden_files import Golden
 
 COMPANY = Company(name="Harbour Ledger", address=(), email="help@harbour.example", website="harbour.example")
 

@@ -29,7 +29,7 @@ from email_templates.mail.inlining import LosesMarkup, inlined
 from email_templates.mail.lint import TAGS, findings
 from email_templates.mail.markup import page
 from email_templates.mail.rendering import SUBJECT_LENGTH, environment
-from tests.mail import CASES, COMPANY, LANGUAGES, rendered
+from tests.support.rendered.messages import CASES, COMPANY, LANGUAGES, rendered
 
 EVIL = "<img src=x onerror=alert(1)> & \"q\" 's' {{ 7*7 }} {% raw %} %(name)s %s"
 

@@ -16,8 +16,8 @@ from models.mail.email_message import EmailMessage
 from tasks.mail import send
 from tasks.mail.send import Queued
 from tasks.ports.context import Ports
-from tests import vault
-from tests.company import a_contact, an_account
+from tests.support.rows import vault
+from tests.support.rows.company import a_contact, an_account
 
 NOW = datetime(2020, 10, 1, 12, tzinfo=UTC)
 

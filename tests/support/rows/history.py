@@ -24,7 +24,7 @@ from models.base.base import SCHEMA, Base
 from models.work.row import Work
 from workers.local.place import existing_place
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 #: What a plan says of rows that it read in vain.
 REMOVED = ("Filter", "Join Filter", "Index Recheck")
 #: Tables that hold one row for each name, kind or setting, however old the company is; and what lies in the last two

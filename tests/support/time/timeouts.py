@@ -1,10 +1,10 @@
-"""Scale the timeouts of pytest, which end a test that hangs, as its deadlines are (tests/deadlines.py)."""
+"""Scale the timeouts of pytest, which end a test that hangs, as its deadlines are (tests/support/time/deadlines.py)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 
 
 @pytest.hookimpl(trylast=True)

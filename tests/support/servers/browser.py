@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 
 #: Seconds for one answer of the browser.
 PATIENCE = 60

@@ -1,4 +1,4 @@
-"""The process that `tests.commands` forks: libraries are imported here, and nothing else is done.
+"""The process that `tests.support.servers.commands` forks: libraries are imported here, and nothing else is done.
 
 Of ours it imports the tables alone, as `import models` does. The rest, with every import that a program makes when it
 runs, is imported by the program itself as ever. It has one thread and no connection, and so has each fork.
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from tests.commands import Call, received
+from tests.support.servers.commands import Call, received
 from workers.local.stack import FAKE_CLOCK
 
 #: What our programs import of others, and what takes long. One that is missing here costs its time at each start.

@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 
-from tests.processes import eventually
+from tests.support.servers.processes import eventually
 from workers.local.server import package_folder
 
 LOOPBACK = "127.0.0.1"

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.billing.invoice_issue import issue_batch
-from tests.paying import SELLER
+from tests.support.rows.paying import SELLER
 
 STANDARD: Sequence[Mapping[str, Any]] = (
     {"days": -3, "level": "upcoming"},

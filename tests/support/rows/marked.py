@@ -13,8 +13,8 @@ from models.data_map.map import AccountKeys
 from tasks.billing.invoice_issue import issue_batch
 from tasks.client.files import store_file
 from tasks.ports.context import Ports
-from tests import vault
-from tests.paying import SELLER
+from tests.support.rows import vault
+from tests.support.rows.paying import SELLER
 
 #: In every value that takes a text; ASCII and lower case, so that addresses and ids can bear it.
 MARKER = "zqmarker7"

@@ -12,7 +12,7 @@ from models.base.unit_of_work import Database
 from models.data_map.map import AccountKeys, belongs, relation
 from models.termination.termination import Step
 from tasks.ports.context import Ports
-from tests.terminating import a_termination
+from tests.support.rows.terminating import a_termination
 
 #: A record that was sealed and delivered, as far as the purge looks at it.
 DELIVERED = text("""

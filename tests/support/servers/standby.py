@@ -15,8 +15,8 @@ import psycopg
 from models.base.unit_of_work import Database
 from models.schema import migrations
 from tasks.client.requests import publish
-from tests.processes import eventually
-from tests.restoring import BIN
+from tests.support.servers.processes import eventually
+from tests.support.servers.restoring import BIN
 from workers.local import stack as embedded
 from workers.local.place import Place, existing_place
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 
-from tests.mail_server import end
+from tests.support.servers.mail_server import end
 
 
 @dataclass

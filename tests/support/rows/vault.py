@@ -10,7 +10,7 @@ from tasks.crypto.keyring import Keyring
 from tasks.ports.context import Ports
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
-from tests.raw_objects import put_raw
+from tests.support.rows.raw_objects import put_raw
 
 
 def account_of(key: str) -> UUID:

@@ -1,7 +1,7 @@
 """How long tests wait: for what they wait for, generously, and scaled by one setting.
 
-    eventually(lambda: done(outcome), "all statements are done")       # tests/processes.py, with these deadlines
-    assert ready.wait(deadline(30))
+    eventually(lambda: done(outcome), "all statements are done")       # tests/support/servers/processes.py, with these
+    deadlines assert ready.wait(deadline(30))
 
 A deadline belongs to what a test waits for. The seconds in a test are what a quiet machine takes, amply; they are
 multiplied by TEST_DEADLINE_FACTOR, as are the timeouts of pytest, which end a test that hangs. No test asserts

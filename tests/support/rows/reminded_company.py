@@ -10,7 +10,7 @@ from typing import Any
 
 from models.base.unit_of_work import Database
 from tasks.reminders.holds import set_dispute, set_pause, set_promise
-from tests.reminding import STANDARD, a_debtor, a_policy, an_invoice, run
+from tests.support.rows.reminding import STANDARD, a_debtor, a_policy, an_invoice, run
 
 #: A Thursday; within the next 400 days there are both changes of the clock, a leap day and every holiday.
 START = datetime(2027, 3, 4, 0, 30, tzinfo=UTC)

@@ -23,8 +23,8 @@ from typing import TypeVar
 
 import psutil
 
-from tests.commands import Commands
-from tests.deadlines import deadline
+from tests.support.servers.commands import Commands
+from tests.support.time.deadlines import deadline
 from workers.local import processes
 from workers.local.stack import FAKE_CLOCK
 
@@ -39,7 +39,7 @@ _CELERY = ("celery", "-A", "workers.app")
 _TENURE = ("workers.commands",)
 #: What a process of ours needs of the tester's environment. No TENURE_*, which would be another stack's.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", *FAKE_CLOCK)
-_REPOSITORY = Path(__file__).parents[1]
+_REPOSITORY = Path(__file__).parents[3]
 
 
 class TooLate(AssertionError):

@@ -20,13 +20,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.deadlines import deadline
+from tests.support.time.deadlines import deadline
 from workers.local import processes
 from workers.local.stack import FAKE_CLOCK
 
 EXECUTABLE = (sys.executable, "-m", "workers.commands")
 _PROGRAM = "workers.commands"
-_REPOSITORY = Path(__file__).parents[1]
+_REPOSITORY = Path(__file__).parents[3]
 #: What Python reads before a program's first line is that of the process that is forked.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "MALLOC_", "LD_")
 #: Of these, what the fork of a process that stays does itself, or what says of UTF-8 that it is UTF-8.
@@ -58,7 +58,7 @@ class Commands:
         self._end, its_end = socket.socketpair()
         with its_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.command_process", str(its_end.fileno())],
+                [sys.executable, "-m", "tests.support.servers.command_process", str(its_end.fileno())],
                 env={name: os.environ[name] for name in ("PATH", "HOME", *FAKE_CLOCK) if name in os.environ},
                 cwd=_REPOSITORY,
                 stdin=subprocess.DEVNULL,

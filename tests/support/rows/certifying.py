@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.termination.termination import Termination
-from tests.company import an_account
+from tests.support.rows.company import an_account
 
 
 def a_termination(session: Session, *, verified: bool = True) -> Termination:

@@ -1,0 +1,1 @@
+"""Mails and documents as tests read them."""

@@ -1,0 +1,1 @@
+"""The clock of a test, deadlines, and other days."""
