@@ -24,7 +24,7 @@ OF_THE_BENCHMARK = ("benchmarks/", "tests/integration/test_benchmarks.py")
 #: Numbers that tests hand in because they do not exist.
 NOT_CITED = {
     "tests/integration/test_benchmarks.py": {"P0", "P99"},
-    "tests/unit/test_data_map_file.py": {"P2.1d"},
+    "tests/unit/data_map/test_file.py": {"P2.1d"},
 }
 
 _NUMBER = r"[PWBEST][1-9]?\d(?:\.\d[a-z]?)?"

@@ -347,7 +347,7 @@ def test_another_process_on_another_day_and_elsewhere_makes_the_same_bytes(langu
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", **surroundings},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}", **surroundings},
         )
         hashes.add(run.stdout)
     assert len(hashes) == 1
@@ -514,6 +514,6 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     run = subprocess.run(
         [sys.executable, "-c", program.replace("unit_test_documents", Path(__file__).stem)],
         check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}:{Path(__file__).parents[2]}"},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}:{Path(__file__).parents[3]}"},
     )
     assert run.returncode == 7

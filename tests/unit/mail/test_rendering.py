@@ -56,7 +56,7 @@ def test_golden_page(context: Message, language: str, request: pytest.FixtureReq
 
 
 def test_golden_files_are_those_of_the_catalogue() -> None:
-    folder = Path(__file__).parents[1] / "golden" / "mail"
+    folder = Path(__file__).parents[2] / "golden" / "mail"
     expected = {f"{case.id}.txt" for case in GOLDEN} | {f"{case.id}.html" for case in GOLDEN_PAGES}
     assert {path.name for path in folder.iterdir()} == expected
 
