@@ -41,8 +41,8 @@ test-days: $(READY) ## calendar-dependent tests on other days: ON=, or drawn by 
 faults: $(READY) ## random faults for SECONDS= (60), repeatable by SEED=; plans over HISTORY= (200000) rows a table
 	@FAULT_SECONDS=$(or $(SECONDS),60) FAULT_SEED=$(SEED) FORECAST_CUSTOMERS=200 \
 	  $(BIN)/pytest -q -s tests/faults/test_soak.py tests/faults/test_mail_servers.py \
-	  tests/integration/test_mail_matrix.py tests/integration/test_reminder_forecast.py
-	@HISTORY=$(or $(HISTORY),200000) $(BIN)/pytest -q tests/integration/test_query_bounds.py
+	  tests/integration/mail/test_matrix.py tests/integration/reminders/test_forecast.py
+	@HISTORY=$(or $(HISTORY),200000) $(BIN)/pytest -q tests/integration/observe/test_query_bounds.py
 
 bench: $(READY) ## the benchmark table, or one row of it: ROW=P1
 	@$(BIN)/python -m benchmarks $(ROW)

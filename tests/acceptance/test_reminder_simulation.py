@@ -2,8 +2,8 @@
 
 A month around both changes of the clock of March, a customer in each of 30 time zones. The clock stands still for
 nobody: each tick is published as Beat publishes it, and it goes on when the worker has done with it.
-`tests/integration/test_reminder_forecast.py` does 400 days and 200 customers without a worker in each run of the tests;
-`DAYS=400 CUSTOMERS=200` makes this one as large.
+`tests/integration/reminders/test_forecast.py` does 400 days and 200 customers without a worker in each run of the
+tests; `DAYS=400 CUSTOMERS=200` makes this one as large.
 """
 
 from __future__ import annotations

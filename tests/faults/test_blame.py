@@ -13,7 +13,7 @@ from models.work.request import JobRequest
 from tasks.engine.drain import ClaimedRow, drain
 from tasks.failures import Unavailable
 from tasks.ports.context import Ports
-from tests.integration.test_drain import job, requests, rows
+from tests.integration.engine.test_drain import job, requests, rows
 
 #: What may happen to the one row that is to blame: in PostgreSQL, by SQLSTATE, or at another server.
 TROUBLES: dict[str, Callable[[ClaimedRow], object]] = {}

@@ -17,7 +17,7 @@ from models.work import row
 from models.work.request import JobRequest
 from tasks.engine.drain import ClaimedRow, drain, rescue
 from tasks.ports.context import Ports
-from tests.integration.test_drain import job, requests, states
+from tests.integration.engine.test_drain import job, requests, states
 from tests.support.time.clock import Clock
 from workers.celery import identity
 

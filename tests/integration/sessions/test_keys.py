@@ -27,8 +27,8 @@ from models.termination.termination import Step
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
-from tests.integration.test_legal_holds import beside, place, release, someone_waits
-from tests.integration.test_session_owners import freeze, hold, listens
+from tests.integration.sessions.test_owners import freeze, hold, listens
+from tests.integration.termination.test_legal_holds import beside, place, release, someone_waits
 from tests.support.rows.company import an_account
 from tests.support.rows.terminating import a_termination, go_on, stage, steps
 from tests.support.servers.processes import eventually

@@ -18,7 +18,7 @@ from models.work.request import JobRequest
 from tasks.engine.drain import _claim
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
-from tests.integration.test_work import LEASE
+from tests.integration.work.test_row import LEASE
 
 TASK = "requests.handle"
 

@@ -19,7 +19,7 @@ from benchmarks.servers import Servers, servers
 from benchmarks.table import number, table
 from tests.support.time.deadlines import deadline
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = {
     "P1": 1_200,
     "P2": 3,

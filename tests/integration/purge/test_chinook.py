@@ -30,7 +30,7 @@ from tests.support.rows.company import an_account
 from tests.support.rows.purging import a_delivered_termination, counts, everything, failure
 from tests.support.rows.terminating import stage
 
-FILE = File(__file__).parents[3] / "shared" / "data" / "chinook.sql"
+FILE = File(__file__).parents[4] / "shared" / "data" / "chinook.sql"
 CUSTOMER = "customer_id = account.ref"
 INVOICE = f"customer_id = chinook.customer.customer_id > {CUSTOMER}"
 PATHS = {

@@ -29,7 +29,7 @@ from tests.support.servers.mail_server import DROP, SILENCE, LastWords, MailServ
 from workers.adapters.mail.failover import FailoverMailer
 from workers.adapters.mail.smtp import SMTPMailer
 
-RELIABILITY = Path(__file__).parents[2] / "docs" / "reliability.md"
+RELIABILITY = Path(__file__).parents[3] / "docs" / "reliability.md"
 #: All phases by `make faults`; in the test run the two at which most servers are rude.
 WHOLE = bool(os.environ.get("FAULT_SECONDS"))
 #: Part of the recipient's address: a server may quote it, and nothing may repeat it.

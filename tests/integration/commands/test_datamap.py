@@ -24,7 +24,7 @@ from tests.support.rows.company import an_account
 from workers.settings.settings import Settings
 from workers.wiring import bootstrap
 
-CHINOOK = Path(__file__).parents[3] / "shared" / "data" / "chinook.sql"
+CHINOOK = Path(__file__).parents[4] / "shared" / "data" / "chinook.sql"
 CATALOGUE = {"album", "artist", "employee", "genre", "media_type", "playlist", "playlist_track", "track"}
 
 

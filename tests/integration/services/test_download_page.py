@@ -318,7 +318,7 @@ def test_the_process_answers_and_ends_in_order(
 @pytest.mark.parametrize("language", ["en", "de", "fr", "ar"])
 def test_in_a_browser(shown: Page, tmp_path: Path, language: str, width: int, dark: bool) -> None:
     """P9.4: no cookie, nothing from elsewhere; readable in both schemes and on a narrow screen."""
-    from tests.integration.test_mail_in_browser import LOOK
+    from tests.integration.mail.test_in_browser import LOOK
 
     program = chromium()
     if program is None:

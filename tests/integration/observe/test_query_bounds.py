@@ -2,7 +2,8 @@
 
 Each table is filled with rows that are at their end; then every tick of the timetable, the relay's look, the health
 checks, the metrics with the promises' evidence, and what `tenure doctor` asks of PostgreSQL are run, and the plan of
-each statement is read. `HISTORY=1000000 pytest tests/integration/test_query_bounds.py` does it with a million rows.
+each statement is read. `HISTORY=1000000 pytest tests/integration/observe/test_query_bounds.py` does it with a million
+rows.
 """
 
 from __future__ import annotations

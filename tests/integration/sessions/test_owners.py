@@ -16,7 +16,7 @@ from models.base.unit_of_work import Database
 from models.data_map import fence as data_map_fence
 from tasks.ports.context import Ports, SessionStore
 from tasks.sessions import sweep
-from tests.integration.test_legal_holds import beside, place, someone_waits
+from tests.integration.termination.test_legal_holds import beside, place, someone_waits
 from tests.support.rows.company import an_account
 from tests.support.servers.processes import eventually
 from tests.support.time.deadlines import deadline

@@ -24,7 +24,7 @@ from tests.acceptance.outcome import customers
 from workers.observe.metrics import Figures
 from workers.settings.settings import Settings
 
-DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
+DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana.json"
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 

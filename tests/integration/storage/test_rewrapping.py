@@ -25,7 +25,7 @@ from tasks.ports.context import Ports
 from tasks.storage.object_keys import object_keys
 from tasks.storage.rewrapping import rewrap, wrapped_by
 from tests.integration.conftest import Run
-from tests.integration.test_keyring import a_key
+from tests.integration.crypto.test_keyring import a_key
 from tests.support.rows.company import an_account
 from tests.support.servers.processes import eventually
 from tests.support.time.deadlines import deadline

@@ -17,8 +17,8 @@ from models.data_map.map import AccountKeys, belongs, own_map, relation, written
 from tasks.client import sessions as web_session
 from tasks.ports.context import Ports
 from tasks.sessions import sweep as sessions
-from tests.integration.test_legal_holds import beside, place, release, someone_waits
-from tests.integration.test_sessions import a_cookie, a_reader, a_role, many, names, partition, signed_in
+from tests.integration.sessions.test_sweep import a_cookie, a_reader, a_role, many, names, partition, signed_in
+from tests.integration.termination.test_legal_holds import beside, place, release, someone_waits
 from tests.support.rows.company import a_contact, an_account
 from tests.support.time.deadlines import deadline
 
