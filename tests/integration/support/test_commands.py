@@ -157,7 +157,7 @@ def test_a_process_that_stays_gets_what_an_executed_one_gets(
 def test_a_process_that_stays_ends_with_killed_tests(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "tells.py").write_text(TELLS, encoding="utf-8")
     program = (
-        "import json, sys; from pathlib import Path; from tests.commands import Commands\n"
+        "import json, sys; from pathlib import Path; from tests.support.servers.commands import Commands\n"
         "directory = Path(sys.argv[1]); environment = json.loads(sys.argv[2])\n"
         "made = Commands().start('tells', [], environment=environment, directory=directory, log=directory / 'log')\n"
         "print(made.pid, flush=True); input()"
@@ -173,7 +173,7 @@ def test_a_process_that_stays_ends_with_killed_tests(environment: dict[str, str]
 
 def test_killed_tests_leave_no_command(environment: dict[str, str], sessions: psycopg.Connection) -> None:
     program = (
-        "import json, sys; from tests.commands import Commands\n"
+        "import json, sys; from tests.support.servers.commands import Commands\n"
         "commands = Commands(); print(commands.pid, flush=True)\n"
         f"commands.run({LASTING!r}, environment=json.loads(sys.argv[1]))"
     )

@@ -1,9 +1,9 @@
 """Run the tests that depend on the calendar on other days (`make test-days`; docs/testing.md).
 
-    python -m tests.days                          # every day of DAYS
-    python -m tests.days leap-day first-of-month  # these
-    python -m tests.days --seed 7 --count 5       # five days drawn at random, printed
-    python -m tests.days --tests 40               # so many tests of each day, others on each
+    python -m tests.support.time.days                          # every day of DAYS
+    python -m tests.support.time.days leap-day first-of-month  # these
+    python -m tests.support.time.days --seed 7 --count 5       # five days drawn at random, printed
+    python -m tests.support.time.days --tests 40               # so many tests of each day, others on each
 
 libfaketime is preloaded into Python, PostgreSQL, Valkey and every process of Tenure. All of them are ahead of the
 machine by the same number of seconds. Clocks that only count (monotonic ones) stay the machine's, and so does the clock
