@@ -20,6 +20,7 @@ from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers
 from tests.support.servers.broker_server import BrokerServer
 from tests.support.servers.processes import Processes, Running, eventually, measured
+from tests.support.time.deadlines import deadline
 from workers.observe import health
 from workers.settings.settings import Settings, parse
 
@@ -139,7 +140,7 @@ def busy(here: Neighbour) -> Iterator[None]:
     thread.start()
     yield
     eventually(lambda: _script_killed(here), "the script is ended", seconds=20)
-    thread.join(20)
+    thread.join(deadline(20))
 
 
 def _script_killed(here: Neighbour) -> bool:

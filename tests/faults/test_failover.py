@@ -28,6 +28,7 @@ from tests.support.rows.paying import PRICE, SEED, SELLER, is_charged_once, mail
 from tests.support.servers.database_proxy import DatabaseProxy
 from tests.support.servers.processes import Processes, eventually, throughout
 from tests.support.servers.standby import Pair, pair
+from tests.support.time.deadlines import deadline
 from workers.adapters.payments.stripe import StripeGateway
 from workers.local.servers.payments import PaymentProvider
 
@@ -126,7 +127,7 @@ def test_statements_that_were_lost_are_planned_again_under_the_same_names(server
     first = both.database(both.primary)
     charged(first)
     with first.connection() as connection:
-        connection.execute(text("UPDATE tenure.accounts SET period_start = current_date - 40"))
+        connection.execute(text("UPDATE tenure.accounts SET period_start = now()::date - 40"))
         connection.execute(
             text("""
                 INSERT INTO tenure.ledger_entries (account_id, kind, currency, amount, description, occurred_at)
@@ -172,10 +173,10 @@ def test_a_synchronous_standby_that_is_promoted_under_load_has_every_acknowledge
     writers = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for writer in writers:
         writer.start()
-    assert enough.wait(60)
+    assert enough.wait(deadline(60))
     promoted = both.fail_over()
     for writer in writers:
-        writer.join(60)
+        writer.join(deadline(60))
     with promoted.connection() as connection:
         found = set(connection.scalars(text("SELECT dedupe_key FROM tenure.job_requests")))
     assert set(acknowledged) <= found

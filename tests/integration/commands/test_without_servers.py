@@ -20,7 +20,7 @@ from workers.settings.settings import settings
 SERVE = {"download-page", "metrics", "relay"}
 #: They set up the logs of their process, so not in the tests' own.
 LOGS = {"sessions sweep"}
-NOTICE = ("--set=kind=maintenance", "--set=topic=Database upgrade", "--set=starts_at=2026-12-04T22:00:00Z")
+NOTICE = ("--set=kind=maintenance", "--set=topic=Database upgrade", "--set=starts_at=2101-12-04T22:00:00Z")
 #: Arguments of commands that check theirs before they ask PostgreSQL.
 GIVEN = {
     "invoices credit": ["INV-1", "--all"],

@@ -56,7 +56,7 @@ def pooled(address: str, directory: Path, *settings: str) -> Iterator[str]:
         yield made
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(deadline(30))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tests.conftest import RecordedWaker
 from tests.support.servers.processes import eventually
+from tests.support.time.deadlines import deadline
 from workers.services import relay
 
 INSERT = "INSERT INTO tenure.job_requests (kind, args) VALUES ('statements.send', '{}')"
@@ -36,7 +37,7 @@ def heard(database_url: str, work: list[psycopg.Connection]) -> list[str]:
         listener.execute("LISTEN the_end")
         listener.execute("NOTIFY the_end")
         told = []
-        for notification in listener.notifies(timeout=30):
+        for notification in listener.notifies(timeout=deadline(30)):
             if notification.channel == "the_end":
                 break
             told.append(notification.payload)

@@ -58,7 +58,7 @@ EVERY_TABLE: Mapping[str, str] = {
     "finished_at": PAST,
     "recorded_at": PAST,
     "settled_at": PAST,
-    "local_day": "current_date - 20",
+    "local_day": "now()::date - 20",
     "state": "'done'",
 }
 TABLES: Mapping[str, Mapping[str, str]] = {
@@ -112,10 +112,10 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "kind": "'invoice'",
         "series_number": "n",
         "corrects_id": "NULL",
-        "issued_on": "current_date - 90",
-        "due_on": "current_date - 60",
-        "period_start": "current_date - 120",
-        "period_end": "current_date - 90",
+        "issued_on": "now()::date - 90",
+        "due_on": "now()::date - 60",
+        "period_start": "now()::date - 120",
+        "period_end": "now()::date - 90",
         "net": "100",
         "tax": "19",
         "total": "119",
@@ -140,7 +140,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         "open": "CASE WHEN n % 2 = 1 THEN 119 ELSE 0 END",
         "disputed": "0",
         "credited": "0",
-        "due_on": "current_date - 60",
+        "due_on": "now()::date - 60",
         # As the planners have rested them.
         "collect_from": "NULL",
         "remind_from": "NULL",
@@ -172,8 +172,8 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "sessions": {"id": "uuidv7(interval '-23 hours' * random())"},
     "statements": {
         "form": "'balance_forward'",
-        "period_start": "current_date - 60",
-        "period_end": "current_date - 30",
+        "period_start": "now()::date - 60",
+        "period_end": "now()::date - 30",
         "closing": "0",
         "opening": "0",
         "line_count": "1",
@@ -226,7 +226,7 @@ def _by_type(table: Table, column: Column[Any]) -> str | None:
         "BYTEA": f"sha256(('{table.name}' || n)::bytea)",
         "JSONB": "'{}'",
         "BOOLEAN": "false",
-        "DATE": "current_date - 30",
+        "DATE": "now()::date - 30",
         "TEXT": f"'{column.name}-' || n",
         "TEXT[]": "'{}'",
     }

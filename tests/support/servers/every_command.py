@@ -38,7 +38,7 @@ def value(parameter: click.Parameter, folder: str) -> str:
         case click.IntRange(min=least):
             return str(least)
         case click.DateTime():
-            return "2026-12-24"
+            return "2101-12-24"
         case click.Path():
             return f"{folder}/file"
         case click.types.UUIDParameterType():

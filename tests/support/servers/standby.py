@@ -17,6 +17,7 @@ from models.schema import migrations
 from tasks.client.requests import publish
 from tests.support.servers.processes import eventually
 from tests.support.servers.restoring import BIN
+from tests.support.time.deadlines import deadline
 from workers.local import stack as embedded
 from workers.local.place import Place, existing_place
 
@@ -110,7 +111,7 @@ def _back_up(place: Place, to: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=deadline(120),
     )
     assert done.returncode == 0, done.stderr
     owner = (place.directory / "postgres" / "data").stat()

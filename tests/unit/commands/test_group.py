@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.servers.every_command import LOCAL, arguments, commands
+from tests.support.time.deadlines import deadline
 from workers.commands import COMMANDS, cli
 from workers.settings.settings import settings
 
@@ -38,7 +39,9 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_help_lists_every_command_and_imports_click_alone() -> None:
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=deadline(60)
+    )
     assert done.stderr.splitlines() == ["['workers', 'workers.commands']", "['click']"]
     for name, (_, line) in COMMANDS.items():
         assert f"  {name:<13}  {line}\n" in done.stdout

@@ -34,6 +34,7 @@ from tasks.mail.wire_check import Meant, Part, require_as_meant, require_lines
 from tasks.ports.context import Letterhead
 from tests.support.rendered.messages import COMPANY
 from tests.support.rows.mailing import NOW, an_email, set_up
+from tests.support.time.deadlines import deadline
 
 deterministic = settings(derandomize=True, database=None, deadline=None, max_examples=80)
 
@@ -265,7 +266,7 @@ def test_every_python_that_is_installed_writes_the_same_fields() -> None:
     for python in {sys.executable, *interpreters()}:
         ran = subprocess.run(
             [python, "-c", WRITE, headers.__file__],
-            input=json.dumps(texts), capture_output=True, text=True, timeout=60, check=False,
+            input=json.dumps(texts), capture_output=True, text=True, timeout=deadline(60), check=False,
         )  # fmt: skip
         # A shim of a version manager may name a version that is not installed.
         if ran.returncode == 0 or python == sys.executable:
