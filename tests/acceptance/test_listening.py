@@ -1,4 +1,4 @@
-"""Every route of every port, with and without credentials, compared with docs/security.md (W12)."""
+"""Every route of every port, with and without credentials, compared with docs/security.md (W12, W53)."""
 
 from __future__ import annotations
 

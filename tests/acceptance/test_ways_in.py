@@ -1,4 +1,4 @@
-"""The ways in, used well and badly: a request becomes a row, all else is kept with its reason or is a tick."""
+"""The ways in, used well and badly: a request becomes a row, all else is kept with its reason or is a tick (W37)."""
 
 from __future__ import annotations
 

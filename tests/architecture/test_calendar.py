@@ -1,4 +1,4 @@
-"""No test knows what day it is: one whose data name days sets the clock of its database (docs/testing.md)."""
+"""No test knows what day it is: one whose data name days sets the clock of its database (docs/testing.md, W25)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines of tests are scaled by one setting, and no test asserts that something was quick (docs/testing.md)."""
+"""Deadlines of tests are scaled by one setting, and no test asserts that something was quick (docs/testing.md, W28)."""
 
 from __future__ import annotations
 

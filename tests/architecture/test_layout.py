@@ -1,4 +1,4 @@
-"""The five folders and what may be in them."""
+"""The five folders and what may be in them (W29)."""
 
 from __future__ import annotations
 

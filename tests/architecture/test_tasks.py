@@ -1,4 +1,4 @@
-"""Tasks, routes and timetable name the same things, and importing them costs what it should."""
+"""Tasks, routes and timetable name the same things, and importing them costs what it should (W30)."""
 
 from __future__ import annotations
 

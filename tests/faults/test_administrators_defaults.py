@@ -1,4 +1,4 @@
-"""What an administrator has set on the database or the role changes nothing of what Tenure does."""
+"""What an administrator has set on the database or the role changes nothing of what Tenure does (W46)."""
 
 from __future__ import annotations
 

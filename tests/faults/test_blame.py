@@ -1,4 +1,4 @@
-"""The server is away, this row cannot, not now: what each costs a row, and that one row stops no others (W1, W2)."""
+"""The server is away, this row cannot, not now: what each costs a row, and one row stops no others (W1, W2, W43)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that answers all but what was asked: workers come back to work, and their health says the truth (W18)."""
+"""A broker that answers all but what was asked: workers come back to work, and health says the truth (W18, W40)."""
 
 from __future__ import annotations
 

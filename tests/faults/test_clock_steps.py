@@ -1,4 +1,6 @@
-"""Clocks that are set, forward and back: of the host, of a worker, of the database. Living processes lose nothing."""
+"""Clocks that are set, forward and back: of the host, of a worker, of the database. Living processes lose nothing
+(W42).
+"""
 
 from __future__ import annotations
 

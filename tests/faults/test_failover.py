@@ -1,4 +1,6 @@
-"""A standby is promoted: what it lost is done again as the same act; what was acknowledged by two servers is there."""
+"""A standby is promoted: what it lost is done again as the same act; what was acknowledged by two servers is there
+(W48).
+"""
 
 from __future__ import annotations
 

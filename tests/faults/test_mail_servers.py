@@ -1,4 +1,5 @@
-"""A mail server in trouble at each phase of SMTP, and real workers: every message once, or a reason why not (W18, E10).
+"""A mail server in trouble at each phase of SMTP, and real workers: every message once, or a reason why not (W18, E10,
+E17).
 
 `tests/integration/mail/test_send.py` looks at each case by itself; here two processes, the relay and leases that run
 out are in it too.

@@ -9,6 +9,7 @@ import botocore.auth
 import pytest
 from botocore.compat import get_current_datetime
 
+from models.data_map.places import Folder, FolderPlace
 from tasks.failures import Unavailable
 from workers.adapters import clock_skew
 from workers.adapters.objects.s3 import S3ObjectStore
@@ -42,15 +43,17 @@ def test_what_a_wrong_clock_signs_is_signed_again(
     servers: dict[str, str], wrong_clock: type[WrongClock], by: timedelta
 ) -> None:
     store = S3ObjectStore(parse(servers))
-    prefix = f"skew/{uuid4()}"
+    folder = uuid4()
+    one, parts = (FolderPlace(Folder.ARCHIVES, f"{folder}/{name}") for name in ("one", "parts"))
+    prefix = f"{Folder.ARCHIVES.prefix}{folder}/"
     wrong_clock.by = by
-    store.put(f"{prefix}/one", b"one", content_type="text/plain")
-    store.upload(f"{prefix}/parts", iter([b"1", b"2"]), content_type="text/plain")
-    assert store.get(f"{prefix}/one") == b"one"
-    assert b"".join(store.read(f"{prefix}/parts")) == b"12"
+    store.put(one, b"one", content_type="text/plain")
+    store.upload(parts, iter([b"1", b"2"]), content_type="text/plain")
+    assert store.get(one.key) == b"one"
+    assert b"".join(store.read(parts.key)) == b"12"
     # The clock is set while the client lives.
     wrong_clock.by = timedelta(0)
-    assert [each.key for each in store.list(prefix)] == [f"{prefix}/one", f"{prefix}/parts"]
+    assert [each.key for each in store.list(prefix)] == [one.key, parts.key]
     assert store.remove(list(store.versions(prefix))) == []
 
 

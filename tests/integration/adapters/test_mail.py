@@ -1,4 +1,4 @@
-"""What every transport of mail promises, over each of them: one suite (E9, E10, B12)."""
+"""What every transport of mail promises, over each of them: one suite (E9, E10, B12, E21)."""
 
 from __future__ import annotations
 

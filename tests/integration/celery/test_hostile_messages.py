@@ -1,4 +1,6 @@
-"""Whatever lies in a queue, a worker takes it, keeps it or asks for what it says; nothing is raised (W5, W21)."""
+"""Whatever lies in a queue, a worker takes it, keeps it or asks for what it says; nothing is raised (W5, W21) (W36,
+W38).
+"""
 
 from __future__ import annotations
 

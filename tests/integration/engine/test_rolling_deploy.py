@@ -1,4 +1,4 @@
-"""A worker of the last version leaves to those of the next one what only they know."""
+"""A worker of the last version leaves to those of the next one what only they know (W45)."""
 
 from __future__ import annotations
 

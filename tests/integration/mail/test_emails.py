@@ -397,7 +397,7 @@ def test_a_template_with_a_variable_that_nobody_defined_fails_in_a_sentence_befo
     broken = Environment(
         loader=DictLoader(
             {
-                f"account-set-up/{part}": "Hello {{ recipient_name }} {{ discount }}"
+                f"messages/account-set-up/{part}": "Hello {{ recipient_name }} {{ discount }}"
                 for part in ("subject.txt", "body.txt", "body.html")
             }
         ),

@@ -1,4 +1,6 @@
-"""After the mark only sent, refused or unknown can follow, whatever fails; and a reply that was heard counts (E10)."""
+"""After the mark only sent, refused or unknown can follow, whatever fails; and a reply that was heard counts (E10,
+E18, E19).
+"""
 
 from __future__ import annotations
 

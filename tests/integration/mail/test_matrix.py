@@ -1,4 +1,5 @@
-"""Each phase of SMTP, each way in which a server can be rude, one message or a batch: none lost, none twice (E10, E11).
+"""Each phase of SMTP, each way in which a server can be rude, one message or a batch: none lost, none twice (E10, E11,
+E20, E22).
 
 The server is rude once, and twice where that ends the connection, since a new one is opened at once; then it is good.
 Copies are counted by Message-ID. The table of docs/reliability.md is what comes out: `make faults` compares all of

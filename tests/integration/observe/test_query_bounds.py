@@ -1,4 +1,4 @@
-"""What clocks, relay, health checks, metrics and evidence ask is bounded by what is due or new, never by history.
+"""What clocks, relay, health checks, metrics and evidence ask is bounded by what is due or new, never by history (W49).
 
 Each table is filled with rows that are at their end; then every tick of the timetable, the relay's look, the health
 checks, the metrics with the promises' evidence, and what `tenure doctor` asks of PostgreSQL are run, and the plan of

@@ -1,4 +1,4 @@
-"""Who may what in the database: workers do all their work and own nothing, the web tier sees none of it (W22)."""
+"""Who may what in the database: workers do all their work and own nothing, the web tier sees none of it (W22, W39)."""
 
 from __future__ import annotations
 

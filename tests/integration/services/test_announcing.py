@@ -1,4 +1,6 @@
-"""Writers notify the relay without committing one after the other, and what nobody announced is found by its poll."""
+"""Writers notify the relay without committing one after the other, and what nobody announced is found by its poll
+(W50).
+"""
 
 from __future__ import annotations
 

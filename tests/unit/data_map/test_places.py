@@ -1,4 +1,4 @@
-"""An object is written only where the data map looks (T5, T20): every other place is refused before it is one."""
+"""An object is written only where the data map looks (T5, T20): every other place is refused before it is one (W31)."""
 
 from __future__ import annotations
 

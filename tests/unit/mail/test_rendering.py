@@ -1,4 +1,4 @@
-"""What messages say, and what no value can make of them (E3, E6, E7, P7). Their markup is the lint's."""
+"""What messages say, and what no value can make of them (E3, E6, E7, P7). Their markup is the lint's (E16)."""
 
 from __future__ import annotations
 

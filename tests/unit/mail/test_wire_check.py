@@ -1,4 +1,4 @@
-"""Nobody's name, company, subject or file name becomes structure of a mail: two parsers read what was meant (E3).
+"""Nobody's name, company, subject or file name becomes structure of a mail: two parsers read what was meant (E3, E15).
 
 Python's `email` and the Rust parser of `fast-mail-parser` share no code with what writes the mail, nor with each other.
 """

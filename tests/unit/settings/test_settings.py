@@ -1,4 +1,4 @@
-"""Settings: parsed once; what is missing or wrong is named, and no value is ever quoted (W22, P5.1a)."""
+"""Settings: parsed once; what is missing or wrong is named, and no value is ever quoted (W22, P5.1a, W41)."""
 
 from __future__ import annotations
 

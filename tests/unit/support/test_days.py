@@ -1,4 +1,4 @@
-"""`make test-days`: which tests it leaves, and that another day is another day (tests/support/time/days.py)."""
+"""`make test-days`: which tests it leaves, and that another day is another day (tests/support/time/days.py, W26)."""
 
 from __future__ import annotations
 
