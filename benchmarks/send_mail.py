@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 
 from benchmarks.measure import Better, Goal, Row, Sample, interleaved
 from benchmarks.servers import Servers
-from tasks.ports.context import Envelope
+from tasks.ports.mail import Envelope
 from workers.adapters.mail.smtp import SMTPMailer
 
 SENDER = "billing@tenure.example"

@@ -29,7 +29,8 @@ from tasks.crypto import canonical_json
 from tasks.crypto.signing import PublicKey
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent
-from tasks.ports.context import ObjectStore, Ports
+from tasks.ports.context import Ports
+from tasks.ports.objects import ObjectStore
 
 FOLDER: Final = Folder.ERASURES.prefix
 FORMAT: Final = "tenure-erasure/1"

@@ -22,7 +22,8 @@ from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import tick
 from tasks.failures import Permanent
-from tasks.ports.context import ObjectStore, Ports
+from tasks.ports.context import Ports
+from tasks.ports.objects import ObjectStore
 
 FOLDER: Final = Folder.CERTIFICATES.prefix
 CONTENT_TYPE: Final = "application/json"

@@ -21,7 +21,7 @@ from sqlalchemy import Row, text
 from models.base.unit_of_work import Database
 from tasks.crypto.age import Identity, sealed_size
 from tasks.crypto.keyring import Keyring
-from tasks.ports.context import ObjectStore, StoredObject
+from tasks.ports.objects import ObjectStore, StoredObject
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 

@@ -57,7 +57,7 @@ from tasks.crypto.age import Recipient
 from tasks.crypto.keyring import Keyring
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Failure, Permanent
-from tasks.ports.context import ObjectStore
+from tasks.ports.objects import ObjectStore
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from tasks.storage.text import UNSTORABLE

@@ -47,7 +47,8 @@ from tasks.export.naming import Names
 from tasks.export.prefetch import ahead
 from tasks.export.shaping import SESSION, shape
 from tasks.failures import Permanent, Transient
-from tasks.ports.context import ObjectStore, Ports, StoredObject
+from tasks.ports.context import Ports
+from tasks.ports.objects import ObjectStore, StoredObject
 from tasks.storage import sealed_objects
 
 if TYPE_CHECKING:

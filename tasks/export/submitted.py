@@ -14,7 +14,7 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.customers.submission import SubmittedFile
 from tasks.failures import Permanent
-from tasks.ports.context import StoredObject
+from tasks.ports.objects import StoredObject
 
 #: Where `models/customers/submission.py` says that they lie.
 (PREFIX,) = SubmittedFile.__data_map__.objects

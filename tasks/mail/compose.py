@@ -23,7 +23,7 @@ from tasks.failures import Permanent
 from tasks.mail.addresses import NotAnAddress, checked
 from tasks.mail.headers import attachment_field, mailbox_field, plain_field, text_field
 from tasks.mail.wire_check import Meant, Part, require_as_meant
-from tasks.ports.context import Letterhead
+from tasks.ports.mail import Letterhead
 from tasks.storage.object_keys import ObjectKeys
 
 #: Characters of a name, and of a file name.

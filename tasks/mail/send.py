@@ -38,7 +38,8 @@ from tasks.engine.task import tick
 from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
-from tasks.ports.context import Ambiguous, Envelope, Ports, Receipt
+from tasks.ports.context import Ports
+from tasks.ports.mail import Ambiguous, Envelope, Receipt
 from tasks.requests.registry import handles
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import ObjectKeys, object_keys

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from models.data_map.map import AccountKeys, Processor
 from models.termination.purge import Method, StoreKind
 from tasks.failures import Permanent
-from tasks.ports.context import Estate, OutsideProcessor, Ports
+from tasks.ports.context import Estate, Ports
+from tasks.ports.processors import OutsideProcessor
 from tasks.purge.checkpoints import Checkpoint, StaysForNow
 
 #: How long after it was asked a processor is looked at again.

@@ -22,7 +22,9 @@ from models.termination.purge import Method, StoreKind
 from tasks.crypto.keyring import destroy
 from tasks.export.archive import folder
 from tasks.failures import Permanent
-from tasks.ports.context import BROKER, Estate, KeyStore, Locked, Ports, StoredVersion
+from tasks.ports.context import BROKER, Estate, Ports
+from tasks.ports.keys import KeyStore
+from tasks.ports.objects import Locked, StoredVersion
 from tasks.purge import processors
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow
 from tasks.purge.neighbours import patterns, refuse_neighbours

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, text
 
 from tasks.engine.task import Tick
 from tasks.failures import Unavailable
-from tasks.ports.context import Ports, Vulnerability, current
+from tasks.ports.audit import Vulnerability
+from tasks.ports.context import Ports, current
 
 log = structlog.get_logger()
 

@@ -33,7 +33,8 @@ from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Failure
 from tasks.mail.send import queue_for_contacts
-from tasks.ports.context import Left, Ports, Swept, current
+from tasks.ports.context import Ports, current
+from tasks.ports.sessions import Left, Swept
 from tasks.requests.registry import handles
 
 log = structlog.get_logger()

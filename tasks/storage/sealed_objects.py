@@ -17,7 +17,7 @@ from typing import Final
 from models.data_map.places import ObjectPlace
 from tasks.crypto.age import Identity, Recipient, Sealed, SealError, seal
 from tasks.failures import Permanent
-from tasks.ports.context import ObjectStore, StoredObject
+from tasks.ports.objects import ObjectStore, StoredObject
 
 #: What an object store, or who looks into it, needs to know of a sealed file.
 CONTENT_TYPE: Final = "application/octet-stream"

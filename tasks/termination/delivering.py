@@ -23,7 +23,8 @@ from tasks.engine.drain import ClaimedRow
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.mail.final_check import Withdrawn, final_check
-from tasks.ports.context import Ports, Terms
+from tasks.ports.context import Ports
+from tasks.ports.durations import Terms
 from tasks.termination.exporting import archive_of, opened
 from tasks.termination.links import new_link
 

@@ -24,7 +24,7 @@ from tasks.certificates import certifying
 from tasks.crypto import keyring
 from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
-from tasks.ports.context import ObjectStore
+from tasks.ports.objects import ObjectStore
 from tasks.termination.exporting import archive_of
 
 #: How long the addresses for the last message are kept where nobody accepts it.

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from tasks.failures import Unavailable
-from tasks.ports.context import Vulnerability
+from tasks.ports.audit import Vulnerability
 
 ADDRESS = "https://api.osv.dev"
 ECOSYSTEM = "PyPI"

@@ -15,7 +15,8 @@ from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
 from tasks.ports import context
-from tasks.ports.context import Ports, SessionStore
+from tasks.ports.context import Ports
+from tasks.ports.sessions import SessionStore
 from workers.celery import logs, restored
 from workers.celery.liveness import LIVENESS, folder_of
 from workers.celery.stopping import ask_to_stop

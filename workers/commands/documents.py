@@ -9,7 +9,7 @@ from pathlib import Path
 from models.base.unit_of_work import Database
 from tasks.client.documents import Opened
 from tasks.crypto.keyring import Keyring
-from tasks.ports.context import ObjectStore
+from tasks.ports.objects import ObjectStore
 from workers.adapters.objects.s3 import S3ObjectStore
 from workers.settings.settings import settings
 from workers.terminal.output import CommandFailed

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from tasks.failures import Failure
-from tasks.ports.context import SessionStore
+from tasks.ports.sessions import SessionStore
 from tasks.sessions.sweep import OwnSessions
 from tasks.sessions.sweep import sweep as sweep_stores
 from workers.celery import logs

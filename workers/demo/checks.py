@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 from scheduler.timetable import TIMETABLE
 from tasks.crypto.keyring import Keyring
 from tasks.failures import Permanent
-from tasks.ports.context import ObjectStore
+from tasks.ports.objects import ObjectStore
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys
 from workers.demo.asking import CHANGED_ITS_MIND, SIGN_UP_WORDS, SIGNED_UP, Asked

@@ -36,7 +36,8 @@ from tasks.certificates.chain import Signed, document, examine
 from tasks.client.requests import TerminationsRequest, submit
 from tasks.export.manifest import Kind, Manifest
 from tasks.export.verification import verify
-from tasks.ports.context import ObjectStore, Ports
+from tasks.ports.context import Ports
+from tasks.ports.objects import ObjectStore
 from tasks.termination import preview
 from workers.demo.checks import Finding
 from workers.demo.company import Company, Customer

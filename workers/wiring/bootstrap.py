@@ -18,8 +18,13 @@ from tasks.crypto.keyring import Keyring
 from tasks.crypto.signing import Signer
 from tasks.engine import failpoints
 from tasks.failures import Permanent
-from tasks.ports.context import BROKER, Auditor, Estate, KeyStore, Letterhead, OutsideProcessor, Ports, SessionStore
+from tasks.ports.audit import Auditor
+from tasks.ports.context import BROKER, Estate, Ports
+from tasks.ports.keys import KeyStore
+from tasks.ports.mail import Letterhead
 from tasks.ports.payments import PaymentGateway
+from tasks.ports.processors import OutsideProcessor
+from tasks.ports.sessions import SessionStore
 from workers.adapters.erasure import ErasureAddress
 from workers.adapters.mail import address
 from workers.adapters.objects.s3 import S3ObjectStore

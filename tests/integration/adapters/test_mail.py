@@ -12,7 +12,7 @@ from email.policy import SMTP
 import pytest
 
 from tasks.failures import Barred, Doubtful, Failure, Permanent, Transient, Unavailable, Unsuitable
-from tasks.ports.context import Ambiguous, Envelope, Mailer, Receipt
+from tasks.ports.mail import Ambiguous, Envelope, Mailer, Receipt
 from tests.support.servers import mail_server, ses_server
 from tests.support.servers.mail_server import MailServer
 from tests.support.servers.ses_server import SESServer

@@ -29,7 +29,8 @@ from tasks.failures import Permanent
 from tasks.mail import send
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.send import SEND, SEND_URGENT
-from tasks.ports.context import Letterhead, Ports
+from tasks.ports.context import Ports
+from tasks.ports.mail import Letterhead
 from tests.support.rows.company import a_contact, an_account
 from tests.support.rows.mailing import an_email, notice, queued, row, set_up
 from tests.support.servers.mail_server import MailServer

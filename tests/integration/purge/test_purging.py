@@ -20,7 +20,8 @@ from models.termination.termination import TerminationStep
 from models.work import row as work
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
-from tasks.ports.context import BROKER, Estate, ObjectStore, Ports
+from tasks.ports.context import BROKER, Estate, Ports
+from tasks.ports.objects import ObjectStore
 from tasks.purge import checkpoints, rows, tables
 from tasks.storage import sealed_objects
 from tasks.storage.object_keys import object_keys

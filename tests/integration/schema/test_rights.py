@@ -26,7 +26,8 @@ from scheduler.timetable import TIMETABLE
 from tasks.client import sessions
 from tasks.client.files import store_file
 from tasks.ports import context as ways
-from tasks.ports.context import Ports, Terms
+from tasks.ports.context import Ports
+from tasks.ports.durations import Terms
 from tasks.termination import downloads
 from tests.integration.conftest import Run
 from tests.support.rows.company import a_contact, an_account, an_entry

@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from tasks.failures import Unavailable
-from tasks.ports.context import Ports, Vulnerability
+from tasks.ports.audit import Vulnerability
+from tasks.ports.context import Ports
 from tasks.security.dependency_audit import audit
 from tests.integration.conftest import Run
 from workers.adapters.osv import OSV, installed

@@ -25,7 +25,8 @@ from models.data_map.map import AccountKeys, Category, RedisKeys, own_map
 from models.sessions.owner import Named
 from models.termination.termination import Step
 from tasks.failures import Permanent
-from tasks.ports.context import Ports, SessionStore
+from tasks.ports.context import Ports
+from tasks.ports.sessions import SessionStore
 from tasks.sessions import sweep
 from tests.integration.sessions.test_owners import freeze, hold, listens
 from tests.integration.termination.test_legal_holds import beside, place, release, someone_waits

@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.data_map import fence as data_map_fence
-from tasks.ports.context import Ports, SessionStore
+from tasks.ports.context import Ports
+from tasks.ports.sessions import SessionStore
 from tasks.sessions import sweep
 from tests.integration.termination.test_legal_holds import beside, place, someone_waits
 from tests.support.rows.company import an_account

@@ -20,7 +20,8 @@ from sqlalchemy import create_engine, text
 
 from models.base.unit_of_work import Database
 from tasks.failures import Permanent, Unavailable
-from tasks.ports.context import Ports, SessionStore
+from tasks.ports.context import Ports
+from tasks.ports.sessions import SessionStore
 from tasks.sessions import sweep
 from tests.support.time.deadlines import deadline
 from workers.observe.promises.report import Installation, Verdict, sessions_end_after_a_day

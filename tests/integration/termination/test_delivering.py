@@ -25,7 +25,8 @@ from tasks.crypto.keyring import Keyring
 from tasks.engine.drain import drain
 from tasks.failures import Permanent, Unavailable
 from tasks.mail import send as emails
-from tasks.ports.context import Ports, Terms
+from tasks.ports.context import Ports
+from tasks.ports.durations import Terms
 from tasks.termination.advancing import ADVANCE, EXPORT, PURGE
 from tasks.termination.cancelling import cancel
 from tasks.termination.exporting import opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.ports.context import ObjectStore
+from tasks.ports.objects import ObjectStore
 from workers.adapters.objects.s3 import S3ObjectStore
 
 

@@ -31,7 +31,7 @@ from tasks.failures import Permanent
 from tasks.mail import headers
 from tasks.mail.compose import NAME_LENGTH, ToSend, compose, shown_name
 from tasks.mail.wire_check import Meant, Part, require_as_meant, require_lines
-from tasks.ports.context import Letterhead
+from tasks.ports.mail import Letterhead
 from tests.support.rendered.messages import COMPANY
 from tests.support.rows.mailing import NOW, an_email, set_up
 from tests.support.time.deadlines import deadline

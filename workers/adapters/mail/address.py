@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.ports.context import Mailer
+from tasks.ports.mail import Mailer
 from workers.adapters.mail.failover import FailoverMailer
 from workers.adapters.mail.ses import SESMailer
 from workers.adapters.mail.smtp import TIMEOUT, SMTPMailer

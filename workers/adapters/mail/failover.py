@@ -15,7 +15,7 @@ from time import monotonic
 import structlog
 
 from tasks.failures import Barred, Doubtful, Unavailable, Unsuitable
-from tasks.ports.context import Envelope, Mailer, Permit, Receipt
+from tasks.ports.mail import Envelope, Mailer, Permit, Receipt
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from tasks.failures import Barred, Failure, Permanent, Unavailable, Unsuitable
 from tasks.mail.wire_check import require_lines
-from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
+from tasks.ports.mail import Ambiguous, Envelope, Permit, Receipt
 
 if TYPE_CHECKING:
     from types_boto3_sesv2 import SESV2Client

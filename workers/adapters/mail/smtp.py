@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Barred, Doubtful, Failure, Permanent, Unavailable, Unsuitable
 from tasks.mail.wire_check import require_lines
-from tasks.ports.context import Ambiguous, Envelope, Permit, Receipt
+from tasks.ports.mail import Ambiguous, Envelope, Permit, Receipt
 from workers.adapters.smtp_connection import Connection, EncryptedConnection
 from workers.adapters.smtp_replies import Step, detail, quotable, refusal
 

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from models.data_map.places import ObjectPlace
 from tasks.failures import Permanent, Transient, Unavailable
-from tasks.ports.context import Locked, StoredObject, StoredVersion
+from tasks.ports.objects import Locked, StoredObject, StoredVersion
 from workers.adapters.clock_skew import correct_clock_skew
 from workers.adapters.objects.parts import MOST
 from workers.adapters.objects.parts import parts as regrouped

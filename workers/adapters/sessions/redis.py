@@ -30,7 +30,7 @@ from models.sessions.held_session_key import Copy
 from models.sessions.owner import Named
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
-from tasks.ports.context import Left, Swept
+from tasks.ports.sessions import Left, Swept
 from tasks.purge.neighbours import refuse_neighbours
 from workers.adapters.sessions.keys import KeyOwners, Matcher, expression
 from workers.settings.session_stores import RedisKeys

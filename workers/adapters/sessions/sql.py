@@ -37,7 +37,8 @@ from models.base.unit_of_work import Database, is_lock_timeout, is_outage, outag
 from models.data_map.map import AccountKeys, Name
 from tasks.engine.failpoints import failpoint
 from tasks.failures import Permanent, Unavailable
-from tasks.ports.context import Estate, Left, Swept
+from tasks.ports.context import Estate
+from tasks.ports.sessions import Left, Swept
 from workers.adapters.sessions.owners import Owners, owners
 from workers.settings.session_stores import SQLTable
 
