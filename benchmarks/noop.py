@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.engine.drain import ClaimedRow, Job, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow, Job
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app

@@ -36,8 +36,8 @@ from tasks.billing.credit_notes import CreditRefused, credit
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.invoice_issue import issue, issue_batch
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid
-from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent

@@ -31,8 +31,8 @@ from tasks.billing import documents
 from tasks.billing.documents import Carried, Recipient, Stored
 from tasks.billing.statement_plan import plan, plan_batch
 from tasks.client.requests import StatementsSend
-from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent

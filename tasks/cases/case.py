@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work.row import WorkState
-from tasks.engine.drain import AlreadyEnded, ClaimedRow
+from tasks.engine.job import AlreadyEnded, ClaimedRow
 from tasks.failures import Transient
 
 

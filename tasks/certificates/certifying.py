@@ -26,7 +26,7 @@ from tasks.cases.correspondence import correspondents, queue_mail
 from tasks.certificates.chain import instant
 from tasks.certificates.issuing import Issued, issue
 from tasks.crypto.signing import Signer
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.export.retained import retained
 from tasks.failures import Permanent
 from tasks.ports.context import Ports

@@ -18,8 +18,8 @@ from models.data_map.places import Folder, FolderPlace
 from models.termination.certificate import Certificate, CertificateCopy
 from tasks.certificates.chain import Signed, document
 from tasks.crypto import canonical_json
-from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports

@@ -25,8 +25,8 @@ from models.collection.payment import AttemptOutcome, CollectionAttempt
 from models.work.row import LONGEST_WAIT
 from tasks.collection.outcome import not_made, record_payment
 from tasks.collection.plan import plan
-from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.task import Tick, tick
 from tasks.failures import Unavailable
 from tasks.ports.context import Ports, current, provider_is_configured

@@ -21,8 +21,8 @@ from models.collection.reconciliation import Reconciliation
 from tasks.collection.attempts import configured
 from tasks.collection.events import attempt_of
 from tasks.collection.outcome import record_payment
-from tasks.engine.drain import DAYS, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports, provider_is_configured

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum, auto
-from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Any, Generic, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -26,15 +23,15 @@ from models.base.unit_of_work import Database, is_away, is_conflict, is_outage, 
 from models.work import row as work
 from models.work.control import allowance, give_back
 from models.work.counter import count
-from models.work.row import Claim, Retries, Work
+from models.work.row import Claim
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import AlreadyEnded, ClaimedRow, Item, Job, Result
+from tasks.engine.lease import give_back_later, renewed, rescue
 from tasks.failures import Doubtful, Failure, Permanent, Transient, Unavailable, describe, place
 from tasks.ports.context import Ports
 
 log = structlog.get_logger()
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 #: How long rows rest when a server is away. No attempt is used up; the next tick is the next try.
 UNAVAILABLE_WAIT = timedelta(seconds=5)
@@ -48,61 +45,8 @@ DOUBTFUL_ROWS = 5
 LATELY = timedelta(minutes=1)
 #: Seconds between two tries to record what cannot be repeated.
 RECORD_PAUSE = 0.5
-#: When rows are tried again where a job says nothing else: locks, conflicts, other passing troubles of our own.
-MINUTES = Retries(first=timedelta(seconds=2), longest=timedelta(hours=1), lasting=timedelta(minutes=5))
-#: A server of others that is there and cannot do it yet: objects, processors, the provider of payments.
-DAYS = Retries(first=timedelta(seconds=10), longest=timedelta(hours=2), lasting=timedelta(days=3))
 #: Seconds between two looks whether work that goes first waits for a process.
 GIVE_WAY_LOOK = 0.25
-#: Seconds between two tries to give a claim back, when PostgreSQL went away in the middle of its work.
-GIVE_BACK_PAUSE = 1.0
-
-
-class AlreadyEnded(Exception):
-    """Raised by `act` after it has moved the row to an end state itself. The drain then records nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedRow:
-    """The row that `act` works on: its id, the claim token, and the ports."""
-
-    ports: Ports
-    id: UUID
-    token: UUID
-
-
-@dataclass(frozen=True)
-class Job(Generic[Item, Result]):
-    """One kind of work over one table of work rows.
-
-    `load` reads what a batch needs in one short transaction; `act` does one item with no transaction open; `record`
-    writes the effect of the rows that are still ours, in the transaction that sets them to done. All three may run
-    again for the same row: what makes that harmless is the token, and unique indexes in what `record` inserts.
-    """
-
-    #: The name of the Celery task that drains it.
-    task: str
-    table: type[Work]
-    load: Callable[[Session, Sequence[UUID]], Mapping[UUID, Item]]
-    act: Callable[[Item, ClaimedRow], Result]
-    record: Callable[[Session, Mapping[UUID, Result], Ports], None]
-    #: What Flower shows: `{"sent": 97}`.
-    done: str = "done"
-    #: How many rows are claimed, and how many are recorded, in one transaction.
-    batch: int = 100
-    record_every: int = 100
-    #: A constant SQL condition where one table has several jobs.
-    where: str = "true"
-    #: Tasks to wake after this job has finished rows, because its `record` creates work for them.
-    wakes: Sequence[str] = field(default=())
-    #: Higher-priority tasks (W8). While one of them waits for a process, this drain stops and requeues itself.
-    yields_to: Sequence[str] = ("requests.handle", "emails.send_urgent")
-    #: Limits that several jobs share, by the name under which an operator sets them (W7).
-    limits: Sequence[str] = ()
-    #: When a row is tried again after a failure that may pass.
-    retries: Retries = MINUTES
-    #: How long recording is tried again while PostgreSQL is away, for what `act` did and nobody can repeat.
-    record_for: timedelta = timedelta(0)
 
 
 def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
@@ -122,7 +66,7 @@ def drain(job: Job[Item, Result], ports: Ports) -> dict[str, int]:
             more = bool(claimed) and _perform(job, claimed, ports, counts, budget)
         except DBAPIError as error:
             if is_outage(error):
-                _give_back(job.table, claimed.token, ports)
+                give_back_later(job.table, claimed.token, ports)
             raise
     if more:
         # The budget ended with work left, or the process is stopping: someone else goes on.
@@ -152,18 +96,6 @@ class _Budget:
                 self._ends = now
                 return True
         return False
-
-
-def rescue(table: type[Work], ports: Ports) -> int:
-    """Take back what dead processes on this host held, and what was held past its lease (W4).
-
-    Past its lease means for half a lease more: a living process renews within a third (`_renewed`), so that a step of
-    the database's clock takes nothing from it.
-    """
-    host = ports.worker.partition("|")[0]
-    with ports.database.connection() as connection:
-        dead = ports.dead(work.holders(connection, table, host))
-        return work.rescue_dead(connection, table, dead) + work.rescue(connection, table, grace=ports.lease / 2)
 
 
 def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> Claim:
@@ -201,13 +133,13 @@ def _claim(job: Job[Item, Result], ports: Ports, *, suspects: bool = False) -> C
             with ports.database.connection() as connection:
                 return Claim(token, work.held(connection, job.table, token))
         except DBAPIError:
-            _give_back(job.table, token, ports)
+            give_back_later(job.table, token, ports)
             raise
 
 
 def _perform(job: Job[Item, Result], claimed: Claim, ports: Ports, counts: Counter[str], budget: _Budget) -> bool:
     """Do one claim, or what of it the budget permits. False where the drain had better end: a server is away."""
-    with _renewed(job.table, claimed.token, ports):
+    with renewed(job.table, claimed.token, ports):
         items, failures = _load(job, claimed.ids, ports)
         results: dict[UUID, Result] = {}
         rows = [row for row in claimed.ids if row not in failures] if failures else claimed.ids
@@ -460,50 +392,3 @@ def _fail(
             kind=type(error).__name__,
             where=None if foreseen else place(error),
         )
-
-
-@contextmanager
-def _renewed(table: type[Work], token: UUID, ports: Ports) -> Iterator[None]:
-    """Hold on to a claim while its work goes on, from a thread with a connection of its own.
-
-    A stopped process (SIGSTOP, a frozen machine) does not renew: its lease runs out, and the token does the rest.
-    """
-    over = Event()
-    pause = ports.lease.total_seconds() / 3
-
-    def renew() -> None:
-        while not over.wait(pause):
-            try:
-                with ports.database.connection() as connection:
-                    work.renew(connection, table, token, ports.lease)
-            except DBAPIError:
-                log.warning("work.lease_not_renewed", table=table.__tablename__)
-
-    thread = Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _give_back(table: type[Work], token: UUID, ports: Ports) -> None:
-    """Give a claim back as soon as PostgreSQL answers again, from a thread: no tick may come to this process for long.
-
-    Its rows lose no attempt, and need not wait for their lease, after which a rescue would take them in any case.
-    """
-    ends = monotonic() + ports.lease.total_seconds()
-
-    def give_back() -> None:
-        while monotonic() < ends:
-            sleep(GIVE_BACK_PAUSE)
-            try:
-                with ports.database.connection() as connection:
-                    work.give_back(connection, table, token)
-            except DBAPIError as error:
-                if is_outage(error):
-                    continue
-            return
-
-    Thread(target=give_back, name="give-back", daemon=True).start()

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import tasks
-from tasks.engine.drain import Job
+from tasks.engine.job import Job
 
 _jobs: dict[str, Job[Any, Any]] = {}
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from celery import shared_task
 
 from models.work.row import work_tables
-from tasks.engine import drain
+from tasks.engine import lease
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 
 
 def rescue_all(ports: Ports) -> int:
-    return sum(drain.rescue(table, ports) for table in work_tables())
+    return sum(lease.rescue(table, ports) for table in work_tables())
 
 
 @shared_task(name="work.rescue", base=Tick)

@@ -12,7 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import is_outage, outage_reason
 from tasks.engine import registry
-from tasks.engine.drain import Job, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import Job
 from tasks.failures import Bug, describe
 from tasks.ports import context
 

@@ -32,7 +32,7 @@ from email_templates import catalogue
 from email_templates.catalogue.message import Message
 from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import sentence
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.engine.locks import lock_timeout
 from tasks.engine.registry import import_every_module
 from tasks.failures import Permanent

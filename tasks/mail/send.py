@@ -32,8 +32,8 @@ from models.mail.email_message import EmailMessage, EmailState
 from models.mail.suppression import Suppression, sentence
 from models.work.row import Retries
 from tasks.client.requests import EmailsSendAccountSetUp
-from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to

@@ -21,8 +21,8 @@ from models.termination.purge import Method, StoreKind
 from models.termination.termination import TerminationStep
 from models.work.row import Work
 from tasks.cases.case import Case, NotYet, OnHold
-from tasks.engine.drain import AlreadyEnded, ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import AlreadyEnded, ClaimedRow
 from tasks.failures import Permanent
 
 #: How long a transaction may wait for a store in another system. PostgreSQL itself ends none before.

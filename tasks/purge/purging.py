@@ -21,8 +21,8 @@ from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
 from tasks.certificates import erasure_notes
-from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import ClaimedRow
 from tasks.failures import Permanent
 from tasks.purge import stores as elsewhere
 from tasks.purge.checkpoints import Checkpoint, Planned, StaysForNow, plan, planned

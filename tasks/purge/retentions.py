@@ -23,8 +23,8 @@ from models.termination.retention import Retention
 from models.work import row as work
 from tasks.cases.case import NotYet, OnHold
 from tasks.certificates import certifying
-from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import AlreadyEnded, ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports

@@ -20,7 +20,7 @@ from models.data_map.map import MAIN, Name, RedisKeys, relation
 from models.termination.purge import StoreKind
 from models.termination.termination import Stage, Step
 from tasks.cases.case import Case, Next, StepResult
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.failures import Permanent
 from tasks.ports.context import BROKER, Estate
 from tasks.purge import stores

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
 from tasks.client.requests import KINDS
-from tasks.engine.drain import ClaimedRow, Job
+from tasks.engine.job import ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.ports.context import Ports
 from tasks.requests.registry import handler_of

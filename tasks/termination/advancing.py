@@ -23,8 +23,8 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination, TerminationStep
 from models.work import row
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepResult, wait_for_others
-from tasks.engine.drain import DAYS, AlreadyEnded, ClaimedRow, Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import DAYS, AlreadyEnded, ClaimedRow, Job
 from tasks.engine.task import tick
 from tasks.failures import Permanent
 from tasks.ports.context import Ports

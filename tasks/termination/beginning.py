@@ -17,7 +17,7 @@ from models.mail.email_message import EmailMessage
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult
 from tasks.cases.correspondence import REASON
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.export.retained import retained
 from tasks.mail.final_check import Withdrawn, final_check
 from tasks.mail.send import queue_for_contacts

@@ -19,7 +19,7 @@ from models.mail.email_message import EmailMessage
 from models.termination.termination import DeliveredBy, Stage, Step, Termination
 from tasks.cases.case import Case, Next, NotYet, StepResult
 from tasks.cases.correspondence import Correspondent, accepted_at, correspondents, queue_mail
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.export.archive import tidy
 from tasks.failures import Permanent
 from tasks.mail.final_check import Withdrawn, final_check

@@ -21,8 +21,8 @@ from models.data_map.map import MAIN
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases.case import Case, Next, StepResult, enter
 from tasks.crypto.age import Sealed, SealError
-from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import ClaimedRow
 from tasks.export.archive import Archive, Export, export, map_sha256
 from tasks.export.manifest import RetainedEntry
 from tasks.export.retained import entries_of, for_a_person

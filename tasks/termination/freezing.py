@@ -20,8 +20,8 @@ from models.data_map.map import AccountKeys
 from models.termination.termination import Stage, Step, Termination
 from tasks.cases import correspondence
 from tasks.cases.case import Case, Next, NotYet, StepResult, enter
-from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import ClaimedRow
 from tasks.engine.locks import bound_locks
 from tasks.termination import stopping
 

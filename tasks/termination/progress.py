@@ -21,7 +21,7 @@ from sqlalchemy.sql import bindparam
 from models.termination.purge import StoreKind
 from models.termination.termination import Step
 from tasks.cases.case import Case
-from tasks.engine.drain import ClaimedRow
+from tasks.engine.job import ClaimedRow
 from tasks.failures import Failure
 from tasks.termination import preview
 

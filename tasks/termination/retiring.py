@@ -22,8 +22,8 @@ from tasks.cases.case import Case, NotYet, StepResult
 from tasks.cases.correspondence import accepted_at
 from tasks.certificates import certifying
 from tasks.crypto import keyring
-from tasks.engine.drain import ClaimedRow
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import ClaimedRow
 from tasks.ports.objects import ObjectStore
 from tasks.termination.exporting import archive_of
 

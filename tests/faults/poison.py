@@ -16,7 +16,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models.work.request import JobRequest
-from tasks.engine.drain import ClaimedRow, Job, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow, Job
 from tasks.engine.task import Tick
 from tasks.ports.context import Ports, current
 from workers.app import app

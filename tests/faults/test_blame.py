@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from models.base.unit_of_work import Database
 from models.work.request import JobRequest
-from tasks.engine.drain import ClaimedRow, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow
 from tasks.failures import Unavailable
 from tasks.ports.context import Ports
 from tests.integration.engine.test_drain import job, requests, rows

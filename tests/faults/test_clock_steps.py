@@ -17,7 +17,9 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from models.work import row
 from models.work.request import JobRequest
-from tasks.engine.drain import ClaimedRow, drain, rescue
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow
+from tasks.engine.lease import rescue
 from tasks.ports.context import Ports
 from tests.integration.engine.test_drain import job, requests, states
 from tests.support.time.clock import Clock

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from models.base.unit_of_work import Database
 from models.work import control, row
-from tasks.engine.drain import Job
+from tasks.engine.job import Job
 from tasks.engine.registry import jobs
 from workers.celery.beat import TICKED
 from workers.celery.liveness import folder_of, notes

@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from models.base.unit_of_work import Database, outage_reason
 from models.work import row
 from models.work.control import is_paused
-from tasks.engine.drain import Job
 from tasks.engine.failpoints import failpoint
+from tasks.engine.job import Job
 from tasks.engine.rescue import rescue_all
 from tasks.ports.context import Ports
 from tasks.sessions import sweep

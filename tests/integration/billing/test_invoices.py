@@ -32,7 +32,8 @@ from models.mail.email_message import EmailMessage
 from models.work.request import JobRequest
 from tasks.billing import credit_notes, invoice_issue, invoices
 from tasks.client.requests import InvoicesIssue, InvoicesSend, InvoicesVoid, Request, submit
-from tasks.engine.drain import ClaimedRow, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow
 from tasks.ports.context import Ports
 from tasks.requests import handle
 from tests.support.rows import vault

@@ -20,7 +20,9 @@ from structlog.testing import capture_logs
 from models.base.unit_of_work import Database, is_outage
 from models.work import row as work
 from models.work.request import JobRequest, Quarantined
-from tasks.engine.drain import AlreadyEnded, ClaimedRow, Job, drain, rescue
+from tasks.engine.drain import drain
+from tasks.engine.job import AlreadyEnded, ClaimedRow, Job
+from tasks.engine.lease import rescue
 from tasks.failures import Permanent, Transient, Unavailable
 from tasks.ports.context import Ports
 from tests.conftest import RecordedWaker

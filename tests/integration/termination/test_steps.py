@@ -14,7 +14,8 @@ from models.base.unit_of_work import Database
 from models.termination.termination import Stage, Step, TerminationStep
 from models.work import row as work
 from tasks.cases.case import Case, Next, NotYet, OnHold, StepFunction, StepResult, enter
-from tasks.engine.drain import ClaimedRow, drain
+from tasks.engine.drain import drain
+from tasks.engine.job import ClaimedRow
 from tasks.failures import Permanent, Transient
 from tasks.ports.context import Ports
 from tasks.termination import advancing
