@@ -17,7 +17,7 @@ from models.data_map.places import AccountPlace
 from models.work.row import Work
 from tasks.crypto import age
 from tasks.failures import Permanent
-from tasks.mail import send
+from tasks.mail import queue
 from tasks.ports.context import Ports
 from tasks.storage import sealed_objects
 
@@ -106,12 +106,12 @@ class Carried:
     name: str
 
 
-def mails(document: Carried, recipients: Sequence[Recipient], reason: str) -> list[send.Queued]:
+def mails(document: Carried, recipients: Sequence[Recipient], reason: str) -> list[queue.Queued]:
     """The mails that carry a document, one a recipient; for one `reason` they exist once."""
     filename = document.name.replace("/", "-") + ".pdf"
     attachment = {"key": document.key, "filename": filename, "content_type": "application/pdf"}
     return [
-        send.Queued(
+        queue.Queued(
             account_id=document.account_id,
             contact_id=recipient.contact_id,
             to_address=recipient.email,

@@ -41,7 +41,7 @@ from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
-from tasks.mail import send
+from tasks.mail import queue
 from tasks.ports.context import Ports, current
 from tasks.requests.registry import handles
 from tasks.storage.object_keys import ObjectKeys, object_keys
@@ -253,7 +253,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
         for result in results.values()
         for message in documents.mails(result.item.carried(result.stored.key), result.item.recipients, "invoice")
     ]
-    send.queue(session, messages, ports)
+    queue.queue(session, messages, ports)
 
 
 @handles(InvoicesIssue)
@@ -275,7 +275,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
     (item,) = load(session, [document.id]).values()
     documents.require_recipients(item.recipients)
     carried = item.carried(document.document_key)
-    send.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
+    queue.queue(session, documents.mails(carried, item.recipients, f"request:{request_id}"), ports)
 
 
 @handles(InvoicesVoid)

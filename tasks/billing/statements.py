@@ -36,7 +36,7 @@ from tasks.engine.job import DAYS, ClaimedRow, Job
 from tasks.engine.locks import lock_timeout
 from tasks.engine.task import Tick, tick
 from tasks.failures import Permanent
-from tasks.mail import send
+from tasks.mail import queue
 from tasks.ports.context import Ports, current
 from tasks.requests.registry import handles
 from tasks.storage.object_keys import ObjectKeys, object_keys
@@ -191,7 +191,7 @@ def record(session: Session, results: Mapping[UUID, Rendered], ports: Ports) -> 
         for result in results.values()
         for message in documents.mails(result.item.carried(result.stored.key), result.item.recipients, "statement")
     ]
-    send.queue(session, messages, ports)
+    queue.queue(session, messages, ports)
 
 
 @handles(StatementsSend)
@@ -217,7 +217,7 @@ def send_again(session: Session, account_id: UUID, request_id: UUID, ports: Port
         documents.require_recipients(item.recipients)
         key = item.statement.document_key
         if key is not None:
-            send.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)
+            queue.queue(session, documents.mails(item.carried(key), item.recipients, f"request:{request_id}"), ports)
 
 
 def _job(task: str, where: str, batch: int) -> Job[ToRender, Rendered]:

@@ -22,7 +22,7 @@ from models.customers.account import Account
 from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from models.termination.termination import Termination
-from tasks.mail import send
+from tasks.mail import queue
 from tasks.ports.context import Ports
 
 #: The first time that the mail server accepted a message of this occasion which did not come back.
@@ -92,7 +92,7 @@ def queue_mail(
                 "context": catalogue.write_context(context),
                 "urgent": context.urgent,
                 "dedupe_key": (key := f"{REASON.format(termination.id, occasion)}:{number}"),
-                "message_id": send.message_id(key, ports),
+                "message_id": queue.message_id(key, ports),
             }
             for number, (to, context) in enumerate(messages)
         ],

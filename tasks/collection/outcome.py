@@ -23,7 +23,7 @@ from models.customers.contact import Contact
 from tasks.collection.plan import RETRY_DAYS
 from tasks.customers.details import ask_after_failed_payment
 from tasks.failures import Permanent
-from tasks.mail import send
+from tasks.mail import queue
 from tasks.ports.context import Ports
 from tasks.ports.payments import Decline, Movement, Payment, Standing
 
@@ -238,7 +238,7 @@ def _tell(session: Session, attempt: Row[Any], context: Message, reason: str, po
         select(Contact).where(Contact.account_id == attempt.account_id, Contact.receives_statements)
     ).all()
     messages = [
-        send.Queued(
+        queue.Queued(
             account_id=attempt.account_id,
             contact_id=contact.id,
             to_address=contact.email,
@@ -247,4 +247,4 @@ def _tell(session: Session, attempt: Row[Any], context: Message, reason: str, po
         )
         for contact in contacts
     ]
-    send.queue(session, messages, ports)
+    queue.queue(session, messages, ports)

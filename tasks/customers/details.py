@@ -34,7 +34,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Permanent
 from tasks.mail.events import when_suppressed
-from tasks.mail.send import Queued, queue
+from tasks.mail.queue import Queued, queue
 from tasks.ports.context import Ports, current
 from tasks.requests.registry import handles
 

@@ -14,17 +14,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from typing import NoReturn
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from email_templates import catalogue
 from email_templates.catalogue.accounts import AccountSetUp
-from email_templates.catalogue.message import Message
 from models.base.unit_of_work import is_outage
 from models.customers.account import Account
 from models.customers.contact import Contact
@@ -38,6 +36,7 @@ from tasks.engine.task import tick
 from tasks.failures import Failure, Permanent, Transient
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.final_check import Outdated, TakenOver, Withdrawn, permitted
+from tasks.mail.queue import queue_for_contacts
 from tasks.ports.context import Ports
 from tasks.ports.mail import Ambiguous, Envelope, Receipt
 from tasks.requests.registry import handles
@@ -46,24 +45,10 @@ from tasks.storage.object_keys import ObjectKeys, object_keys
 
 log = structlog.get_logger()
 
-#: The namespace of Message-IDs (RFC 9562, version 5).
-MESSAGES = UUID("6f0c3b0e-52a4-4d0f-9a55-2f3f6b0f7c11")
 #: How often a message is rendered anew because what it is about changed while it was offered (B13).
 RENDERINGS = 3
 #: A server's answer is kept for a person to find the message in its log.
 ANSWER_LENGTH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A message to be queued. The same dedupe key again is the same message."""
-
-    account_id: UUID
-    contact_id: UUID
-    to_address: str
-    context: Message
-    dedupe_key: str
-    attachments: Sequence[dict[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,53 +57,6 @@ class Sent:
 
     receipt: Receipt
     content_sha256: bytes
-
-
-def queue(session: Session, messages: Sequence[Queued], ports: Ports) -> None:
-    """Add rows to the caller's transaction; what was queued before under the same key stays as it is (E2)."""
-    if not messages:
-        return
-    session.execute(
-        insert(EmailMessage).on_conflict_do_nothing(index_elements=["dedupe_key"]),
-        [
-            {
-                "account_id": message.account_id,
-                "contact_id": message.contact_id,
-                "message": message.context.name,
-                "to_address": message.to_address,
-                "context": catalogue.write_context(message.context),
-                "attachments": list(message.attachments),
-                "urgent": message.context.urgent,
-                "dedupe_key": message.dedupe_key,
-                "message_id": message_id(message.dedupe_key, ports),
-            }
-            for message in messages
-        ],
-    )
-
-
-def message_id(dedupe_key: str, ports: Ports) -> str:
-    """Derive a Message-ID from what makes a message once: queued again after a failover, it is the same message."""
-    return f"{uuid5(MESSAGES, dedupe_key)}@{ports.letterhead.mail_domain}"
-
-
-def queue_for_contacts(session: Session, account_id: UUID, context: Message, reason: str, ports: Ports) -> None:
-    """Queue one message to every contact of an account; `reason` makes it once."""
-    contacts = session.scalars(select(Contact).where(Contact.account_id == account_id)).all()
-    queue(
-        session,
-        [
-            Queued(
-                account_id=account_id,
-                contact_id=contact.id,
-                to_address=contact.email,
-                context=context,
-                dedupe_key=f"{reason}:{contact.id}",
-            )
-            for contact in contacts
-        ],
-        ports,
-    )
 
 
 @handles(EmailsSendAccountSetUp)

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.reminders.reminder import LetterKind
-from tasks.mail.send import Queued, queue
+from tasks.mail.queue import Queued, queue
 from tasks.ports.context import Ports
 from tasks.reminders.ladder import Customer, Letter
 from tasks.reminders.message import message

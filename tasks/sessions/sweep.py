@@ -32,7 +32,7 @@ from tasks.client.requests import SessionsRevoke
 from tasks.engine.failpoints import failpoint
 from tasks.engine.task import Tick
 from tasks.failures import Failure
-from tasks.mail.send import queue_for_contacts
+from tasks.mail.queue import queue_for_contacts
 from tasks.ports.context import Ports, current
 from tasks.ports.sessions import Left, Swept
 from tasks.requests.registry import handles

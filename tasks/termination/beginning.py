@@ -20,7 +20,7 @@ from tasks.cases.correspondence import REASON
 from tasks.engine.job import ClaimedRow
 from tasks.export.retained import retained
 from tasks.mail.final_check import Withdrawn, final_check
-from tasks.mail.send import queue_for_contacts
+from tasks.mail.queue import queue_for_contacts
 
 
 def announce(case: Case, claimed: ClaimedRow) -> StepResult:

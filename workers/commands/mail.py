@@ -32,7 +32,7 @@ from models.customers.account import Account, AccountStatus
 from models.customers.contact import Contact
 from models.mail.suppression import SuppressionReason, lift, suppress
 from tasks.mail.addresses import checked
-from tasks.mail.send import Queued, queue
+from tasks.mail.queue import Queued, queue
 from workers.settings.settings import SettingsError, settings
 from workers.terminal.options import FILE, as_json
 from workers.terminal.output import CommandFailed, WrongUse, print_json, reports_errors, wrong_use

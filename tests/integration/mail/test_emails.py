@@ -26,7 +26,7 @@ from models.customers.contact import Contact
 from models.mail.email_message import EmailMessage
 from tasks.engine.drain import drain
 from tasks.failures import Permanent
-from tasks.mail import send
+from tasks.mail import queue, send
 from tasks.mail.compose import ToSend, compose, to_write_to
 from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Ports
@@ -102,7 +102,7 @@ def test_a_state_change_that_rolls_back_queues_no_mail(database: Database, ports
     with pytest.raises(ZeroDivisionError), database.transaction() as session:
         account = an_account(session)
         a_contact(session, account)
-        send.queue_for_contacts(session, account.id, set_up(), "reason", ports)
+        queue.queue_for_contacts(session, account.id, set_up(), "reason", ports)
         raise ZeroDivisionError
     assert drain(SEND, ports) == {"sent": 0}
     assert received(inbox) == []
@@ -115,11 +115,11 @@ def test_the_same_reason_twice_is_one_mail_to_each_contact(database: Database, p
             a_contact(session, account)
     for _ in range(3):
         with database.transaction() as session:
-            send.queue_for_contacts(session, account.id, set_up(), "reason", ports)
+            queue.queue_for_contacts(session, account.id, set_up(), "reason", ports)
         drain(SEND, ports)
     assert len(received(inbox)) == 2
     with database.transaction() as session:
-        send.queue_for_contacts(session, account.id, set_up(), "another reason", ports)
+        queue.queue_for_contacts(session, account.id, set_up(), "another reason", ports)
     assert drain(SEND, ports) == {"sent": 2}
 
 
@@ -133,7 +133,7 @@ def test_urgent_mail_and_bulk_mail_are_sent_by_jobs_of_their_own(database: Datab
 
 def test_queuing_nothing_is_no_error(database: Database, ports: Ports) -> None:
     with database.transaction() as session:
-        send.queue(session, [], ports)
+        queue.queue(session, [], ports)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from models.mail.email_message import EmailMessage
 from models.work import row as work
 from tasks.engine.drain import drain
 from tasks.mail import upkeep
-from tasks.mail.send import SEND, SEND_URGENT, Queued, queue, queue_for_contacts
+from tasks.mail.queue import Queued, queue, queue_for_contacts
+from tasks.mail.send import SEND, SEND_URGENT
 from tasks.ports.context import Ports
 from tasks.requests.handle import HANDLE
 from tests.support.rows.company import a_contact, an_account

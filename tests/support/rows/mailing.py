@@ -13,8 +13,8 @@ from email_templates.catalogue.accounts import AccountSetUp
 from email_templates.catalogue.security import SecurityEvent, SecurityNotice
 from models.base.unit_of_work import Database
 from models.mail.email_message import EmailMessage
-from tasks.mail import send
-from tasks.mail.send import Queued
+from tasks.mail import queue
+from tasks.mail.queue import Queued
 from tasks.ports.context import Ports
 from tests.support.rows import vault
 from tests.support.rows.company import a_contact, an_account
@@ -56,7 +56,7 @@ def queued(database: Database, ports: Ports, count: int = 1, *, context: Any = N
     with database.transaction() as session:
         contact = a_contact(session, account, **values)
         keys = [str(uuid4()) for _ in range(count)]
-        send.queue(
+        queue.queue(
             session,
             [Queued(account.id, contact.id, contact.email, context or set_up(), key, attachments) for key in keys],
             ports,
