@@ -27,7 +27,7 @@ from tasks.engine.failpoints import failpoint
 from tasks.mail.final_check import Outdated, Withdrawn, final_check
 from tasks.reminders import book
 from tasks.reminders.ladder import Customer, Item, Letter, customer_hindrance, debt_hindrance, decide, reminder
-from tasks.reminders.message import message
+from tasks.reminders.letter import message
 
 LOCK_ACCOUNT = text("SELECT status FROM tenure.accounts WHERE id = :account FOR NO KEY UPDATE")
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from email_templates.catalogue import write_context
 from tasks.reminders import book
 from tasks.reminders.ladder import Customer, Debt, forecast
-from tasks.reminders.message import message
+from tasks.reminders.letter import message
 
 #: Accounts that are looked at together.
 BATCH = 500

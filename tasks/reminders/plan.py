@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from celery import shared_task
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from models.work.counter import count
 from tasks.engine.failpoints import failpoint
-from tasks.ports.context import Ports
+from tasks.engine.task import Tick
+from tasks.ports.context import Ports, current
 from tasks.reminders import book
 from tasks.reminders.ladder import decide
 from tasks.reminders.letter import write
@@ -164,3 +166,12 @@ def _write(session: Session, accounts: Sequence[UUID], known: book.Policies, now
         if (letter := decide(customer, now)) is not None
     ]
     return write(session, letters, now, ports) if letters else 0
+
+
+@shared_task(name=TASK, base=Tick)
+def plan_reminders() -> dict[str, int]:
+    ports = current()
+    counts = plan(ports)
+    if counts["planned"]:
+        ports.wake("emails.send")
+    return counts

@@ -18,7 +18,7 @@ from models.reminders.policy import ReminderLevel
 from models.reminders.reminder import LetterKind
 from tasks.reminders.calendar import calendar, is_open, opening
 from tasks.reminders.ladder import Customer, Debt, Policy, Promise, Step, decide, explain, forecast
-from tasks.reminders.message import message
+from tasks.reminders.letter import message
 
 BERLIN = ZoneInfo("Europe/Berlin")
 UPCOMING, FIRST, SECOND, FINAL = ReminderLevel
