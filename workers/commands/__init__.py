@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import cleandoc
 
 import click
 
@@ -17,7 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "datamap": ("workers.commands.datamap", "Propose, check and fence the map of customers' data."),
     "demo": ("workers.commands.processes", "Run an example company on this machine and check the result."),
     "disclose": ("workers.commands.disclose", "Ask for, approve and make disclosures that a law requires."),
-    "doctor": ("workers.observe.doctor", "Check every server that Tenure needs, and say how to mend it."),
+    "doctor": ("workers.observe.doctor", "Check every server that Tenure needs, and say how to fix it."),
     "down": ("workers.commands.processes", "Stop the local stack that `tenure up` started."),
     "download-page": ("workers.commands.processes", "Serve the page where customers download their archive."),
     "export": ("workers.commands.export", "Show and verify archives of customers' data; reissue links."),
@@ -30,7 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "migrate": ("workers.commands.processes", "Upgrade the database to the schema of this version."),
     "payments": ("workers.commands.payments", "Show payments, and reconcile them with the provider's."),
     "policy": ("workers.observe.promises.report", "Check each promise of the privacy policy against live data."),
-    "purge": ("workers.commands.purge", "Show purges, and repeat them after a backup was restored."),
+    "purge": ("workers.commands.purge", "Show purges; repeat erasures after a backup was restored."),
     "relay": ("workers.commands.processes", "Wake workers as soon as work is requested."),
     "reminders": ("workers.commands.reminders", "Explain, forecast and pause payment reminders."),
     "request": ("workers.commands.processes", "Request work by hand, such as a statement."),
@@ -54,7 +55,7 @@ class Commands(click.Group):
         if cmd_name in COMMANDS and cmd_name not in self.commands:
             module, line = COMMANDS[cmd_name]
             command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
-            command.help = f"{line}\n\n{command.help}" if command.help else line
+            command.help = f"{line}\n\n{cleandoc(command.help)}" if command.help else line
             self.add_command(command, cmd_name)
         return super().get_command(ctx, cmd_name)
 

@@ -84,7 +84,10 @@ def list_certificates(json: bool) -> None:
 @as_json
 @reports_errors
 def show(which: str, json: bool) -> None:
-    """Show a certificate by its number (19 or PC-2026-00019), or all of a termination by its id."""
+    """Show one certificate, or all of a termination.
+
+    Give a number, such as 19 or PC-2026-00019, or the id of a termination.
+    """
     with _session() as session:
         found = _found(session, which)
         copied = _copies(session, found)
@@ -104,9 +107,10 @@ def show(which: str, json: bool) -> None:
 @click.option("--out", type=FILE, help="Write to this file instead of printing it.")
 @reports_errors
 def export(which: str | None, out: Path | None) -> None:
-    """Export the whole chain, which can be verified anywhere.
+    """Export the whole chain of certificates.
 
-    With NUMBER or TERMINATION, export only these certificates and the keys that verify them.
+    It can be verified anywhere. With a number or the id of a termination, only these certificates are exported,
+    with the keys that verify them.
     """
     with _session() as session:
         chain = publishing.chain(session)
@@ -133,9 +137,9 @@ def export(which: str | None, out: Path | None) -> None:
 @click.option("--head", metavar="NUMBER:SHA256", help="A certificate that you know of, such as the latest.")
 @reports_errors
 def verify(file: Path | None, keys: Sequence[str], head: str | None) -> int:
-    """Verify a file, which needs no server; without FILE, the chain of this installation.
+    """Verify a file of certificates, or this installation's chain.
 
-    Exits with 1 if something is not as it was issued.
+    A file is verified without any server, and needs --key. Exits with 1 if something is not as it was issued.
     """
     try:
         known = Head.parse(head) if head else None
@@ -159,7 +163,10 @@ def verify(file: Path | None, keys: Sequence[str], head: str | None) -> int:
 @certificate.command()
 @reports_errors
 def key() -> None:
-    """Print the public keys that verify certificates, for you to publish."""
+    """Print the public keys that verify certificates.
+
+    Publish them, so that others can verify what you hand out.
+    """
     signer = Signer(settings().certificate_keys)
     current = signer.current.public
     click.echo(f"Key {current.name} signs certificates:\n\n  {current.raw.hex()}\n\n{current.pem}", nl=False)

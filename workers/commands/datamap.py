@@ -56,7 +56,10 @@ def _sentences() -> Iterator[None]:
 @reports_errors
 @_sentences()
 def discover(customers: str, ref: str | None, database: str, file: Path | None) -> None:
-    """Follow the foreign keys from your customers, and print entries for datamap.toml."""
+    """Print entries for datamap.toml, found by foreign keys.
+
+    The search begins at the table of your customers.
+    """
     company = _company_map(file)
     live = _catalogue(database, company, settings())
     found = discovery.discover(live, table_name(customers), ref, database=database, known=company.map)
@@ -113,7 +116,10 @@ def check(file: Path | None, json: bool) -> int:
 @reports_errors
 @_sentences()
 def fence(apply: bool, file: Path | None) -> None:
-    """Print triggers by which your tables refuse new rows of a customer whose contract has ended."""
+    """Print triggers that fence your tables.
+
+    With them, your tables refuse new rows of a customer whose contract has ended.
+    """
     company = _company_map(file)
     statements = data_map_fence.statements(company.map)
     if not statements:

@@ -39,7 +39,10 @@ LOG = text("""
 @by_person
 @reports_errors
 def ask(account: str, reference: str, legal_basis: str, by: str) -> None:
-    """Ask for the disclosure of the data of the account REF, and print the id of the disclosure."""
+    """Ask for the disclosure of an account's data.
+
+    Prints the id of the disclosure.
+    """
     values = {"account": account, "reference": reference, "basis": legal_basis, "by": by}
     said = f"{{0}}\n{APPROVALS} others have to approve it: tenure disclose approve {{0}} --by NAME"
     _call("SELECT tenure.ask_disclosure(:account, :reference, :basis, :by)", values, said)
@@ -69,9 +72,9 @@ def refuse(disclosure: UUID, by: str) -> None:
 @by_person
 @reports_errors
 def make(disclosure: UUID, out: Path, by: str) -> None:
-    """Make the archive of a disclosure that two have approved, in a file that only you can read.
+    """Make the archive of a disclosure.
 
-    It is sent to nobody.
+    Two people have to approve it first. Only you can read the file, and it is sent to nobody.
     """
     from workers.app import app  # noqa: PLC0415 - Celery is needed for this command alone
 

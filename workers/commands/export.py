@@ -93,7 +93,7 @@ def show(file: Path, key: Path | None) -> None:
 @click.option("--print", "by_hand", is_flag=True, help="Mail nothing: print one link, for you to hand over.")
 @reports_errors
 def reissue(which: str, to: str | None, by_hand: bool) -> None:
-    """Make new links to the archive of an account whose contract has ended.
+    """Make new links to the archive of an ended contract.
 
     The old links end. No new export is made.
     """

@@ -37,7 +37,10 @@ HOLDS = text("""
 @by_person
 @reports_errors
 def place(account: str, reference: str, reason: str, by: str) -> None:
-    """Keep all that is stored about the account REF, and print the id of the hold."""
+    """Keep all that is stored about an account.
+
+    Prints the id of the hold.
+    """
     _call(
         "SELECT tenure.place_hold(:account, :reference, :reason, :by)",
         {"account": account, "reference": reference, "reason": reason, "by": by},
@@ -68,7 +71,10 @@ def release(held: UUID, by: str) -> None:
 @as_json
 @reports_errors
 def list_holds(account: str | None, everything: bool, json: bool) -> None:
-    """List the holds in force, each with the stage of the termination that it stops."""
+    """List the holds in force.
+
+    Shows the stage of the termination that each one stops.
+    """
     with Database(settings().database_url, pool_size=1).connection() as connection:
         rows = connection.execute(HOLDS, {"account": account, "all": everything}).all()
     if json:

@@ -115,7 +115,10 @@ def issue(account: str | None, all_due: bool, json: bool) -> None:
 @as_json
 @reports_errors
 def show(number: str, out: Path | None, json: bool) -> None:
-    """Show an invoice or credit note: its lines, what settled it, and what is open."""
+    """Show an invoice or a credit note.
+
+    Prints its lines, what settled it, and what is open.
+    """
     with _database().connection() as connection:
         shown = _shown(connection, number)
     if shown is None:

@@ -95,7 +95,10 @@ SUPPRESSED = text("""
 @as_json
 @reports_errors
 def list_messages(json: bool) -> None:
-    """List every message that can be sent, with its promise and why it is not marketing."""
+    """List every message that can be sent.
+
+    Prints the promise behind each, and why it is not marketing.
+    """
     if json:
         rows = [
             {
@@ -170,7 +173,9 @@ def preview(
 def send(name: str, to: Sequence[str], accounts: Sequence[str], values: Sequence[str]) -> None:
     """Send a service-notice or policy-updated by hand.
 
-    A contact gets the same words only once. For example: tenure mail send service-notice --to jane@example.com …
+    A contact gets the same words only once.
+
+    For example: tenure mail send service-notice --account acme --set kind=maintenance --set topic=Upgrade …
     """
     with wrong_use(UnknownMessage, ValueError):
         context = _context(name, values)
@@ -206,9 +211,9 @@ def send(name: str, to: Sequence[str], accounts: Sequence[str], values: Sequence
 @as_json
 @reports_errors
 def failed(limit: int, json: bool) -> int:
-    """List the messages that were not delivered, or for which nothing is known, with the reasons.
+    """List the messages that were not delivered.
 
-    Exits with 1 if there are any.
+    Messages without any delivery report are listed, too. Exits with 1 if there are any.
     """
     with _database().connection() as connection:
         rows = [
@@ -234,7 +239,10 @@ def failed(limit: int, json: bool) -> int:
 @as_json
 @reports_errors
 def suppressions(*, add: str | None, lifted: str | None, why: str | None, limit: int, json: bool) -> None:
-    """List the suppressed addresses, to which no mail is sent; add one, or lift one."""
+    """List, add or lift suppressed addresses.
+
+    No mail is sent to a suppressed address.
+    """
     if add and lifted:
         raise click.UsageError("--add does not go with --lift.")
     if (add or lifted) and not why:

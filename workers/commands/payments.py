@@ -40,7 +40,10 @@ KNOWN = text("""
 @as_json
 @reports_errors
 def show(about: str, json: bool) -> None:
-    """Show the attempts to collect an invoice, by its number, or all of an account, by its ref."""
+    """Show the attempts to collect an invoice.
+
+    Give the number of an invoice, or the ref of an account for all of its invoices.
+    """
     with Database(settings().database_url, pool_size=1).connection() as connection:
         attempts = connection.execute(ATTEMPTS, {"about": about}).all()
         known = bool(attempts) or _is_known(connection, about)
@@ -90,9 +93,9 @@ def _standing(row: Row[Any]) -> str:
 @as_json
 @reports_errors
 def reconcile(day: datetime | None, json: bool) -> int:
-    """Compare the provider's payments with the ledger, and record what the ledger lacks.
+    """Compare the provider's payments with the ledger.
 
-    Exits with 1 if they differ after that, or cannot be compared.
+    Records what the ledger lacks. Exits with 1 if they differ after that, or cannot be compared.
     """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - it imports every adapter

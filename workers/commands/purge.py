@@ -46,7 +46,10 @@ _STORES = text("""
 @as_json
 @reports_errors
 def show(ref: str | None, json: bool) -> None:
-    """Show how far the purge of the account REF came, store by store; without REF, the newest purge."""
+    """Show how far a purge came, store by store.
+
+    REF is the ref of an account or the id of a termination. Without it, the newest purge is shown.
+    """
     with Database(settings().database_url, pool_size=1).connection() as connection:
         found = connection.execute(_PURGES, {"ref": ref}).one_or_none()
         stores = connection.execute(_STORES, {"termination": found.id}).all() if found else []
@@ -61,9 +64,9 @@ def show(ref: str | None, json: bool) -> None:
 @purge.command()
 @reports_errors
 def replay() -> int:
-    """Erase again what was erased after a restored backup was made.
+    """Repeat the erasures that a restored backup does not know.
 
-    Exits with 1 if something is left to do.
+    Run it before workers start. Exits with 1 if something is left to do.
     """
     from workers.app import app  # noqa: PLC0415 - Celery is needed for this command alone
 

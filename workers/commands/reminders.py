@@ -61,7 +61,10 @@ ABOUT = text("""
 @as_json
 @reports_errors
 def explain(invoice: str, json: bool) -> None:
-    """Explain which reminder of an invoice comes next, when and why, or why none does; list those that were sent."""
+    """Explain which reminder of an invoice comes next.
+
+    Prints when it is sent and why then, or why none is, and the reminders that were sent.
+    """
     with Database(settings().database_url, pool_size=1).transaction() as session:
         row = session.execute(INVOICE, {"number": invoice}).one_or_none()
         if row is None:
@@ -135,9 +138,9 @@ def _print(shown: dict[str, Any]) -> None:
 @as_json
 @reports_errors
 def forecast(days: int, account: str | None, json: bool) -> None:
-    """List the letters of the next DAYS days, if nobody pays and nothing else changes.
+    """List the reminders of the next DAYS days.
 
-    Sends nothing.
+    Assumes that nobody pays and nothing else changes. Sends nothing.
     """
     with Database(settings().database_url, pool_size=1).snapshot() as session:
         now = book.clock(session)
@@ -194,7 +197,10 @@ def _count(table: Table, foreseen: list[Foreseen]) -> None:
 @click.option("--over", is_flag=True, help="End the pause.")
 @reports_errors
 def pause(about: str, until: datetime | None, over: bool) -> None:
-    """Pause the reminders of an invoice, by its number, or of an account, by its ref."""
+    """Pause the reminders of an invoice or of an account.
+
+    Give the number of an invoice or the ref of an account.
+    """
     last_day = until.date() if until else None
     with wrong_use(Failure), Database(settings().database_url, pool_size=1).transaction() as session:
         found = session.execute(ABOUT, {"about": about}).first()

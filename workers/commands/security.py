@@ -34,9 +34,9 @@ ACCEPT = text("""
 @security.command()
 @reports_errors
 def audit() -> int:
-    """Look up every installed package in the vulnerability database now.
+    """Audit every installed package now.
 
-    Exits with 1 if a finding is open that nobody has accepted, or if the database does not answer.
+    Exits with 1 if a finding is open that nobody has accepted, or if the vulnerability database does not answer.
     """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - Celery is needed for this command alone
@@ -58,9 +58,9 @@ def audit() -> int:
 @as_json
 @reports_errors
 def findings(json: bool) -> int:
-    """List the open findings with their age and the versions that fix them.
+    """List the open findings.
 
-    Exits with 1 if there is one that nobody has accepted.
+    Prints their age and the versions that fix them. Exits with 1 if there is one that nobody has accepted.
     """
     return _findings(json)
 

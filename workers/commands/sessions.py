@@ -64,9 +64,10 @@ class Line:
 @as_json
 @reports_errors
 def stats(json: bool) -> int:
-    """Show how many sessions each store holds, the oldest, and how many were swept.
+    """Show the sessions in each store.
 
-    Exits with 1 if a session is older than allowed, or a store cannot be read.
+    Prints how many there are, the age of the oldest, and how many were swept. Exits with 1 if a session is older
+    than allowed, or a store cannot be read.
     """
     chosen = settings()
     database = Database(chosen.database_url, pool_size=1)

@@ -45,9 +45,9 @@ statements = click.Group("statements")
 @as_json
 @reports_errors
 def run(ref: str | None, period: datetime | None, json: bool) -> None:
-    """Plan a statement for every period that has closed, as Beat does each minute.
+    """Plan a statement for every period that has closed.
 
-    Workers render and send what is planned.
+    Beat does this each minute. Workers render and send what is planned.
     """
     from workers.app import app  # noqa: PLC0415
     from workers.wiring import bootstrap  # noqa: PLC0415 - it brings Celery, which only this command needs
@@ -76,7 +76,10 @@ def run(ref: str | None, period: datetime | None, json: bool) -> None:
 @as_json
 @reports_errors
 def show(which: str, json: bool) -> None:
-    """Show a statement with its lines and ageing, or list the statements of an account."""
+    """Show a statement, or list an account's statements.
+
+    Give the id of a statement, for its lines and ageing, or the ref of an account.
+    """
     with wrong_use(Failure):
         found = _statements(_database(), which)
         if isinstance(found, ToRender):

@@ -47,9 +47,9 @@ terminate = _StartsByDefault("terminate", help="`tenure terminate REF` is short 
 @as_json
 @reports_errors
 def start(*, ref: str, dry_run: bool, ends_on: datetime | None, grace: float | None, json: bool) -> int:
-    """End the contract of the account REF, or show what that would do.
+    """End the contract of the account REF.
 
-    Exits with 1 if something stops it.
+    With --dry-run, only shows what that would do. Exits with 1 if something stops it.
     """
     if dry_run:
         return _dry_run(ref, json)
@@ -91,7 +91,10 @@ def _dry_run(ref: str, json: bool) -> int:
 @click.argument("ref")
 @reports_errors
 def cancel(ref: str) -> None:
-    """Cancel the termination of REF, as long as none of its data was deleted."""
+    """Cancel the termination of the account REF.
+
+    This is possible as long as none of its data was deleted.
+    """
     with Database(settings().database_url).transaction() as session:
         termination = session.execute(termination_progress.FIND, {"ref": ref}).mappings().one_or_none()
         if termination is None:
@@ -106,9 +109,10 @@ def cancel(ref: str) -> None:
 @as_json
 @reports_errors
 def show(ref: str, watch: bool, json: bool) -> int:
-    """Show how far the latest termination of REF came, step by step and store by store.
+    """Show how far the latest termination of REF came.
 
-    Exits with 1 if it is held or failed. With --watch --json, prints a line of JSON for each change.
+    Prints it step by step, and store by store while it exports and purges. Exits with 1 if it is held or failed.
+    With --watch --json, prints a line of JSON for each change.
     """
     database = Database(settings().database_url, pool_size=1)
     if watch:

@@ -53,9 +53,9 @@ COLUMNS = (
 @as_json
 @reports_errors
 def list_work(state: str | None, table: str | None, limit: int, json: bool) -> int:
-    """List how many rows of each table are in which state, and the rows that need an operator.
+    """List the rows that need an operator.
 
-    Exits with 1 if there are any.
+    Also prints how many rows of each table are in which state. Exits with 1 if a row needs an operator.
     """
     chosen = _tables(table)
     with _database().connection() as connection:
@@ -99,7 +99,7 @@ def list_work(state: str | None, table: str | None, limit: int, json: bool) -> i
 @as_json
 @reports_errors
 def show(row: UUID, json: bool) -> None:
-    """Show a row: its state, its attempts, the worker that holds it, and why it failed."""
+    """Show a row with its state, attempts and last error."""
     with _database().connection() as connection:
         for table in work_tables():
             found = connection.execute(
@@ -184,14 +184,14 @@ def cancel(rows: Sequence[UUID], why: str) -> int:
 
 
 @work.command()
-@click.option("--replay", type=click.UUID, help="Accept this message again, now that the reason is mended.")
+@click.option("--replay", type=click.UUID, help="Accept this message again, now that the reason is fixed.")
 @limit
 @as_json
 @reports_errors
 def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
-    """List the messages that could not be accepted, with the reasons.
+    """List the messages that could not be accepted.
 
-    Exits with 1 if there are any.
+    Prints the reasons. Exits with 1 if there are any.
     """
     with _database().transaction() as session:
         if replay:
@@ -223,7 +223,10 @@ def quarantine(replay: UUID | None, limit: int, json: bool) -> int:
 @click.argument("task")
 @reports_errors
 def pause(task: str) -> None:
-    """Pause a job, such as emails.send, on all workers: rows that run are finished, and no other is claimed."""
+    """Pause a job, such as emails.send, on all workers.
+
+    Rows that run are finished, and no other is claimed.
+    """
     _require_job(task)
     with _database().connection() as connection:
         control.set_paused(connection, task, True)
@@ -247,7 +250,10 @@ def resume(task: str) -> None:
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Rows a second, over all workers.")
 @reports_errors
 def limit_job(task: str, concurrency: int | None, rate: float | None) -> None:
-    """Limit a job over all workers; without options, lift its limits."""
+    """Limit a job, such as emails.send, over all workers.
+
+    Without options, lifts its limits.
+    """
     _require_job(task)
     with _database().connection() as connection:
         control.set_limits(connection, task, concurrency=concurrency, rate=rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,7 +53,9 @@ def test_each_command_and_each_option_says_what_it_does(name: str) -> None:
     for words, command in commands(name):
         assert command.name == words[-1]
         assert command.help, f"tenure {' '.join(words)} has no help"
-        assert command.help.splitlines()[0].endswith("."), f"tenure {' '.join(words)}: its help begins with no sentence"
+        # What a list of commands shows of it on a terminal of 80 columns.
+        assert command.get_short_help_str(60).endswith("."), f"tenure {' '.join(words)}: no sentence, or a long one"
+        assert "..." not in command.get_short_help_str(60), f"tenure {' '.join(words)}: its first sentence is long"
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"tenure {' '.join(words)} {parameter.opts[0]} has no help"
@@ -66,6 +69,7 @@ def test_the_help_of_each_command_needs_no_settings(name: str) -> None:
         assert "Usage:" in done.stdout
         first = " ".join(str(command.help).partition("\n\n")[0].split())
         assert first in " ".join(done.stdout.split())
+        assert not re.search(r"\S {2,}\S", done.stdout.partition("\nOptions:")[0]), done.stdout
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - LOCAL))
