@@ -11,7 +11,7 @@ import pytest
 
 from tasks.client.requests import KINDS
 from tests.architecture.repository import FOLDERS, ROOT, files, modules, project
-from workers.commands import cli
+from workers.commands.group import cli
 from workers.settings.settings import PREFIX, Settings
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tests.architecture.repository import ROOT
 from tests.support.rows.company import an_account
-from workers.commands import cli
 from workers.commands import hold as module
+from workers.commands.group import cli
 from workers.settings.settings import settings
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import click
 
-from workers.commands import cli
+from workers.commands.group import cli
 
 #: They start or stop the local stack: they need no settings, and end in their own time.
 LOCAL = {"demo", "down", "up"}

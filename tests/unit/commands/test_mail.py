@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from email_templates.catalogue import MESSAGES
-from workers.commands import cli
+from workers.commands.group import cli
 
 
 @pytest.fixture(autouse=True)
