@@ -35,11 +35,11 @@ ISSUING = sorted(point for point in all_failpoints() if point.startswith("certif
 PROCESS = """
 import sys
 from uuid import UUID
-from models import CertificateKind
+from models.termination.certificate import CertificateKind
 from tasks.certificates.issuing import issue
 from workers.wiring import bootstrap
 from workers.app import app
-from workers.settings import settings
+from workers.settings.settings import settings
 
 ports = bootstrap.ports(settings(), app)
 termination, subject = map(UUID, sys.argv[1:])

@@ -36,7 +36,7 @@ from models.data_map.map import AccountKeys
 from tasks.export.archive import Archive, export
 from workers.wiring import bootstrap
 from workers.app import app
-from workers.settings import settings
+from workers.settings.settings import settings
 
 archive, account, ref = sys.argv[1:]
 export(bootstrap.ports(settings(), app), own_map(Base),

@@ -36,7 +36,7 @@ from tasks.engine import failpoints
 from tasks.crypto.keyring import Keyring
 from tasks.client.files import store_file
 from workers.adapters.objects.s3 import S3ObjectStore
-from workers.settings import settings
+from workers.settings.settings import settings
 
 failpoints.arm(os.environ)
 

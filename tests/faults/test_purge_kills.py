@@ -51,7 +51,7 @@ from tasks.purge.retentions import END
 from tasks.termination.advancing import PURGE
 from workers.wiring import bootstrap
 from workers.app import app
-from workers.settings import settings
+from workers.settings.settings import settings
 
 drain({"purge": PURGE, "end": END}[sys.argv[1]], bootstrap.ports(settings(), app))
 """

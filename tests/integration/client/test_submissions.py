@@ -28,6 +28,7 @@ from tasks.ports.context import Ports
 from tasks.storage.text import as_json
 from tests.support.rows import vault
 from tests.support.rows.company import an_account
+from tests.support.rows.raw_objects import put_raw
 from workers.adapters.objects import parts
 from workers.adapters.objects.s3 import S3ObjectStore
 
@@ -246,9 +247,9 @@ def test_a_discarded_file_goes_with_all_its_versions_and_its_neighbours_stay(
         store_file(database, own, ports.keyring, account="acme", name=name, content=[name.encode()])
         for name in ("one", "other")
     )
-    own.put(one.object_key, b"written over", content_type="text/plain")
+    put_raw(own, one.object_key, b"written over")
     own.client.delete_object(Bucket=name, Key=one.object_key)
-    own.put(one.object_key + "0", b"another's", content_type="text/plain")
+    put_raw(own, one.object_key + "0", b"another's")
     own.client.create_multipart_upload(Bucket=name, Key=one.object_key)
     own.client.create_multipart_upload(Bucket=name, Key=one.object_key + "0")
     assert bucket(ports, "files/") == {one.object_key: 4, one.object_key + "0": 2, other.object_key: 1}

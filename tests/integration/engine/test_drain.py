@@ -166,7 +166,7 @@ def test_the_error_of_a_bug_says_kind_and_place_and_no_value_of_anybody(database
     with capture_logs() as logged:
         assert drain(job(act, record), ports) == {"done": 0, "retried": 2}
     first, second = (rows(database)[key].last_error for key in ids)
-    assert first.startswith("KeyError at integration/test_drain.py:")
+    assert first.startswith("KeyError at engine/test_drain.py:")
     assert first.endswith(" in act")
     assert second.startswith("DataError at ")
     assert secret not in f"{first}{second}{logged}"

@@ -10,6 +10,7 @@ from tasks.client.requests import KINDS
 from tasks.engine.drain import drain
 from tasks.ports.context import Ports
 from tasks.requests import handle
+from tasks.requests.registry import handled_kinds
 from tasks.termination import advancing
 from tasks.termination.steps import STEPS
 
@@ -24,7 +25,7 @@ def test_a_request_of_a_kind_of_the_next_version_waits_for_its_worker(database: 
 
 
 def test_every_kind_and_step_of_this_version_is_claimed() -> None:
-    assert {*handle.HANDLERS, *handle.MESSAGE_HANDLERS} == {*KINDS}
+    assert handled_kinds() == {*KINDS}
     claimed = advancing.ADVANCE.where + advancing.EXPORT.where + advancing.PURGE.where
     assert {*STEPS} == {*Step}
     assert [step for step in Step if f"'{step.value}'" not in claimed] == []

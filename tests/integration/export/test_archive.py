@@ -43,6 +43,7 @@ from models.data_map.map import (
     own_map,
     table_name,
 )
+from models.data_map.places import ObjectPlace
 from tasks.client.files import store_file
 from tasks.crypto.age import Identity, Sealed
 from tasks.crypto.keyring import Keyring
@@ -380,7 +381,7 @@ def test_all_tables_show_one_instant(records: Records, shop: Any) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(records.ports.objects, name)
 
-        def upload(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> None:
+        def upload(self, place: ObjectPlace, pieces: Iterable[bytes], *, content_type: str) -> None:
             def meddled() -> Iterator[bytes]:
                 for number, piece in enumerate(pieces):
                     # The first piece is the header, for which nothing is read.
@@ -388,7 +389,7 @@ def test_all_tables_show_one_instant(records: Records, shop: Any) -> None:
                         shop("INSERT INTO second VALUES (%(ref)s, 1)")
                     yield piece
 
-            records.ports.objects.upload(key, meddled(), content_type=content_type)
+            records.ports.objects.upload(place, meddled(), content_type=content_type)
 
     tables = [mapped("public.first", "account n"), mapped("public.second", "account n")]
     exported, _ = records.export(tables, ports=replace(records.ports, objects=Meddling()))  # type: ignore[arg-type]
@@ -488,16 +489,16 @@ class Faulty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
 
-    def upload(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> None:
+    def upload(self, place: ObjectPlace, pieces: Iterable[bytes], *, content_type: str) -> None:
         def cut() -> Iterator[bytes]:
             for number, piece in enumerate(pieces):
                 if number == 2 and self.fault == "refuses in the middle":
                     raise Unavailable("The object store refused to store an object (SlowDown).")
                 if number == 2 and self.fault == "ended by another":
-                    self.store.abandon(key)
+                    self.store.abandon(place.key)
                 yield piece
 
-        self.store.upload(key, cut(), content_type=content_type)
+        self.store.upload(place, cut(), content_type=content_type)
 
     def read(self, key: str, *arguments: Any, **options: Any) -> Iterator[bytes]:
         for piece in self.store.read(key, *arguments, **options):
@@ -573,7 +574,7 @@ def test_a_connection_that_is_cut_is_an_outage(records: Records, shop: Any) -> N
     shop("INSERT INTO notes SELECT %(ref)s, sha512(n::text::bytea)::text FROM generate_series(1, 300000) AS n")
 
     class Cutting(Faulty):
-        def upload(self, key: str, pieces: Iterable[bytes], *, content_type: str) -> None:
+        def upload(self, place: ObjectPlace, pieces: Iterable[bytes], *, content_type: str) -> None:
             def cut() -> Iterator[bytes]:
                 for number, piece in enumerate(pieces):
                     # The first piece is the header, for which nothing is read.
@@ -581,7 +582,7 @@ def test_a_connection_that_is_cut_is_an_outage(records: Records, shop: Any) -> N
                         shop(TERMINATE)
                     yield piece
 
-            self.store.upload(key, cut(), content_type=content_type)
+            self.store.upload(place, cut(), content_type=content_type)
 
     table = mapped("public.notes", "account body")
     with pytest.raises(Unavailable, match="PostgreSQL broke off"):
@@ -689,7 +690,7 @@ from models.data_map.map import AccountKeys, Category, DataMap, MappedTable, Pat
 from tasks.export.archive import Archive, export
 from workers.wiring import bootstrap
 from workers.app import app
-from workers.settings import settings
+from workers.settings.settings import settings
 
 table = MappedTable(table_name("public.big"), Category.SUBMITTED, (Path.parse("account = account.ref"),), (),
                     ("account", "body"), {})

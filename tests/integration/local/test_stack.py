@@ -219,7 +219,7 @@ def test_objects_acknowledged_before_a_kill_are_whole_after_it(directory: Path) 
 
 
 def test_a_first_start_killed_half_way_does_no_harm(directory: Path) -> None:
-    program = "import sys; from pathlib import Path; from workers.embedded import stack; stack.start(Path(sys.argv[1]))"
+    program = "import sys; from pathlib import Path; from workers.local import stack; stack.start(Path(sys.argv[1]))"
     for file in ("PG_VERSION", "base/1/PG_VERSION"):
         with subprocess.Popen([sys.executable, "-c", program, str(directory)]) as parent:
             assert eventually(lambda name=file: bool(list(directory.glob(f"postgres/making.*/data/{name}"))))
@@ -352,7 +352,7 @@ def test_servers_are_gone_after_the_body_raised(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends an orphan on Linux only")
 def test_attached_servers_die_with_their_parent(directory: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from workers.embedded import stack as local_stack;"
+        "import sys, time; from pathlib import Path; from workers.local import stack as local_stack;"
         "local_stack.start(Path(sys.argv[1]), fast=True); print('up', flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE, text=True)
@@ -369,7 +369,7 @@ def test_attached_servers_die_with_their_parent(directory: Path) -> None:
 
 def test_detached_servers_outlive_their_parent(directory: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from workers.embedded import stack as local_stack;"
+        "import os, sys; from pathlib import Path; from workers.local import stack as local_stack;"
         "local_stack.start(Path(sys.argv[1]), keep_running=True); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(directory)], check=False).returncode == -signal.SIGKILL
@@ -428,7 +428,7 @@ def test_an_ordinary_user_needs_no_root() -> None:
             "--",
         ]
         program = (
-            "import os, sys; from pathlib import Path; from workers.embedded import stack; assert os.geteuid() != 0\n"
+            "import os, sys; from pathlib import Path; from workers.local import stack; assert os.geteuid() != 0\n"
             "with stack.servers(Path(sys.argv[1])) as environment:\n"
             "    import psycopg; psycopg.connect(environment['TENURE_DATABASE_URL']).close(); print('served')\n"
             "print(local_stack.running(Path(sys.argv[1])))"

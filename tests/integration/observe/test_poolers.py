@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from tests.support.time.deadlines import deadline
 from workers.local.place import port_is_free
 from workers.observe import doctor
 from workers.settings.settings import Settings
@@ -47,8 +48,8 @@ def pooled(address: str, directory: Path, *settings: str) -> Iterator[str]:
     process = subprocess.Popen([str(PGBOUNCER), *as_nobody, str(config)], stderr=subprocess.DEVNULL)
     try:
         made = url.set(port=port).render_as_string(hide_password=False)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
+        ends = time.monotonic() + deadline(60)
+        while time.monotonic() < ends:
             with suppress(psycopg.OperationalError), psycopg.connect(made, connect_timeout=3):
                 break
             assert process.poll() is None, "PgBouncer has ended"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from threading import Barrier, Thread
 from typing import Any
 from uuid import UUID, uuid4
@@ -686,7 +686,7 @@ def test_a_request_for_a_statement_waits_for_those_who_write_to_the_ledger(datab
 def test_a_ledger_that_stays_locked_puts_the_request_off_and_does_not_fail_it(
     database: Database, ports: Ports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "SECONDS", 0.05)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", timedelta(milliseconds=50))
     account = a_customer(database)
     with database.transaction() as session:
         made = submit(session, StatementsSend(account="customer"))

@@ -151,7 +151,7 @@ def test_the_freeze_waits_for_a_writer_and_makes_nobody_wait_long(
     with psycopg.connect(database_url) as writer:
         writer.execute("INSERT INTO tenure.contacts (account_id, name, email) SELECT id, 'x', 'x' FROM tenure.accounts")
         assert drain(ADVANCE, ports) == {"steps": 0, "settled": 1}
-        assert "Somebody writes" in str(one(database, "SELECT last_error FROM tenure.termination_steps"))
+        assert "Another transaction writes" in str(one(database, "SELECT last_error FROM tenure.termination_steps"))
         writer.commit()
     with database.connection() as connection:
         connection.execute(text("UPDATE tenure.termination_steps SET due_at = now()"))
