@@ -173,6 +173,19 @@ def test_a_database_that_was_never_migrated_is_told_so(an_empty_database: MakeDa
     database.engine.dispose()
 
 
+def test_a_revision_of_another_version_is_refused_in_a_sentence(database_url: str) -> None:
+    """A version that does not know a revision cannot know which of its own are missing."""
+
+    def renumber(connection: Connection) -> None:
+        connection.execute(text("UPDATE tenure.schema_version SET version_num = '9999'"))
+
+    change(database_url, renumber)
+    before = dump(database_url, *WITHOUT_PARTITIONS)
+    with pytest.raises(migrations.SchemaError, match=r"revision 9999, which this version of Tenure does not have"):
+        change(database_url, migrations.upgrade)
+    assert dump(database_url, *WITHOUT_PARTITIONS) == before
+
+
 def test_a_migration_that_fails_leaves_nothing(
     an_empty_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

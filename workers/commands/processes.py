@@ -70,11 +70,14 @@ def migrate() -> None:
     from tasks.client.requests import publish
 
     database = Database(settings().database_url)
-    with database.connection() as connection:
-        migrations.upgrade(connection)
-        with Session(connection, join_transaction_mode="rollback_only") as session:
-            publish(session)
-            session.flush()
+    try:
+        with database.connection() as connection:
+            migrations.upgrade(connection)
+            with Session(connection, join_transaction_mode="rollback_only") as session:
+                publish(session)
+                session.flush()
+    except migrations.SchemaError as error:
+        raise WrongUse(str(error)) from error
     click.echo("The database is at the newest schema.")
 
 

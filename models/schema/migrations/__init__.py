@@ -33,9 +33,15 @@ VERSION_TABLE = "schema_version"
 LOCK = 7_046_510_183
 
 
+class SchemaError(Exception):
+    """The schema cannot be brought to this version; the sentence says why and what to do."""
+
+
 def config(connection: Connection | None = None) -> Config:
     made = Config()
     made.set_main_option("script_location", str(HERE))
+    made.set_main_option("path_separator", "os")
+    made.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     if connection is not None:
         made.attributes["connection"] = connection
     return made
@@ -54,11 +60,35 @@ def ours(name: str | None, kind: str, _parents: Any) -> bool:
 
 def upgrade(connection: Connection) -> None:
     """Bring the database to the newest schema, in the caller's transaction: wholly or not at all."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-    command.upgrade(config(connection), "head")
+    apply_revisions(connection)
     apply_sql_files(connection)
     currency.publish(connection)
+
+
+def apply_revisions(connection: Connection) -> None:
+    """Bring the tables to the newest revision. Raises SchemaError for a revision of another version."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    _check_revision(connection)
+    command.upgrade(config(connection), "head")
+
+
+def _check_revision(connection: Connection) -> None:
+    """Raise SchemaError if the database is at a revision that this version does not have."""
+    found = _revision(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    if found is not None and found not in known:
+        raise SchemaError(
+            f"The database's schema is at revision {found}, which this version of Tenure does not have. Run the newest"
+            " version that was ever run on this database. If that was one from before the first release, begin with an"
+            " empty database."
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    """Return the revision that the database is at, None if it has none."""
+    options: dict[str, Any] = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
 def apply_sql_files(connection: Connection) -> None:
@@ -91,8 +121,7 @@ def own_fence() -> Sequence[str]:
 def missing(connection: Connection) -> str | None:
     """What keeps this database from being used, as a sentence; None where its schema is the one expected."""
     expected = ScriptDirectory.from_config(config()).get_current_head()
-    options: dict[str, Any] = {"version_table": VERSION_TABLE, "version_table_schema": SCHEMA}
-    found = MigrationContext.configure(connection, opts=options).get_current_revision()
+    found = _revision(connection)
     if found == expected:
         return None
     return f"The database's schema is at revision {found or 'none'}, this version needs {expected}: run tenure migrate."
