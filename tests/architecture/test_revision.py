@@ -1,4 +1,4 @@
-"""`make revision` writes the next revision from the models, or says that there is nothing to write."""
+"""`make revision` writes the next revision from the models, or says that there is nothing to write (W34)."""
 
 from __future__ import annotations
 

@@ -62,22 +62,18 @@ def demo(var: Path, accounts: int, keep: bool) -> int:
 @click.command()
 @reports_errors
 def migrate() -> None:
-    """Either all of the upgrade happens or none of it."""
-    from sqlalchemy.orm import Session
-
+    """Others may use the database meanwhile. Started again after an error, it goes on from there."""
     from models.base.unit_of_work import Database
     from models.schema import migrations
     from tasks.client.requests import publish
 
     database = Database(settings().database_url)
     try:
-        with database.connection() as connection:
-            migrations.upgrade(connection)
-            with Session(connection, join_transaction_mode="rollback_only") as session:
-                publish(session)
-                session.flush()
+        migrations.migrate(database, publish)
     except migrations.SchemaError as error:
         raise WrongUse(str(error)) from error
+    finally:
+        database.engine.dispose()
     click.echo("The database is at the newest schema.")
 
 
