@@ -59,6 +59,14 @@ def demo(var: Path, accounts: int, keep: bool) -> int:
     return show.main(var, accounts=accounts, keep=keep)
 
 
+def _require_postgresql() -> None:
+    """Raise WrongUse if the database's server is too old."""
+    from models.base.server_version import too_old
+
+    if (trouble := too_old(settings().database_url)) is not None:
+        raise WrongUse(trouble)
+
+
 @click.command()
 @reports_errors
 def migrate() -> None:
@@ -67,6 +75,7 @@ def migrate() -> None:
     from models.schema import migrations
     from tasks.client.requests import publish
 
+    _require_postgresql()
     database = Database(settings().database_url)
     try:
         migrations.migrate(database, publish)
@@ -82,6 +91,7 @@ def migrate() -> None:
 def relay() -> None:
     """A worker wakes within a fraction of a second. Any number of relays may run."""
     chosen = _logging()
+    _require_postgresql()
     from tasks.engine.registry import jobs
     from workers.app import app
     from workers.services import relay
