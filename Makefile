@@ -56,6 +56,9 @@ format: $(READY) ## rewrite the code in the house format
 migrate: $(READY) ## bring the database at TENURE_DATABASE_URL to the newest schema
 	@$(BIN)/tenure migrate
 
+revision: $(READY) ## write the next revision of the schema from the models: NAME=usage_digests
+	@$(BIN)/python -m workers.local.revision $(NAME)
+
 golden: $(READY) ## rewrite the golden files from what is rendered now
 	@$(BIN)/pytest -q -p no:cacheprovider tests/golden tests/unit -k golden --rewrite-golden
 
@@ -64,4 +67,4 @@ lock: $(READY) ## resolve the dependencies anew (hashes, no addresses)
 	  UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --upgrade $${set#*:} pyproject.toml -o requirements/$${set%%:*}.txt; done
 
-.PHONY: help install demo up down test test-days faults bench lint format migrate golden lock
+.PHONY: help install demo up down test test-days faults bench lint format migrate revision golden lock

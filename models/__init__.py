@@ -25,6 +25,7 @@ import models.mail.email_message
 import models.mail.suppression
 import models.reminders.policy
 import models.reminders.reminder
+import models.schema.applied_definition
 import models.schema.security_audit
 import models.sessions.held_session
 import models.sessions.held_session_key

@@ -25,5 +25,9 @@ class Currency(Base):
 def publish(connection: Connection) -> None:
     statement = insert(Currency).values([{"code": code, "digits": digits} for code, digits in CURRENCIES.items()])
     connection.execute(
-        statement.on_conflict_do_update(index_elements=["code"], set_={"digits": statement.excluded.digits})
+        statement.on_conflict_do_update(
+            index_elements=["code"],
+            set_={"digits": statement.excluded.digits},
+            where=Currency.digits != statement.excluded.digits,
+        )
     )

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 from msgspec import inspect as shape
-from sqlalchemy import text
+from sqlalchemy import Connection, or_, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -269,17 +269,23 @@ def _type(field: shape.Type) -> str:
     return names[type(field)]
 
 
-def publish(session: Session) -> None:
-    """Tell the database what may be asked for; `tenure migrate` does so, and forgets kinds that are no more."""
+def publish(session: Session | Connection) -> None:
+    """Tell the database what may be asked for; `tenure migrate` does so.
+
+    During a deploy, versions publish in any order: an older one leaves kinds that it does not know, and what a newer
+    one said of a kind. A version that drops a kind deletes its row by a revision of the schema.
+    """
     kinds = [
         {"kind": kind.kind, "version": kind.version, "fields": fields(kind), "ways": list(kind.ways)}
         for kind in KINDS.values()
     ]
     statement = insert(RequestKind).values(kinds)
+    said = ("version", "fields", "ways")
     session.execute(
         statement.on_conflict_do_update(
             index_elements=["kind"],
-            set_={name: statement.excluded[name] for name in ("version", "fields", "ways")},
+            set_={name: statement.excluded[name] for name in said},
+            where=(RequestKind.version <= statement.excluded.version)
+            & or_(*(getattr(RequestKind, name).is_distinct_from(statement.excluded[name]) for name in said)),
         )
     )
-    session.query(RequestKind).where(RequestKind.kind.not_in(KINDS)).delete()

@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateSchema
 from models.base.base import SCHEMA, Base
 from models.base.unit_of_work import Database, sqlalchemy_url
 from models.schema import migrations
+from models.schema.definitions import read, split
 from tests.conftest import drop
 from tests.support.time.deadlines import deadline
 from workers.local.server import package_folder
@@ -173,7 +174,20 @@ def test_a_database_that_was_never_migrated_is_told_so(an_empty_database: MakeDa
     database.engine.dispose()
 
 
-def test_a_migration_that_fails_leaves_nothing(
+def test_a_revision_of_another_version_is_refused_in_a_sentence(database_url: str) -> None:
+    """A version that does not know a revision cannot know which of its own are missing."""
+
+    def renumber(connection: Connection) -> None:
+        connection.execute(text("UPDATE tenure.schema_version SET version_num = '9999'"))
+
+    change(database_url, renumber)
+    before = dump(database_url, *WITHOUT_PARTITIONS)
+    with pytest.raises(migrations.SchemaError, match=r"revision 9999, which this version of Tenure does not have"):
+        change(database_url, migrations.upgrade)
+    assert dump(database_url, *WITHOUT_PARTITIONS) == before
+
+
+def test_a_first_migration_that_fails_leaves_nothing(
     an_empty_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = an_empty_database()
@@ -182,10 +196,37 @@ def test_a_migration_that_fails_leaves_nothing(
     def broken(_connection: Connection) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr(migrations, "apply_sql_files", broken)
+    database = Database(address, pool_size=1)
     with pytest.raises(RuntimeError, match="in the middle"):
-        change(address, migrations.upgrade)
+        migrations.migrate(database, broken)
     assert dump(address) == empty
+    database.engine.dispose()
+
+
+def test_definitions_have_names_of_their_own() -> None:
+    """By its name it is known whether one was applied: two of one name would replace each other at each migration."""
+    made = list(read(migrations.SQL_FILES))
+    names = [definition.name for definition in made if definition.name is not None]
+    assert len(names) == len(set(names)) > 100
+    # What has no name is run whenever anything is replaced, so it must not replace anything itself.
+    assert not [each.statement for each in made if each.name is None and "CREATE OR REPLACE" in each.statement]
+
+
+@pytest.mark.parametrize(
+    ("script", "statements"),
+    [
+        ("SELECT 1; SELECT 2", ["SELECT 1", "SELECT 2"]),
+        ("-- one; two\nSELECT 1; -- three\n", ["SELECT 1"]),
+        ("SELECT 'a;''b--c'; SELECT \"d;e\"", ["SELECT 'a;''b--c'", 'SELECT "d;e"']),
+        (
+            "DO $$ BEGIN; -- it's kept\nEND $$; DO $x$ $$;$$ $x$;",
+            ["DO $$ BEGIN; -- it's kept\nEND $$", "DO $x$ $$;$$ $x$"],
+        ),
+        (" \n-- nothing\n", []),
+    ],
+)
+def test_a_script_is_split_at_the_ends_of_its_statements(script: str, statements: list[str]) -> None:
+    assert list(split(script)) == statements
 
 
 def test_every_sql_file_can_be_applied_again(database: Database) -> None:

@@ -11,6 +11,7 @@ import structlog
 from celery import signals
 from sqlalchemy.exc import DBAPIError
 
+from models.base.server_version import too_old
 from models.base.unit_of_work import Database, is_outage, outage_reason
 from tasks.engine.rescue import rescue_all
 from tasks.failures import Permanent, Unavailable
@@ -25,6 +26,12 @@ from workers.settings.settings import settings
 log = structlog.get_logger()
 
 
+def check_server_version(**_: Any) -> None:
+    """End this process with a sentence if PostgreSQL is too old; it would look like one that is away, for ever."""
+    if (trouble := too_old(settings().database_url)) is not None:
+        sys.exit(f"tenure: {trouble}")
+
+
 def connect(ports: Callable[[], Ports], session_stores: Callable[[Database], Iterable[SessionStore]]) -> None:
     """Attach to the signals of Celery; called once, when the app is made.
 
@@ -36,6 +43,8 @@ def connect(ports: Callable[[], Ports], session_stores: Callable[[Database], Ite
     def set_up_logging(loglevel: int | None = None, **_: Any) -> None:
         chosen = settings().log_format or ("json" if settings().mode == "production" else "text")
         logs.configure(json=chosen == "json", level=loglevel or 20)
+
+    signals.worker_init.connect(check_server_version, weak=False)
 
     @signals.worker_init.connect(weak=False)
     def check_session_stores(**_: Any) -> None:

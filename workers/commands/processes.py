@@ -59,22 +59,30 @@ def demo(var: Path, accounts: int, keep: bool) -> int:
     return show.main(var, accounts=accounts, keep=keep)
 
 
+def _require_postgresql() -> None:
+    """Raise WrongUse if the database's server is too old."""
+    from models.base.server_version import too_old
+
+    if (trouble := too_old(settings().database_url)) is not None:
+        raise WrongUse(trouble)
+
+
 @click.command()
 @reports_errors
 def migrate() -> None:
-    """Either all of the upgrade happens or none of it."""
-    from sqlalchemy.orm import Session
-
+    """Others may use the database meanwhile. Started again after an error, it goes on from there."""
     from models.base.unit_of_work import Database
     from models.schema import migrations
     from tasks.client.requests import publish
 
+    _require_postgresql()
     database = Database(settings().database_url)
-    with database.connection() as connection:
-        migrations.upgrade(connection)
-        with Session(connection, join_transaction_mode="rollback_only") as session:
-            publish(session)
-            session.flush()
+    try:
+        migrations.migrate(database, publish)
+    except migrations.SchemaError as error:
+        raise WrongUse(str(error)) from error
+    finally:
+        database.engine.dispose()
     click.echo("The database is at the newest schema.")
 
 
@@ -83,6 +91,7 @@ def migrate() -> None:
 def relay() -> None:
     """A worker wakes within a fraction of a second. Any number of relays may run."""
     chosen = _logging()
+    _require_postgresql()
     from tasks.engine.registry import jobs
     from workers.app import app
     from workers.services import relay

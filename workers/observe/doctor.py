@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.base import SCHEMA
+from models.base.server_version import too_old
 from models.base.unit_of_work import SESSION_SETTINGS, Database, outage_reason
 from models.data_map.map import AccountKeys
 from models.schema import migrations
@@ -32,7 +33,6 @@ from workers.settings.settings import Settings, settings
 from workers.terminal.output import reports_errors
 from workers.wiring import bootstrap
 
-OLDEST_POSTGRESQL = 18
 #: One of the settings with which every connection begins, in milliseconds.
 IDLE = text("SELECT setting FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'")
 POOLER = (
@@ -91,6 +91,8 @@ def _lacking(connection: Connection) -> str:
 
 
 def database(chosen: Settings) -> Finding:
+    if (trouble := too_old(chosen.database_url)) is not None:
+        return Finding("PostgreSQL", trouble=trouble)
     made = Database(chosen.database_url, pool_size=1)
     try:
         with made.connection() as connection:
@@ -107,10 +109,6 @@ def database(chosen: Settings) -> Finding:
     finally:
         made.engine.dispose()
     apart = abs((datetime.now(UTC) - now).total_seconds())
-    if version < OLDEST_POSTGRESQL:
-        return Finding(
-            "PostgreSQL", trouble=f"Version {version} is too old: Tenure needs {OLDEST_POSTGRESQL} or later."
-        )
     pooled = POOLER if idle != SESSION_SETTINGS["idle_in_transaction_session_timeout"] else ""
     if pooled or lacking or missing:
         return Finding("PostgreSQL", trouble=pooled or lacking or missing or "")

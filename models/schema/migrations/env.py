@@ -20,7 +20,7 @@ context.configure(
     version_table=VERSION_TABLE,
     version_table_schema=SCHEMA,
     compare_server_default=True,
-    transaction_per_migration=False,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -20,8 +20,10 @@ BEGIN
     FOR work_table IN
         SELECT attrelid FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
          WHERE relnamespace = 'tenure'::regnamespace AND relkind IN ('r', 'p') AND attname = 'claim_token'
+           -- To put one up again would make writers wait.
+           AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = attrelid AND tgname = 'announce_work')
     LOOP
-        EXECUTE format('CREATE OR REPLACE TRIGGER announce_work AFTER INSERT ON %s
+        EXECUTE format('CREATE TRIGGER announce_work AFTER INSERT ON %s
                         FOR EACH STATEMENT EXECUTE FUNCTION tenure.announce_work()', work_table);
     END LOOP;
 END $$;

@@ -12,7 +12,8 @@ from sqlalchemy import text
 from models.base.unit_of_work import Database
 from tests.integration.conftest import Run
 from tests.support.rows.company import a_contact, an_account, an_entry
-from workers.commands.group import cli, invoices
+from workers.commands import invoices
+from workers.commands.group import cli
 from workers.settings.settings import Settings
 
 pytestmark = pytest.mark.clock("2026-11-22 12:00")

@@ -16,19 +16,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models.base.unit_of_work import Database
 from models.customers.account import Account
-from models.schema import migrations, rights
+from models.schema import rights
 from tasks.client import sessions as web_session
 from tasks.client.sessions import SessionRefused
 from tasks.ports.context import Ports
 from tasks.sessions import sweep
-from tests.conftest import drop
 from tests.support.rows.company import a_contact, an_account
 from tests.support.time.deadlines import deadline
 
@@ -584,32 +581,3 @@ def test_a_worker_that_owns_no_table_sweeps(database: Database, database_url: st
         assert sweep.OwnSessions(worker).sweep(lambda: False).gone == 5
         worker.engine.dispose()
     assert len(partitions(database)) >= 4
-
-
-def test_sessions_that_were_there_before_partitions_can_be_read_after_them(template: str) -> None:
-    """An installation of the version before is migrated: who was signed in stays so."""
-    revisions = ScriptDirectory.from_config(migrations.config()).walk_revisions()
-    before = next(str(each.down_revision) for each in revisions if each.path.endswith("_session_partitions.py"))
-    name = f"before_{uuid4().hex}"
-    with psycopg.connect(template, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    database = Database(template.rpartition("/")[0] + f"/{name}")
-    try:
-        with database.connection() as connection:
-            connection.execute(text("CREATE SCHEMA tenure"))
-            command.upgrade(migrations.config(connection), before)
-            connection.execute(text("INSERT INTO tenure.accounts (ref, name, currency) VALUES ('acme', 'Acme', 'EUR')"))
-            connection.execute(
-                text("""
-                    INSERT INTO tenure.sessions (account_id, secret_sha256, user_agent, created_at)
-                    SELECT id, sha256(''), made.name, now() - age FROM tenure.accounts,
-                           (VALUES ('now', interval '0'), ('not by its id', interval '2 hours')) AS made (name, age)""")
-            )
-        with database.connection() as connection:
-            migrations.upgrade(connection)
-        with database.connection() as connection:
-            assert names(connection, "live_sessions") == {"now"}
-    finally:
-        database.engine.dispose()
-        with psycopg.connect(template, autocommit=True) as connection:
-            drop(connection, name)

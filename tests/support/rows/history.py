@@ -31,6 +31,7 @@ REMOVED = ("Filter", "Join Filter", "Index Recheck")
 #: as long as it is due only.
 CATALOGUES = frozenset(
     {
+        "applied_definitions",
         "counters",
         "currencies",
         "erasure_replays",
