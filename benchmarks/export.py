@@ -41,7 +41,7 @@ def rows(servers: Servers, size: int, runs: int) -> Row:
         measured[OURS],
         measured[LIMIT],
         [measured[ORM]],
-        notes=[f"the ORM did {part:,} rows, from which its CPU and memory are"],
+        notes=[f"the ORM did {part:,} rows; its CPU and memory are of those"],
     )
     times, memory, faster = 1 / row.ratio(measured[LIMIT]), row.ours.memory or 0, row.ratio(measured[ORM])
     row.goals = [

@@ -43,7 +43,9 @@ def rows(servers: Servers, work: int, runs: int) -> Row:
         Better.HIGHER,
         mine,
         limit,
-        notes=["ours also ages each balance, copies the customer, locks the accounts and moves their schedule on"],
+        notes=[
+            "ours also ages each balance, copies the customer's details, locks the accounts and advances their schedule"
+        ],
     )
     times = 1 / row.ratio(limit)
     few, many = max(memories, key=lambda pair: pair[1] / pair[0])

@@ -45,7 +45,7 @@ def rows(servers: Servers, size: int, runs: int) -> Row:
         measured[OURS],
         measured[LIMIT],
         [measured[ONCE], measured[ORM]],
-        notes=[f"the ORM did about {max(1, size // ORM_PART):,} rows, from which its CPU and memory are"],
+        notes=[f"the ORM did about {max(1, size // ORM_PART):,} rows; its CPU and memory are of those"],
     )
     ratio = row.ratio(measured[LIMIT])
     row.goals = [

@@ -45,7 +45,7 @@ def rows(servers: Servers, work: int, runs: int) -> Row:
         measured.pop(OURS),
         measured.pop(LIMIT),
         list(measured.values()),
-        notes=[f"{name} did {part:,}, from which its WAL and CPU are" for name, part in parts.items()] + missing,
+        notes=[f"{name} did {part:,} rows; its WAL and CPU are of those" for name, part in parts.items()] + missing,
     )
     assert row.limit is not None
     of_limit, of_celery = row.ratio(row.limit), row.ratio(row.peers[0])

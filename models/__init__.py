@@ -1,44 +1,15 @@
-"""What do we know? Importing this package imports every room, so that `Base.metadata` is complete."""
+"""What do we know? Importing this package imports every table, so that `Base.metadata` is complete.
 
-import models.base.base
-import models.base.money
-import models.base.tax
-import models.billing.currency
-import models.billing.invoice
-import models.billing.ledger
-import models.billing.letterhead
-import models.billing.open_item
-import models.billing.statement
-import models.collection.payment
-import models.collection.payment_event
-import models.collection.reconciliation
-import models.customers.account
-import models.customers.account_key
-import models.customers.contact
-import models.customers.contract
-import models.customers.detail_change
-import models.customers.submission
-import models.customers.usage_event
-import models.data_map.map
-import models.mail.delivery_event
-import models.mail.email_message
-import models.mail.suppression
-import models.reminders.policy
-import models.reminders.reminder
-import models.schema.applied_definition
-import models.schema.security_audit
-import models.sessions.held_session
-import models.sessions.held_session_key
-import models.sessions.session
-import models.sessions.sweep
-import models.termination.certificate
-import models.termination.disclosure
-import models.termination.export_link
-import models.termination.legal_hold
-import models.termination.purge
-import models.termination.retention
-import models.termination.termination
-import models.work.control
-import models.work.counter
-import models.work.request
-import models.work.row
+No list names the tables: each module of each room is imported, but for `data_map`, which holds none.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _room in iter_modules(__path__, f"{__name__}."):
+    if _room.name == f"{__name__}.data_map":
+        continue
+    for _module in iter_modules(import_module(_room.name).__path__, f"{_room.name}."):
+        # A package inside a room is the migrations, which read the tables and hold none.
+        if not _module.ispkg:
+            import_module(_module.name)

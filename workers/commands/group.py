@@ -7,7 +7,7 @@ from inspect import cleandoc
 
 import click
 
-from workers.commands import ABOUT, COMMANDS
+from workers.commands.table import ABOUT, COMMANDS
 
 
 class Commands(click.Group):

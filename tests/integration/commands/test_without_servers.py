@@ -13,8 +13,8 @@ from tests.architecture.test_tasks import NOWHERE
 from tests.support.servers import every_command
 from tests.support.servers.commands import Commands
 from tests.support.servers.every_command import LOCAL, arguments
-from workers.commands import COMMANDS
 from workers.commands.group import cli
+from workers.commands.table import COMMANDS
 from workers.settings.settings import settings
 
 #: They serve until they are stopped, and the relay waits for a server that is away.

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from tests.support.servers.every_command import LOCAL, arguments, commands
 from tests.support.time.deadlines import deadline
-from workers.commands import COMMANDS, overview
+from workers.commands import overview
 from workers.commands.group import cli
+from workers.commands.table import COMMANDS
 from workers.settings.settings import settings
 
 #: What needs no settings, with its exit code for the arguments that are made up here.
@@ -45,7 +46,7 @@ def test_the_help_lists_every_command_and_imports_nothing() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HELP], capture_output=True, text=True, check=True, timeout=deadline(60)
     )
-    assert done.stderr.splitlines() == ["['workers', 'workers.commands']", "[]"]
+    assert done.stderr.splitlines() == ["['workers', 'workers.commands', 'workers.commands.table']", "[]"]
     assert done.stdout == overview()
 
 
