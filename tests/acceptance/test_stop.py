@@ -6,7 +6,8 @@ from models.base.unit_of_work import Database
 from tests.acceptance.outcome import Outcome, customers, send_task
 from tests.support.servers.processes import Processes, eventually, measured
 
-COUNT = 150
+#: More than two workers make while one of them ends.
+COUNT = 400
 
 
 def test_a_worker_that_is_asked_to_stop_hands_back_what_it_holds(

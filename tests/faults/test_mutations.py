@@ -96,8 +96,8 @@ MUTATIONS = [
     Mutation(
         "the lock under that look",
         "tasks/reminders/final_check.py",
-        "WHERE id = :account FOR NO KEY UPDATE",
-        "WHERE id = :account",
+        'ORDER BY id FOR NO KEY UPDATE""")',
+        'ORDER BY id""")',
         "tests/integration/reminders/test_final_check.py -k after_the_look_waits",
     ),
     Mutation(

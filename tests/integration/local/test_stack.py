@@ -431,7 +431,7 @@ def test_an_ordinary_user_needs_no_root() -> None:
             "import os, sys; from pathlib import Path; from workers.local import stack; assert os.geteuid() != 0\n"
             "with stack.servers(Path(sys.argv[1])) as environment:\n"
             "    import psycopg; psycopg.connect(environment['TENURE_DATABASE_URL']).close(); print('served')\n"
-            "print(local_stack.running(Path(sys.argv[1])))"
+            "print(stack.running(Path(sys.argv[1])))"
         )
         run = subprocess.run(
             [*become, sys.executable, "-c", program, f"{folder}/var"],
